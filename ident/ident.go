@@ -1,0 +1,90 @@
+// Package ident makes and checks the names things go by: every id is a short
+// prefix and a time-ordered UUIDv7 in 26 lower-case base32 characters, so that
+// ids sort by age as text and an id of one kind is never taken for another.
+package ident
+
+import (
+	"encoding/base32"
+	"fmt"
+	"strings"
+
+	"github.com/google/uuid"
+)
+
+// The kinds of id. Each is a string on the wire and in the database.
+type (
+	// App names a tenant: "app_" and 26 characters.
+	App string
+	// Device names one installation: "dev_" and 26 characters.
+	Device string
+	// Message names one send: "msg_" and 26 characters.
+	Message string
+	// Key names an API key: "key_" and 26 characters.
+	Key string
+)
+
+// Prefixes of the ids, in the order of the types above.
+const (
+	AppPrefix     = "app_"
+	DevicePrefix  = "dev_"
+	MessagePrefix = "msg_"
+	KeyPrefix     = "key_"
+	// Width is the number of characters after the prefix.
+	Width = 26
+)
+
+// The extended-hex alphabet keeps the order of the bytes it encodes.
+var encoding = base32.NewEncoding("0123456789abcdefghijklmnopqrstuv").WithPadding(base32.NoPadding)
+
+// NewApp makes an id for a new app.
+func NewApp() App { return App(AppPrefix + mint()) }
+
+// NewDevice makes an id for a new device.
+func NewDevice() Device { return Device(DevicePrefix + mint()) }
+
+// NewMessage makes an id for a new message.
+func NewMessage() Message { return Message(MessagePrefix + mint()) }
+
+// NewKey makes an id for a new key.
+func NewKey() Key { return Key(KeyPrefix + mint()) }
+
+// mint returns the 26 characters of a fresh UUIDv7. It panics only where the
+// operating system cannot supply randomness, in which case nothing is safe.
+func mint() string {
+	id := uuid.Must(uuid.NewV7())
+	return encoding.EncodeToString(id[:])
+}
+
+// ParseApp checks s. The error names what an app id looks like.
+func ParseApp(s string) (App, error) { return parse[App](s, AppPrefix, "an app id") }
+
+// ParseDevice checks s. The error names what a device id looks like.
+func ParseDevice(s string) (Device, error) { return parse[Device](s, DevicePrefix, "a device id") }
+
+// ParseMessage checks s. The error names what a message id looks like.
+func ParseMessage(s string) (Message, error) { return parse[Message](s, MessagePrefix, "a message id") }
+
+// ParseKey checks s. The error names what a key id looks like.
+func ParseKey(s string) (Key, error) { return parse[Key](s, KeyPrefix, "a key id") }
+
+func parse[T ~string](s, prefix, what string) (T, error) {
+	rest, ok := strings.CutPrefix(s, prefix)
+	if !ok || !IsSuffix(rest) {
+		return "", fmt.Errorf("%s is %q followed by %d characters of 0-9 and a-v", what, prefix, Width)
+	}
+	return T(s), nil
+}
+
+// IsSuffix reports whether s could be what follows the prefix of an id.
+func IsSuffix(s string) bool {
+	if len(s) != Width {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if (c < '0' || c > '9') && (c < 'a' || c > 'v') {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,45 @@
+package messages
+
+import (
+	"time"
+
+	"rouse/ident"
+)
+
+// HintKind says what may have changed.
+type HintKind uint8
+
+// The kinds of hint. Any may be lost: whoever listens also looks by itself, only later.
+const (
+	// HintNew: something was committed to the inbox; Seq and Class are set.
+	HintNew HintKind = iota + 1
+	// HintPolling: the device began to wait on a poll that ends at Until.
+	HintPolling
+	// HintServed: a page up to Seq was handed out; Parked says that the device had been waiting for it
+	// (its connection may be dead), More that it will come for another page.
+	HintServed
+	// HintIdle: the poll ended without a message; the device is no longer waiting.
+	HintIdle
+	// HintAcked: everything up to Seq is acked; Seq 0 means some of it, look.
+	HintAcked
+	// HintToken: the device has a new or a confirmed token: wake it if anything is un-acked.
+	HintToken
+	// HintCredential: the app put a credential: close circuits, wake what waits.
+	HintCredential
+	// HintGone: the device was unregistered.
+	HintGone
+)
+
+// Hint says "look again". It carries no content of a message.
+type Hint struct {
+	Kind   HintKind
+	App    ident.App
+	Device ident.Device
+	Class  Class
+	Seq    Seq
+	Parked bool
+	More   bool
+	Until  time.Time
+	// Provider is set on HintCredential.
+	Provider string
+}

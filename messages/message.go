@@ -1,0 +1,147 @@
+// Package messages knows what travels: a message, its urgency, its life, its
+// place in an inbox, and what became of it. It is pure: it reads no clock, no
+// disk and no network.
+package messages
+
+import (
+	"crypto/sha256"
+	"time"
+
+	"rouse/fault"
+	"rouse/ident"
+)
+
+// Seq is a place in the store's one order of deliveries. It only grows; 0 is before everything.
+type Seq int64
+
+// Limits of a message.
+const (
+	// MaxData is the largest data, in bytes of JSON.
+	MaxData = 64 << 10
+	// MaxTTL is the longest life, 30 days.
+	MaxTTL = 2592000 * time.Second
+	// DefaultTTL is the life of a message that names none, 7 days.
+	DefaultTTL = 604800 * time.Second
+	// MaxCollapseKey is in bytes.
+	MaxCollapseKey = 64
+	// MaxCorrelationID is in bytes.
+	MaxCorrelationID = 128
+	// MaxUser is the longest user id, in bytes.
+	MaxUser = 256
+	// MaxIdempotencyKey is in bytes.
+	MaxIdempotencyKey = 255
+)
+
+// Target is to whom: exactly one field is set.
+type Target struct {
+	Device ident.Device
+	User   string
+}
+
+// Notification is text its owner chose to show in the push itself.
+type Notification struct {
+	Title string `json:"title,omitempty"`
+	Body  string `json:"body,omitempty"`
+}
+
+// Idempotency ties a send to the caller's Idempotency-Key.
+type Idempotency struct {
+	// Key is the caller's; empty for none.
+	Key string
+	// Request is the hash of what was asked: the same key with another one is refused.
+	Request [sha256.Size]byte
+}
+
+// Send is a message on its way in, checked by New.
+type Send struct {
+	ID  ident.Message
+	App ident.App
+	To  Target
+	// Data is one JSON value, byte for byte as it came.
+	Data    []byte
+	TTL     time.Duration
+	Urgency Urgency
+	// CollapseKey, if set, replaces the pending delivery of the same key.
+	CollapseKey   string
+	Notification  *Notification
+	CorrelationID string
+	CreatedAt     time.Time
+	Idempotency   Idempotency
+	// Present reports whether a device is polling right now; it decides what becomes of TTL 0. It must
+	// be quick and safe for concurrent use; nil means nobody is.
+	Present func(ident.Device) bool
+}
+
+// ExpiresAt is the end of the message's life.
+func (s Send) ExpiresAt() time.Time { return s.CreatedAt.Add(s.TTL) }
+
+// New checks s and gives it an id. Errors are fault.Invalid with a pointer for
+// each wrong field.
+func New(s Send) (Send, error) {
+	var e *fault.Error
+	bad := func(pointer, detail string) {
+		if e == nil {
+			e = fault.New(fault.Invalid, "invalid_message", "the message is not acceptable; see errors")
+		}
+		e = e.At(pointer, detail)
+	}
+	if (s.To.Device == "") == (s.To.User == "") {
+		bad("/to", "name exactly one of device_id and user_id")
+	}
+	if len(s.To.User) > MaxUser {
+		bad("/to/user_id", "at most 256 bytes")
+	}
+	if len(s.Data) == 0 {
+		bad("/data", "is required; any JSON value")
+	}
+	if s.TTL < 0 || s.TTL > MaxTTL {
+		bad("/ttl", "0 to 2592000 seconds")
+	}
+	if len(s.CollapseKey) > MaxCollapseKey {
+		bad("/collapse_key", "at most 64 bytes")
+	}
+	if len(s.CorrelationID) > MaxCorrelationID {
+		bad("/correlation_id", "at most 128 bytes")
+	}
+	if e != nil {
+		return Send{}, e
+	}
+	if len(s.Data) > MaxData {
+		return Send{}, fault.New(fault.TooLarge, "data_too_large", "data is %d bytes; the limit is %d: send a reference instead", len(s.Data), MaxData)
+	}
+	s.ID = ident.NewMessage()
+	return s, nil
+}
+
+// Status says in one word what accepting a message came to.
+type Status string
+
+// The statuses of an accepted message.
+const (
+	// Accepted has at least one recipient.
+	Accepted Status = "accepted"
+	// NoRecipients went to a user without devices.
+	NoRecipients Status = "no_recipients"
+	// Canceled was taken back by its sender.
+	CanceledStatus Status = "canceled"
+)
+
+// Receipt is the answer to a send. Everything in it is durable.
+type Receipt struct {
+	ID         ident.Message
+	Status     Status
+	Recipients int
+	CreatedAt  time.Time
+	ExpiresAt  time.Time
+	// Replayed is true when an earlier request with the same Idempotency-Key was answered again.
+	Replayed bool
+	// Pending is where the message now lies, one entry a device: what to hint. Empty on a replay.
+	Pending []Pending
+}
+
+// Pending says that a device has something new.
+type Pending struct {
+	Device ident.Device
+	Seq    Seq
+	Class  Class
+}

@@ -1,0 +1,146 @@
+// Package providers says what it means to wake a phone through somebody else:
+// one Push, one attempt, one Outcome. What follows from an outcome is decided
+// elsewhere; a provider never retries and never forgets a token.
+package providers
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"rouse/ident"
+)
+
+// Kind is the sort of push.
+type Kind uint8
+
+// The kinds.
+const (
+	// Alert shows at least the placeholder and lets the app run at once: APNs
+	// alert with mutable-content, priority 10; FCM HIGH.
+	Alert Kind = iota + 1
+	// Background shows nothing and may be delayed: APNs background, priority 5; FCM NORMAL.
+	Background
+)
+
+// Text is what a person may see.
+type Text struct {
+	Title string `json:"title,omitempty"`
+	Body  string `json:"body"`
+}
+
+// Placeholder is the app's own text for a wake that must show something. It is
+// the same for every message, so it says nothing of any.
+type Placeholder struct {
+	Text
+	// Locales overrides by BCP 47 tag, such as "de" or "pt-BR".
+	Locales map[string]Text `json:"locales,omitempty"`
+}
+
+// DefaultPlaceholder is shown where the app gave none.
+const DefaultPlaceholder = "You have a new message"
+
+// For returns the text for a locale: the exact tag, then its language, then the
+// app's own, then DefaultPlaceholder.
+func (p Placeholder) For(locale string) Text {
+	tag := strings.ReplaceAll(locale, "_", "-")
+	language, _, _ := strings.Cut(tag, "-")
+	for _, want := range []string{tag, language} {
+		for have, text := range p.Locales {
+			if want != "" && strings.EqualFold(have, want) {
+				return text
+			}
+		}
+	}
+	if p.Body == "" {
+		return Text{Title: p.Title, Body: DefaultPlaceholder}
+	}
+	return p.Text
+}
+
+// Push is one wake of one device. Nothing in it comes from a message but a
+// Notification its owner asked to show.
+type Push struct {
+	// ID is a canonical UUID; a repeated attempt of the same wake keeps it.
+	ID     string
+	Device ident.Device
+	// Token is in clear. It must not reach a log.
+	Token string
+	// Platform is android, ios, macos, web or other: FCM needs it for devices behind Apple.
+	Platform string
+	// Locale chooses the placeholder; may be empty.
+	Locale string
+	Kind   Kind
+	// Head is the cursor of the newest pending message.
+	Head string
+	// CollapseID lets a repeated alert replace its predecessor on the screen: <= 64 bytes, may be empty.
+	CollapseID string
+	// Repeat marks a wake that was sent before: it makes no sound.
+	Repeat bool
+	// Notification replaces the placeholder; nil for none.
+	Notification *Text
+	// ExpiresAt is when the provider may forget the push.
+	ExpiresAt time.Time
+}
+
+// Verdict is what an answer means for token, app and message.
+type Verdict string
+
+// The verdicts.
+const (
+	// Accepted: the provider took it.
+	Accepted Verdict = "accepted"
+	// TokenDead: the provider says that the token is gone; ProviderTime may say since when.
+	TokenDead Verdict = "token_dead"
+	// TokenSuspect: the provider refuses the token in a way that may be our mistake (wrong environment, topic or project).
+	TokenSuspect Verdict = "token_suspect"
+	// Rejected: our request was wrong; repeating it cannot help.
+	Rejected Verdict = "rejected"
+	// CredentialBad: the app's credential or configuration is wrong; the token is as good as before.
+	CredentialBad Verdict = "credential_bad"
+	// DeviceThrottled: too many for this device.
+	DeviceThrottled Verdict = "device_throttled"
+	// AppThrottled: too many for this app's account.
+	AppThrottled Verdict = "app_throttled"
+	// Unavailable: trouble on their side, or a time-out; try later.
+	Unavailable Verdict = "unavailable"
+	// ConnectionLost: the connection went away under the request; try at once on a new one.
+	ConnectionLost Verdict = "connection_lost"
+)
+
+// Outcome is the result of one attempt.
+type Outcome struct {
+	Verdict Verdict
+	// Reason is stable: the provider's own word (Unregistered, UNREGISTERED, ...) or ours
+	// (timeout, connection_reset, goaway, ...). It holds no token and no text of a message.
+	Reason string
+	// Status is the HTTP status, 0 if none arrived.
+	Status int
+	// RetryAfter is what the provider asked for, 0 if it did not.
+	RetryAfter time.Duration
+	// ProviderTime is the timestamp of an APNs 410, zero otherwise.
+	ProviderTime time.Time
+	// Took is the duration of the attempt.
+	Took time.Duration
+}
+
+// Provider sends pushes for one app's credential in one environment. It is safe
+// for concurrent use. Every method returns within its context plus a second.
+type Provider interface {
+	// Push makes one attempt.
+	Push(ctx context.Context, p Push) Outcome
+	// Close lets the connections go once what is in flight is done.
+	Close() error
+}
+
+// APNsUpload is what an app gives us to speak to Apple: a signing key, or a certificate.
+type APNsUpload struct {
+	TeamID     string `json:"team_id,omitempty"`
+	KeyID      string `json:"key_id,omitempty"`
+	PrivateKey string `json:"private_key,omitempty"`
+	// Certificate and CertificateKey are PEM.
+	Certificate    string      `json:"certificate,omitempty"`
+	CertificateKey string      `json:"certificate_key,omitempty"`
+	Topic          string      `json:"topic"`
+	Placeholder    Placeholder `json:"placeholder"`
+}

@@ -1,0 +1,170 @@
+// Package tokens knows who can be reached and who may ask: devices and their
+// push tokens, apps, keys and the ring that seals secrets at rest. It is pure:
+// it reads no clock, no disk and no network.
+package tokens
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"rouse/ident"
+)
+
+// Platform is what a device runs.
+type Platform string
+
+// The platforms.
+const (
+	Android Platform = "android"
+	IOS     Platform = "ios"
+	MacOS   Platform = "macos"
+	Web     Platform = "web"
+	Other   Platform = "other"
+)
+
+// Provider is who carries wakes to a device.
+type Provider string
+
+// The providers. A device of NoProvider waits on its long poll.
+const (
+	FCM        Provider = "fcm"
+	APNs       Provider = "apns"
+	NoProvider Provider = "none"
+)
+
+// Environment is the half of APNs a token belongs to; empty for the others.
+type Environment string
+
+// The environments of APNs.
+const (
+	Production Environment = "production"
+	Sandbox    Environment = "sandbox"
+)
+
+// Token is what a push provider gave the device. It prints redacted; convert
+// to string only to seal it or to hand it to the provider.
+type Token string
+
+// String returns a redacted form.
+func (t Token) String() string { return redact(string(t)) }
+
+// GoString returns a redacted form.
+func (t Token) GoString() string { return redact(string(t)) }
+
+// LogValue returns a redacted form.
+func (t Token) LogValue() slog.Value { return slog.StringValue(redact(string(t))) }
+
+// MarshalText returns a redacted form: a token has no way out but the sealed column.
+func (t Token) MarshalText() ([]byte, error) { return []byte(redact(string(t))), nil }
+
+func redact(s string) string {
+	if s == "" {
+		return ""
+	}
+	return "[redacted]"
+}
+
+// Limits on what a provider calls a token.
+const (
+	maxAPNsToken = 200
+	maxFCMToken  = 4096
+)
+
+// ParseToken checks raw as a token of provider p: for APNs an even number of
+// hex digits, 16 to 200 (it goes into a URL path); for FCM 16 to 4096 printable ASCII
+// characters without space. The error never repeats the token.
+func ParseToken(p Provider, raw string) (Token, error) {
+	switch p {
+	case APNs:
+		return parseAPNsToken(raw)
+	case FCM:
+		if len(raw) < 16 || len(raw) > maxFCMToken || strings.ContainsFunc(raw, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			return "", fmt.Errorf("an FCM token is 16 to %d printable ASCII characters without spaces", maxFCMToken)
+		}
+		return Token(raw), nil
+	default:
+		if raw != "" {
+			return "", fmt.Errorf("a device with provider %q has no token; leave it out", NoProvider)
+		}
+		return "", nil
+	}
+}
+
+func parseAPNsToken(raw string) (Token, error) {
+	hex := strings.ToLower(raw)
+	bad := strings.ContainsFunc(hex, func(r rune) bool { return (r < '0' || r > '9') && (r < 'a' || r > 'f') })
+	if bad || len(hex) < 16 || len(hex) > maxAPNsToken || len(hex)%2 != 0 {
+		return "", fmt.Errorf("an APNs token is an even number of hex digits, 16 to %d; send the token's bytes in hex", maxAPNsToken)
+	}
+	return Token(hex), nil
+}
+
+// TokenState says whether a device's token can be pushed to.
+type TokenState string
+
+// The states of a token.
+const (
+	// TokenNone is a device without a token: it polls.
+	TokenNone TokenState = "none"
+	// TokenActive is a token that may be pushed to.
+	TokenActive TokenState = "active"
+	// TokenDead is a token the provider proved gone; a new one revives.
+	TokenDead TokenState = "dead"
+	// TokenSuspect is a token the provider refused in a way that may be our own fault; a
+	// second strike or a refresh decides.
+	TokenSuspect TokenState = "suspect"
+	// TokenSuperseded is a token that a newer registration of the same app
+	// holds now; a refresh by this device takes it back.
+	TokenSuperseded TokenState = "superseded"
+)
+
+// Device is one installation of an app; it owns an inbox.
+type Device struct {
+	ID           ident.Device
+	App          ident.App
+	Installation string
+	Platform     Platform
+	Provider     Provider
+	Environment  Environment
+	Token        Token
+	TokenState   TokenState
+	// TokenReason is the provider's word for a token that is not active.
+	TokenReason string
+	// Generation counts registrations of a token, an unchanged one included: a verdict on an
+	// older generation must not touch a newer one.
+	Generation int64
+	// RegisteredAt is when the token was last registered or confirmed.
+	RegisteredAt time.Time
+	// User is who the device is bound to; empty if nobody.
+	User        string
+	AppVersion  string
+	Locale      string
+	CreatedAt   time.Time
+	LastContact time.Time
+	// UnregisteredAt is zero while the device is registered.
+	UnregisteredAt time.Time
+}
+
+// Registration is what a device or a backend says when it registers an
+// installation, already checked by CheckRegistration.
+type Registration struct {
+	App          ident.App
+	Installation string
+	Platform     Platform
+	Provider     Provider
+	Environment  Environment
+	Token        Token
+	AppVersion   string
+	Locale       string
+}
+
+// Patch is a change to a device; a nil field stays as it is. A Token, even the same one, is a
+// fresh registration: it starts a generation and revives a dead token.
+type Patch struct {
+	Token       *Token
+	Environment *Environment
+	AppVersion  *string
+	Locale      *string
+}
