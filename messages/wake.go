@@ -46,10 +46,14 @@ type Waiting struct {
 	Head Marks
 	// Seen is the newest place that was handed to the device.
 	Seen Seq
-	// WokenAt and Woken tell of the last wake the provider accepted: when, and the newest place it stood for.
-	Woken   Seq
+	// Woken is the newest place of each class that an accepted wake stood for (a
+	// high wake stands for both classes), WokenAt when the last one was accepted.
+	Woken   Marks
 	WokenAt time.Time
-	// Oldest is the oldest un-acked place of a class that wakes; a repeated wake keeps its name by it.
+	// Unanswered counts the wakes accepted since the device was last handed a page.
+	Unanswered int
+	// Oldest is the oldest un-acked place of a class that wakes and lies beyond Seen, or, where there is none,
+	// the oldest un-acked one; a repeated wake keeps its name by it.
 	Oldest Seq
 	// ExpiresAt is the longest life among what is pending.
 	ExpiresAt time.Time
@@ -81,6 +85,18 @@ type Rung struct {
 	Name  string
 	Class Class
 	Age   time.Duration
+}
+
+// SweepQuery asks for the devices behind un-acked messages of one class, oldest first.
+type SweepQuery struct {
+	Class Class
+	// After is the durable cursor: rows at or before it were handed over.
+	After Seq
+	// Before ends the scan at the first row created after it, unless that row's time lies
+	// after Now: the clock went back, and the row counts as old.
+	Before time.Time
+	Now    time.Time
+	Limit  int
 }
 
 // Due is a device a sweep found with something un-acked.
