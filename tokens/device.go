@@ -168,3 +168,18 @@ type Patch struct {
 	AppVersion  *string
 	Locale      *string
 }
+
+// Enrol is a Registration with who asks for it.
+type Enrol struct {
+	Registration
+	// As is the kind of the caller's key: PublishableKey, SecretKey or DeviceKey.
+	As KeyKind
+	// Device is the caller, if As is DeviceKey.
+	Device ident.Device
+	// ID is what a new device will be called.
+	ID ident.Device
+	// Secret is the hash of the device's key: the new device's, and, if As is
+	// SecretKey, what replaces a known device's.
+	Secret Hash
+	Now    time.Time
+}
