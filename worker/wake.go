@@ -1,0 +1,310 @@
+package worker
+
+import (
+	"time"
+
+	"rouse/messages"
+)
+
+// Times the state machine works with.
+const (
+	// DefaultGrace is how long a device that was polling may take to ack or to come
+	// back before it is woken after all.
+	DefaultGrace = 10 * time.Second
+	// unackedAfter is when a page that was fetched and not acked is called for again.
+	unackedAfter = 60 * time.Second
+	// burstAfter ends a burst: wakes this far apart do not slow each other down.
+	burstAfter = 10 * time.Second
+	// maxSpacing bounds the time between two wakes of a device that fetches at once but does not wait.
+	maxSpacing = 3 * time.Second
+	// offlineSpacing bounds how often new messages alone wake a device that answers nothing.
+	offlineSpacing = 15 * time.Minute
+)
+
+// state is what the home node remembers of one active device: watermarks over the
+// store's one order, and times. It is pure: time comes in, decisions go out. The
+// store is the truth; everything here can be lost and is found again by a sweep.
+//
+// A wake is outstanding while woken > seen. woken takes the head that was captured
+// before the accepted push started, never the head at its end: a message that
+// arrives while the push is in flight stays above woken, whatever the order in
+// which the push's answer and the phone's fetch come in.
+type state struct {
+	head  messages.Marks // newest un-acked place of each class we know of
+	woken messages.Marks // newest place an accepted push stood for
+	seen  messages.Seq   // newest place handed to the device
+	acked messages.Seq   // everything up to here is acked
+
+	sending  bool           // a look or a push is under way
+	captured messages.Marks // head when it started
+
+	pollUntil time.Time // the device waits on a poll until then at most
+	hold      time.Time // no first wake before: the device is there, or should be
+	again     time.Time // a handed-out page is un-acked: call again then
+	rung      time.Time // the ladder, or a new token: look in the store then
+	retry     time.Time // the provider asked for patience: nothing before
+	blocked   bool      // no way to reach it: wait for a token or a credential
+
+	lastPush   time.Time
+	streak     int // accepted pushes in the present burst, less one
+	unanswered int // accepted pushes since the last contact
+	attempts   int // failed attempts in a row
+	refused    messages.Seq
+}
+
+// arrived notes that seq of class c was committed. A device on its poll gets it
+// there; the wake is postponed by the grace, not canceled.
+func (s *state) arrived(c messages.Class, seq messages.Seq, now time.Time, grace time.Duration) {
+	if c == messages.NoWake {
+		return
+	}
+	s.head = s.head.Raise(c, seq)
+	if now.Before(s.pollUntil) && !now.Before(s.hold) {
+		s.hold = now.Add(grace)
+	}
+}
+
+// polling notes that the device waits on a poll: a sign of life. What it has not
+// been handed yet it gets there, or it is woken after the grace.
+func (s *state) polling(until, now time.Time, grace time.Duration) {
+	s.pollUntil, s.hold = until, time.Time{}
+	if s.head.Max() > s.seen {
+		s.hold = now.Add(grace)
+	}
+	s.contact()
+	s.calm(now)
+}
+
+// served notes that a page up to seq was handed out.
+func (s *state) served(h messages.Hint, now time.Time, grace time.Duration) {
+	s.seen = max(s.seen, h.Seq)
+	s.contact()
+	s.pollUntil = time.Time{}
+	s.again = now.Add(unackedAfter)
+	if h.Parked {
+		// The connection may have died with the phone: an ack or a new request must come soon.
+		s.again = now.Add(grace)
+	}
+	if h.Parked || h.More {
+		s.hold = now.Add(grace)
+	}
+}
+
+// idle notes that the poll ended without a message.
+func (s *state) idle() {
+	s.pollUntil = time.Time{}
+	s.contact()
+}
+
+// ack notes that everything up to seq is acked; 0 means some of it.
+func (s *state) ack(seq messages.Seq, now time.Time) {
+	s.contact()
+	s.acked = max(s.acked, seq)
+	s.seen = max(s.seen, seq)
+	s.calm(now)
+	if s.seen <= s.acked {
+		s.again = time.Time{}
+	}
+	if s.head.Max() <= s.acked {
+		s.rung = time.Time{}
+	}
+}
+
+// calm moves the call for an un-acked page out: the device has just spoken.
+func (s *state) calm(now time.Time) {
+	if !s.again.IsZero() {
+		s.again = now.Add(unackedAfter)
+	}
+}
+
+func (s *state) contact() { s.unanswered = 0 }
+
+// climb notes that the ladder wants a look at seq at the time due. While the
+// device answers nothing, the gap since the last push grows with the ladder too,
+// so that many messages do not make many ladders.
+func (s *state) climb(d messages.Due, due, now time.Time) {
+	s.head = s.head.Raise(d.Class, d.Seq)
+	if s.unanswered > 0 && !s.lastPush.IsZero() {
+		due = later(due, s.lastPush.Add(s.patience(d, now)))
+	}
+	if s.rung.IsZero() || due.Before(s.rung) {
+		s.rung = due
+	}
+}
+
+// patience is the least time between the last unanswered push and the next. It
+// lies a little under the ladder's step, so that the jitter of a rung cannot push
+// it past its own time.
+func (s *state) patience(d messages.Due, now time.Time) time.Duration {
+	ladder := d.Class.Ladder()
+	if len(ladder) == 0 {
+		return 0
+	}
+	step := ladder[min(s.unanswered, len(ladder))-1] / 2
+	if now.Add(-d.Age).After(s.lastPush) {
+		return min(step, offlineSpacing)
+	}
+	return step
+}
+
+// revive notes a new token or credential: look in the store at once.
+func (s *state) revive(now time.Time) {
+	s.blocked, s.attempts, s.refused = false, 0, 0
+	s.retry, s.rung = time.Time{}, now
+}
+
+// wants reports the class of wake that new messages call for now, NoWake for none.
+func (s *state) wants() messages.Class {
+	switch {
+	case s.head.High > s.seen && s.woken.High <= s.seen && s.head.High > s.refused:
+		return messages.HighWake
+	case s.head.Normal > s.seen && s.woken.Max() <= s.seen && s.head.Normal > s.refused:
+		return messages.NormalWake
+	default:
+		return messages.NoWake
+	}
+}
+
+// next returns when something is to be done for the device; false if nothing is.
+func (s *state) next() (time.Time, bool) {
+	if s.sending || s.blocked {
+		return time.Time{}, false
+	}
+	var at time.Time
+	found := false
+	consider := func(t time.Time) {
+		if t = later(t, s.retry); !found || t.Before(at) {
+			at, found = t, true
+		}
+	}
+	if s.wants() != messages.NoWake {
+		consider(later(s.hold, s.spaced()))
+	}
+	// A device on its poll is awake: what it has not acked yet can wait for the poll's end.
+	if !s.again.IsZero() {
+		consider(later(s.again, s.pollUntil))
+	}
+	if !s.rung.IsZero() {
+		consider(later(s.rung, s.pollUntil))
+	}
+	return at, found
+}
+
+// spaced returns the earliest time for a further push in a burst.
+func (s *state) spaced() time.Time {
+	if s.lastPush.IsZero() {
+		return time.Time{}
+	}
+	return s.lastPush.Add(min(time.Second<<min(s.streak, 2), maxSpacing))
+}
+
+// forced reports whether what is due at now goes out even if a wake is outstanding.
+func (s *state) forced(now time.Time) bool {
+	return due(s.again, now) || due(s.rung, now)
+}
+
+// begin marks the device as being worked on.
+func (s *state) begin() { s.sending, s.captured = true, s.head }
+
+// look takes in what the store holds, read after begin. Every place up to the head at
+// begin was committed before the read, so there the store is right; a head that
+// was hinted since is newer than the read and stays.
+func (s *state) look(w messages.Waiting) {
+	s.seen = max(s.seen, w.Seen)
+	s.woken.High = max(s.woken.High, w.Woken.High)
+	s.woken.Normal = max(s.woken.Normal, w.Woken.Normal)
+	s.head.High = settled(s.head.High, s.captured.High, w.Head.High)
+	s.head.Normal = settled(s.head.Normal, s.captured.Normal, w.Head.Normal)
+	s.captured = w.Head
+	if w.WokenAt.After(s.lastPush) {
+		s.lastPush, s.unanswered = w.WokenAt, w.Unanswered
+	}
+}
+
+func settled(now, begun, read messages.Seq) messages.Seq {
+	if now > begun {
+		return max(now, read)
+	}
+	return read
+}
+
+// stop ends the work without a push: nothing is pending, or nothing is wanted any more.
+func (s *state) stop(now time.Time) {
+	s.sending = false
+	s.spend(now)
+}
+
+// spend uses up the due times that have come.
+func (s *state) spend(now time.Time) {
+	if due(s.again, now) {
+		s.again = time.Time{}
+	}
+	if due(s.rung, now) {
+		s.rung = time.Time{}
+	}
+}
+
+// accepted notes that the provider took a push of the class for what was captured.
+func (s *state) accepted(c messages.Class, now time.Time) {
+	s.sending = false
+	s.spend(now)
+	s.woken = s.woken.Raise(messages.NormalWake, s.captured.Normal)
+	if c == messages.HighWake {
+		// An alert brings the phone to fetch everything, so it stands for both classes.
+		s.woken = s.woken.Raise(messages.HighWake, s.captured.Max()).Raise(messages.NormalWake, s.captured.Max())
+	}
+	s.streak++
+	if now.Sub(s.lastPush) > burstAfter {
+		s.streak = 0
+	}
+	s.lastPush = now
+	s.unanswered++
+	s.attempts, s.retry, s.refused = 0, time.Time{}, 0
+}
+
+// failed notes that nothing was sent and when to try again. What called for the wake still does.
+func (s *state) failed(until time.Time) {
+	s.sending = false
+	s.attempts++
+	s.retry = until
+}
+
+// postponed notes that the push may not go out before until; nothing was tried.
+func (s *state) postponed(until time.Time) {
+	s.sending = false
+	s.retry = until
+}
+
+// refuse gives this wake up: only a newer message, the ladder or a new token tries again.
+func (s *state) refuse(now time.Time) {
+	s.sending = false
+	s.spend(now)
+	s.refused = max(s.refused, s.captured.Max())
+	s.attempts = 0
+}
+
+// block gives the device up until a token or a credential comes.
+func (s *state) block() {
+	s.sending, s.blocked = false, true
+	s.again, s.rung = time.Time{}, time.Time{}
+}
+
+// forgettable reports whether losing the state costs nothing but a read.
+func (s *state) forgettable(now time.Time) bool {
+	_, timed := s.next()
+	return !timed && !s.sending && !now.Before(s.pollUntil)
+}
+
+// empty reports whether there is nothing left to remember.
+func (s *state) empty(now time.Time) bool {
+	return s.forgettable(now) && s.head.Max() <= s.acked && s.again.IsZero() && now.After(s.spaced())
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
+func due(t, now time.Time) bool { return !t.IsZero() && !t.After(now) }

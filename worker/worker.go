@@ -1,0 +1,157 @@
+// Package worker wakes phones: it listens to hints, decides by a pure state
+// machine when a device is to be pushed, and sweeps the store by age so that no
+// wake depends on memory. It never talks to api: they meet in the store.
+package worker
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"rouse/ident"
+	"rouse/messages"
+	"rouse/providers"
+	"rouse/tokens"
+)
+
+// Store is what waking a device reads and writes.
+type Store interface {
+	// Waiting reads what lies un-acked in one inbox, and the device, in one instant.
+	Waiting(ctx context.Context, device ident.Device, now time.Time) (messages.Waiting, tokens.Device, error)
+	// RecordWake notes a push; it does not block.
+	RecordWake(messages.Wake)
+	// MarkToken changes the state of a token if the device still has that generation of it.
+	MarkToken(ctx context.Context, device ident.Device, generation int64, state tokens.TokenState, reason string) (bool, error)
+	// SetFailing notes why an app's credential does not work; an empty reason says that it does.
+	SetFailing(ctx context.Context, app ident.App, provider tokens.Provider, reason string, since time.Time) error
+}
+
+// Sweeps is what makes wakes certain: scans by age with durable cursors, and the end of lives.
+type Sweeps interface {
+	SweepCursor(ctx context.Context, name string) (messages.Seq, error)
+	MoveSweepCursor(ctx context.Context, name string, to messages.Seq) error
+	Sweep(ctx context.Context, q messages.SweepQuery) (due []messages.Due, next messages.Seq, more bool, err error)
+	Expire(ctx context.Context, now time.Time, limit int) (int, error)
+	Purge(ctx context.Context, before, now time.Time, limit int) (int, error)
+}
+
+// Outlet is one way to phones: circuits, limits and queues are kept for each.
+type Outlet struct {
+	App         ident.App
+	Provider    tokens.Provider
+	Environment tokens.Environment
+}
+
+// Pusher makes one attempt through an outlet. An app without a credential is
+// CredentialBad with the reason no_credentials.
+type Pusher interface {
+	Push(ctx context.Context, o Outlet, p providers.Push) providers.Outcome
+}
+
+// Listener hands over hints until ctx is done; see bus.
+type Listener interface {
+	Listen(ctx context.Context, receive func(hints []messages.Hint, lost bool)) error
+}
+
+// Options is everything a Worker needs. Store, Sweeps, Hints and Pusher are required.
+type Options struct {
+	Store  Store
+	Sweeps Sweeps
+	Hints  Listener
+	Pusher Pusher
+	Log    *slog.Logger
+	// Metrics may be nil.
+	Metrics prometheus.Registerer
+	// Grace is how long presence postpones a wake; 0 is DefaultGrace.
+	Grace time.Duration
+	// InFlight bounds the pushes under way for each outlet; 0 is 500 for APNs, 300 for FCM.
+	InFlight int
+	// Readers bounds the store reads for devices not yet known; 0 is 8.
+	Readers int
+	// Memory bounds the devices remembered; those that wait for nothing are forgotten first. 0 is 200,000.
+	Memory int
+	// Retention is how long a finished delivery can be looked up; 0 is 7 days.
+	Retention time.Duration
+}
+
+const (
+	defaultReaders   = 8
+	defaultMemory    = 200_000
+	defaultRetention = 7 * 24 * time.Hour
+	apnsInFlight     = 500
+	fcmInFlight      = 300
+	// attemptLimit ends an attempt whose provider does not keep its own deadline.
+	attemptLimit = 15 * time.Second
+	// drainLimit is how long Run lets pushes finish once it is told to stop.
+	drainLimit = 8 * time.Second
+)
+
+// Worker is the home of all devices of this node.
+type Worker struct {
+	o       Options
+	metrics *metrics
+	events  chan any      // everything the hub reacts to; see hub.handle
+	resweep chan struct{} // hints were lost: look at everything; holds one token
+}
+
+// New makes a Worker; Run starts it.
+func New(o Options) *Worker {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	o.Grace = orElse(o.Grace, DefaultGrace)
+	o.Retention = orElse(o.Retention, defaultRetention)
+	if o.Readers <= 0 {
+		o.Readers = defaultReaders
+	}
+	if o.Memory <= 0 {
+		o.Memory = defaultMemory
+	}
+	return &Worker{o: o, metrics: newMetrics(o.Metrics), events: make(chan any, 256), resweep: make(chan struct{}, 1)}
+}
+
+// Run wakes devices until ctx is done. Then it starts nothing new, lets pushes in
+// flight end for up to 8 s, and returns when all its goroutines are gone. The error is nil
+// unless something failed that it could not go on without.
+func (w *Worker) Run(ctx context.Context) error {
+	// Attempts outlive ctx by the drain: a push half sent is better finished than cut.
+	attempts, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	group, inner := errgroup.WithContext(ctx)
+	group.Go(func() error { newHub(w, attempts, cut).run(inner); return nil })
+	group.Go(func() error { return w.sweep(inner) })
+	group.Go(func() error {
+		return w.o.Hints.Listen(inner, func(hints []messages.Hint, lost bool) {
+			if lost {
+				w.lookAgain()
+			}
+			w.post(inner, hints)
+		})
+	})
+	err := group.Wait()
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func (w *Worker) lookAgain() {
+	select {
+	case w.resweep <- struct{}{}:
+	default:
+	}
+}
+
+// post hands an event to the hub; false if ctx ended first.
+func (w *Worker) post(ctx context.Context, event any) bool {
+	select {
+	case w.events <- event:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
