@@ -1,0 +1,5 @@
+// Package client speaks to a Rouse server: a generated method for every operation of the
+// contract, and Receiver, the loop that an app or a box without a push provider runs to get its messages.
+package client
+
+//go:generate go tool -modfile=../tools.mod oapi-codegen -config oapi.yaml ../openapi.yaml
