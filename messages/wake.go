@@ -31,6 +31,7 @@ func (m Marks) Raise(c Class, seq Seq) Marks {
 		m.High = max(m.High, seq)
 	case NormalWake:
 		m.Normal = max(m.Normal, seq)
+	case NoWake: // has no mark
 	}
 	return m
 }

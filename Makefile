@@ -1,0 +1,64 @@
+# Needs Go alone; `contract` also uses Node when it is there.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+TOOL    := go tool -modfile=tools.mod
+TAGS    := disable_grpc_modules
+LDFLAGS := -s -w -X main.version=$(VERSION)
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+FUZZTIME ?= 30s
+# What the contract is compared with: main's common ancestor, else the commit before.
+BASE ?= $(shell git merge-base HEAD origin/main 2>/dev/null | grep -v "^$$(git rev-parse HEAD)$$" || git rev-parse -q --verify HEAD~1 2>/dev/null || true)
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test race check format vet lint generate generate-diff contract bench fuzz
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+build: ## the release binary, ./rouse
+	CGO_ENABLED=0 go build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o rouse ./cmd/rouse
+
+run: ## everything in one process, on this machine alone
+	go run ./cmd/rouse dev
+
+test: race ## all tests
+
+race:
+	go test -race -tags $(TAGS) -timeout 15m ./...
+
+check: format vet lint generate-diff contract test ## all that a change must pass
+
+format:
+	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt these:"; echo "$$out"; exit 1; fi
+
+vet:
+	go vet -tags $(TAGS) ./...
+
+lint: ## golangci-lint with .golangci.yml
+	$(TOOL) golangci-lint run ./...
+
+generate: ## server types and client from openapi.yaml
+	go generate ./...
+
+generate-diff: generate
+	@git diff --exit-code -- '*.gen.go' || { echo "generated code differs from openapi.yaml: commit the outcome of 'make generate'"; exit 1; }
+
+contract: ## lint openapi.yaml, refuse changes that break its users
+	@if command -v npx >/dev/null; then npx --yes @redocly/cli@2.77 lint openapi.yaml; \
+	else echo "contract: Node is not installed, so openapi.yaml was not linted"; fi
+	@if [ -n "$(BASE)" ] && git cat-file -e "$(BASE):openapi.yaml" 2>/dev/null; then \
+	  old=$$(mktemp); trap 'rm -f "$$old"' EXIT; git show "$(BASE):openapi.yaml" > "$$old"; \
+	  $(TOOL) oasdiff breaking --fail-on ERR "$$old" openapi.yaml; \
+	else echo "contract: no earlier openapi.yaml to compare with"; fi
+
+bench: ## benchmarks against their ceilings
+	go test -tags $(TAGS) -run '^$$' -bench . -benchtime 2s ./bench/...
+
+fuzz: ## every fuzz target for FUZZTIME
+	@for pkg in $$(go list ./...); do \
+	  dir=$$(go list -f '{{.Dir}}' $$pkg); \
+	  for target in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$dir/*_test.go 2>/dev/null | sed 's/func //'); do \
+	    echo "$$pkg $$target"; go test -tags $(TAGS) -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; \
+	done

@@ -1,0 +1,278 @@
+// Package config turns the operator's words into settings that are whole and
+// right, or into the full list of what is wrong. It reads no environment:
+// the command hands it what was given.
+package config
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"rouse/tokens"
+)
+
+// MinAdminKey is the least length of the administrator's key, in characters.
+const MinAdminKey = 24
+
+// Raw is what was given, word for word; an empty field was left out.
+type Raw struct {
+	// Listen is host:port for the API.
+	Listen string
+	// OpsListen is host:port for /livez, /readyz and /metrics; it must not be public.
+	OpsListen string
+	// DB is "sqlite:PATH".
+	DB string
+	// Bus is auto or memory.
+	Bus string
+	// AdminKey is the instance's administrator key.
+	AdminKey tokens.Secret
+	// MasterKeys is "id:base64 of 32 bytes", comma separated.
+	MasterKeys Hidden
+
+	// APNsEndpoint and APNsSandboxEndpoint are https base URLs; empty is Apple's own.
+	APNsEndpoint        string
+	APNsSandboxEndpoint string
+	// APNsCA is a PEM file of the authorities to trust instead of the system's.
+	APNsCA string
+	// FCMEndpoint is a base URL including /v1; empty is Google's own.
+	FCMEndpoint string
+	// FCMTokenEndpoint is where OAuth tokens come from; empty is Google's own.
+	FCMTokenEndpoint string
+	// FCMCA is a PEM file of the authorities to trust instead of the system's.
+	FCMCA string
+
+	// LogLevel is debug, info, warn or error.
+	LogLevel string
+	// LogFormat is text or json.
+	LogFormat string
+	// Grace is how long a device that was served on a poll may stay silent before it is pushed.
+	Grace string
+	// DrainTimeout is how long an ordered stop may take.
+	DrainTimeout string
+}
+
+// Hidden is a setting that must not be printed.
+type Hidden string
+
+// String returns a redacted form.
+func (h Hidden) String() string {
+	if h == "" {
+		return ""
+	}
+	return "[redacted]"
+}
+
+// GoString returns a redacted form.
+func (h Hidden) GoString() string { return h.String() }
+
+// LogValue returns a redacted form.
+func (h Hidden) LogValue() slog.Value { return slog.StringValue(h.String()) }
+
+// Endpoints is where the push providers are. It is the operator's alone: no
+// app can choose where a request goes. Empty means the provider's own.
+type Endpoints struct {
+	APNs        string
+	APNsSandbox string
+	// APNsCA is nil for the system's authorities.
+	APNsCA   *x509.CertPool
+	FCM      string
+	FCMToken string
+	// FCMCA is nil for the system's authorities.
+	FCMCA *x509.CertPool
+}
+
+// Serve is the checked settings of one node.
+type Serve struct {
+	Listen    string
+	OpsListen string
+	// DSN is "sqlite:PATH", Path its file.
+	DSN  string
+	Path string
+	// AdminKey is at least MinAdminKey characters.
+	AdminKey tokens.Secret
+	// MasterKeys is empty if the key file beside the database is to be used.
+	MasterKeys Hidden
+	Endpoints  Endpoints
+	LogLevel   slog.Level
+	LogJSON    bool
+	// Grace is 100 ms to 5 min.
+	Grace time.Duration
+	// DrainTimeout is 1 s to 5 min.
+	DrainTimeout time.Duration
+}
+
+// Check reads r. The error joins every mistake, one a line, each naming its
+// setting and what it should be; none repeats a secret.
+func Check(r Raw) (Serve, error) {
+	c := &checker{}
+	s := Serve{
+		Listen:    c.address("listen", r.Listen),
+		OpsListen: c.address("ops-listen", r.OpsListen),
+		AdminKey:  c.adminKey(r.AdminKey),
+		Endpoints: Endpoints{
+			APNs:        c.endpoint("apns-endpoint", r.APNsEndpoint, "https"),
+			APNsSandbox: c.endpoint("apns-sandbox-endpoint", r.APNsSandboxEndpoint, "https"),
+			APNsCA:      c.pool("apns-ca", r.APNsCA),
+			FCM:         c.endpoint("fcm-endpoint", r.FCMEndpoint, "https", "http"),
+			FCMToken:    c.endpoint("fcm-token-endpoint", r.FCMTokenEndpoint, "https", "http"),
+			FCMCA:       c.pool("fcm-ca", r.FCMCA),
+		},
+		MasterKeys:   c.masterKeys(r.MasterKeys),
+		LogLevel:     c.level(r.LogLevel),
+		LogJSON:      c.oneOf("log-format", r.LogFormat, "text", "json") == "json",
+		Grace:        c.duration("grace", r.Grace, 100*time.Millisecond, 5*time.Minute),
+		DrainTimeout: c.duration("drain-timeout", r.DrainTimeout, time.Second, 5*time.Minute),
+	}
+	s.DSN, s.Path = c.db(r.DB)
+	c.bus(r.Bus)
+	if s.Listen != "" && s.Listen == s.OpsListen && !strings.HasSuffix(s.Listen, ":0") {
+		c.bad("ops-listen", "is the same as listen; the operations listener must not be public")
+	}
+	return s, errors.Join(c.mistakes...)
+}
+
+// CheckDB reads the database setting alone, for commands that need no other.
+func CheckDB(db string) (dsn, path string, err error) {
+	c := &checker{}
+	dsn, path = c.db(db)
+	return dsn, path, errors.Join(c.mistakes...)
+}
+
+// Env returns the environment variable of the setting with the given flag name.
+func Env(flag string) string {
+	return "ROUSE_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+type checker struct{ mistakes []error }
+
+// bad notes one mistake. detail must not repeat a secret.
+func (c *checker) bad(flag, format string, args ...any) {
+	c.mistakes = append(c.mistakes, fmt.Errorf("--%s (%s) %s", flag, Env(flag), fmt.Sprintf(format, args...)))
+}
+
+func (c *checker) address(flag, value string) string {
+	_, port, err := net.SplitHostPort(value)
+	if err != nil {
+		c.bad(flag, "is %q; it is host:port, such as 127.0.0.1:8080 or :8080", value)
+		return ""
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		c.bad(flag, "has the port %q; a port is 0 to 65535", port)
+		return ""
+	}
+	return value
+}
+
+func (c *checker) adminKey(key tokens.Secret) tokens.Secret {
+	switch {
+	case key == "":
+		c.bad("admin-key", "is missing; `rouse keys generate admin` makes one")
+	case len(key) < MinAdminKey:
+		c.bad("admin-key", "has %d characters; it needs at least %d", len(key), MinAdminKey)
+	case strings.ContainsFunc(string(key), func(r rune) bool { return r <= ' ' || r > '~' }):
+		c.bad("admin-key", "holds a space or a character that is not ASCII; it travels in an HTTP header")
+	}
+	return key
+}
+
+func (c *checker) masterKeys(keys Hidden) Hidden {
+	if keys == "" {
+		return ""
+	}
+	if _, err := tokens.ParseRing(string(keys)); err != nil {
+		c.bad("master-keys", "%v; `rouse keys generate master` makes one", err)
+	}
+	return keys
+}
+
+// db returns the DSN and the path of its file.
+func (c *checker) db(value string) (dsn, path string) {
+	scheme, rest, found := strings.Cut(value, ":")
+	switch {
+	case found && scheme == "sqlite" && rest != "" && !strings.HasPrefix(rest, "//") && !strings.ContainsAny(rest, "?#"):
+		return value, rest
+	case found && (scheme == "postgres" || scheme == "postgresql"):
+		c.bad("db", "names PostgreSQL, which this version does not speak yet; use sqlite:PATH")
+	default:
+		// The value may be a DSN with a password in it: it is not repeated.
+		c.bad("db", "is not of the form sqlite:PATH, such as sqlite:rouse.db")
+	}
+	return "", ""
+}
+
+func (c *checker) bus(value string) {
+	switch scheme, _, _ := strings.Cut(value, ":"); scheme {
+	case "auto", "memory":
+	case "postgres", "nats":
+		c.bad("bus", "names %s, which this version does not speak yet; one node needs only memory", scheme)
+	default:
+		c.bad("bus", "is not one of auto, memory")
+	}
+}
+
+func (c *checker) endpoint(flag, value string, schemes ...string) string {
+	if value == "" {
+		return ""
+	}
+	u, err := url.Parse(value)
+	ok := err == nil && u.Host != "" && u.User == nil && u.RawQuery == "" && u.Fragment == ""
+	if ok {
+		for _, scheme := range schemes {
+			if u.Scheme == scheme {
+				return strings.TrimSuffix(value, "/")
+			}
+		}
+	}
+	c.bad(flag, "is not a URL of the form %s://host[:port][/path] without user, query and fragment", strings.Join(schemes, " or "))
+	return ""
+}
+
+func (c *checker) pool(flag, file string) *x509.CertPool {
+	if file == "" {
+		return nil
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		c.bad(flag, "cannot be read: %v", err)
+		return nil
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		c.bad(flag, "%s holds no certificate in PEM form", file)
+		return nil
+	}
+	return pool
+}
+
+func (c *checker) level(value string) slog.Level {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(value)); err != nil {
+		c.bad("log-level", "is %q; it is one of debug, info, warn, error", value)
+	}
+	return level
+}
+
+func (c *checker) oneOf(flag, value string, choices ...string) string {
+	for _, choice := range choices {
+		if value == choice {
+			return value
+		}
+	}
+	c.bad(flag, "is %q; it is one of %s", value, strings.Join(choices, ", "))
+	return ""
+}
+
+func (c *checker) duration(flag, value string, least, most time.Duration) time.Duration {
+	d, err := time.ParseDuration(value)
+	if err != nil || d < least || d > most {
+		c.bad(flag, "is %q; it is a duration from %v to %v, such as 10s", value, least, most)
+	}
+	return d
+}

@@ -1,0 +1,127 @@
+package config_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"rouse/config"
+	"rouse/tokens"
+)
+
+func good() config.Raw {
+	return config.Raw{
+		Listen: "127.0.0.1:8080", OpsListen: "127.0.0.1:9090", DB: "sqlite:rouse.db", Bus: "auto",
+		AdminKey: "twenty-four-characters-x", LogLevel: "info", LogFormat: "text", Grace: "10s", DrainTimeout: "10s",
+	}
+}
+
+func TestCheckTakesWhatIsRight(t *testing.T) {
+	t.Parallel()
+	raw := good()
+	raw.FCMEndpoint = "http://127.0.0.1:1/v1/"
+	raw.MasterKeys = config.Hidden(tokens.NewRingKey("a"))
+	got, err := config.Check(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Path != "rouse.db" || got.Grace != 10*time.Second || got.Endpoints.FCM != "http://127.0.0.1:1/v1" {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestCheckTellsEveryMistakeAtOnceAndNoSecret(t *testing.T) {
+	t.Parallel()
+	raw := config.Raw{
+		Listen: "nowhere", OpsListen: "127.0.0.1:99999", DB: "postgres://rouse:hunter2@db/rouse", Bus: "nats://queue",
+		AdminKey: "short-admin", MasterKeys: "k1:bm90IGVub3VnaA==", APNsEndpoint: "http://plain",
+		APNsSandboxEndpoint: "::", APNsCA: filepath.Join(t.TempDir(), "absent.pem"), FCMEndpoint: "ftp://x", FCMTokenEndpoint: "x",
+		LogLevel: "loud", LogFormat: "xml", Grace: "soon", DrainTimeout: "1h",
+	}
+	_, err := config.Check(raw)
+	if err == nil {
+		t.Fatal("all of it was taken")
+	}
+	for _, setting := range []string{
+		"ROUSE_LISTEN", "ROUSE_OPS_LISTEN", "ROUSE_DB", "ROUSE_BUS", "ROUSE_ADMIN_KEY", "ROUSE_MASTER_KEYS", "ROUSE_APNS_ENDPOINT",
+		"ROUSE_APNS_SANDBOX_ENDPOINT", "ROUSE_APNS_CA", "ROUSE_FCM_ENDPOINT", "ROUSE_FCM_TOKEN_ENDPOINT", "ROUSE_LOG_LEVEL",
+		"ROUSE_LOG_FORMAT", "ROUSE_GRACE", "ROUSE_DRAIN_TIMEOUT",
+	} {
+		if !strings.Contains(err.Error(), "("+setting+")") {
+			t.Errorf("nothing about %s in:\n%v", setting, err)
+		}
+	}
+	for _, secret := range []string{"hunter2", "short-admin", "bm90IGVub3VnaA"} {
+		if strings.Contains(err.Error(), secret) {
+			t.Errorf("the secret %q is in:\n%v", secret, err)
+		}
+	}
+}
+
+func TestSettingsPrintRedacted(t *testing.T) {
+	t.Parallel()
+	raw := good()
+	raw.MasterKeys = config.Hidden(tokens.NewRingKey("a"))
+	got, err := config.Check(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{fmt.Sprintf("%v %+v %#v", raw, raw, raw), fmt.Sprintf("%v %+v %#v", got, got, got)} {
+		if strings.Contains(text, string(raw.AdminKey)) || strings.Contains(text, string(raw.MasterKeys)) {
+			t.Errorf("a secret is in %s", text)
+		}
+	}
+}
+
+func TestCheckRefusesOneListenerForBoth(t *testing.T) {
+	t.Parallel()
+	raw := good()
+	raw.OpsListen = raw.Listen
+	if _, err := config.Check(raw); err == nil {
+		t.Error("the operations listener may share the public address")
+	}
+}
+
+func TestRingMakesAKeyFileAndFindsItAgain(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "sub", "rouse.db")
+	first, file, err := config.Ring("", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %o, want 600", info.Mode().Perm())
+	}
+	second, _, err := config.Ring("", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := second.Open("here", first.Seal("here", []byte("x")))
+	if err != nil || string(plain) != "x" {
+		t.Errorf("the second ring opens %q, %v", plain, err)
+	}
+}
+
+func TestRingRefusesAnOpenOrAMissingKeyFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "rouse.db")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := config.Ring("", path); err == nil || !strings.Contains(err.Error(), "restore the file") {
+		t.Errorf("a database without its key file: %v", err)
+	}
+	if err := os.WriteFile(config.KeyFile(path), []byte(tokens.NewRingKey("k")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := config.Ring("", path); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+		t.Errorf("a key file that others can read: %v", err)
+	}
+}
