@@ -91,6 +91,8 @@ type Rung struct {
 // SweepQuery asks for the devices behind un-acked messages of one class, oldest first.
 type SweepQuery struct {
 	Class Class
+	// App narrows the scan to one app; empty is all.
+	App ident.App
 	// After is the durable cursor: rows at or before it were handed over.
 	After Seq
 	// Before ends the scan at the first row created after it, unless that row's time lies

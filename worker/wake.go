@@ -295,10 +295,13 @@ func (s *state) forgettable(now time.Time) bool {
 	return !timed && !s.sending && !now.Before(s.pollUntil)
 }
 
-// empty reports whether there is nothing left to remember.
-func (s *state) empty(now time.Time) bool {
-	return s.forgettable(now) && s.head.Max() <= s.acked && s.again.IsZero() && now.After(s.spaced())
+// over reports whether nothing is pending and nobody polls.
+func (s *state) over(now time.Time) bool {
+	return s.forgettable(now) && s.head.Max() <= s.acked && s.again.IsZero()
 }
+
+// calmAt returns when the present burst will be over.
+func (s *state) calmAt() time.Time { return s.lastPush.Add(burstAfter) }
 
 func later(a, b time.Time) time.Time {
 	if a.Before(b) {

@@ -94,8 +94,9 @@ const (
 type Worker struct {
 	o       Options
 	metrics *metrics
-	events  chan any      // everything the hub reacts to; see hub.handle
-	resweep chan struct{} // hints were lost: look at everything; holds one token
+	events  chan any       // everything the hub reacts to; see hub.handle
+	resweep chan struct{}  // hints were lost: look at everything new; holds one token
+	retried chan ident.App // apps with a new credential: look at all they have pending
 }
 
 // New makes a Worker; Run starts it.
@@ -111,7 +112,7 @@ func New(o Options) *Worker {
 	if o.Memory <= 0 {
 		o.Memory = defaultMemory
 	}
-	return &Worker{o: o, metrics: newMetrics(o.Metrics), events: make(chan any, 256), resweep: make(chan struct{}, 1)}
+	return &Worker{o: o, metrics: newMetrics(o.Metrics), events: make(chan any, 256), resweep: make(chan struct{}, 1), retried: make(chan ident.App, 64)}
 }
 
 // Run wakes devices until ctx is done. Then it starts nothing new, lets pushes in
@@ -139,6 +140,17 @@ func (w *Worker) Run(ctx context.Context) error {
 	return err
 }
 
+// lookAt asks for a sweep of all that one app has pending. If too many are asked for at once, the
+// ladder finds the rest.
+func (w *Worker) lookAt(app ident.App) {
+	select {
+	case w.retried <- app:
+	default:
+		w.o.Log.Warn("too many new credentials at once; the ladder will wake what waits", "app", app)
+	}
+}
+
+// lookAgain asks for the sweep of a start: hints were lost.
 func (w *Worker) lookAgain() {
 	select {
 	case w.resweep <- struct{}{}:

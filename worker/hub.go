@@ -1,0 +1,342 @@
+package worker
+
+import (
+	"context"
+	"time"
+
+	"rouse/ident"
+	"rouse/messages"
+	"rouse/providers"
+	"rouse/tokens"
+)
+
+// hub owns every device's state, every queue and every timer. One goroutine runs
+// it and nothing else touches its fields, so that no lock and no order of locks
+// exists. It does no I/O: reads and pushes run in goroutines of their own, as many
+// as there are slots, and come back as events.
+type hub struct {
+	w        *Worker
+	attempts context.Context // what reads and pushes run under; ended by cut
+	cut      context.CancelFunc
+	stopping bool
+
+	devices map[ident.Device]*entry
+	outlets map[Outlet]*outlet
+	timers  timers
+
+	cold    []*entry // devices whose outlet is not known yet, in order of coming
+	reading int      // reads for cold devices under way
+	working int      // goroutines under way, reads and pushes
+}
+
+// entry is one device in memory.
+type entry struct {
+	state  state
+	id     ident.Device
+	app    ident.App
+	outlet *outlet // nil until the store was read
+	queued bool    // in cold or in an outlet's queue
+	slot   *outlet // whose slot its present work holds; nil for a cold read
+	timer  timer
+}
+
+// The events besides []messages.Hint.
+type (
+	// sweptEvent brings what a sweep found; done is closed once it is taken in.
+	sweptEvent struct {
+		found []found
+		done  chan<- struct{}
+	}
+	// found is a device and when to look at it; zero means now, if it wants a first wake.
+	found struct {
+		due messages.Due
+		at  time.Time
+	}
+	// lookedEvent is what the store said of a device.
+	lookedEvent struct {
+		entry   *entry
+		waiting messages.Waiting
+		device  tokens.Device
+		err     error
+	}
+	// pushedEvent is what a provider said.
+	pushedEvent struct {
+		entry   *entry
+		class   messages.Class
+		device  tokens.Device
+		outcome providers.Outcome
+	}
+)
+
+func newHub(w *Worker, attempts context.Context, cut context.CancelFunc) *hub {
+	return &hub{
+		w: w, attempts: attempts, cut: cut,
+		devices: map[ident.Device]*entry{}, outlets: map[Outlet]*outlet{},
+	}
+}
+
+// run reacts until ctx is done and the last piece of work has come back.
+func (h *hub) run(ctx context.Context) {
+	alarm := time.NewTimer(time.Hour)
+	defer alarm.Stop()
+	stop := ctx.Done()
+	var deadline <-chan time.Time
+	for !h.stopping || h.working > 0 {
+		h.arm(alarm)
+		select {
+		case event := <-h.w.events:
+			h.handle(event, time.Now())
+		case <-alarm.C:
+		case <-stop:
+			h.stopping, stop = true, nil
+			limit := time.NewTimer(drainLimit)
+			defer limit.Stop()
+			deadline = limit.C
+		case <-deadline:
+			h.cut()
+		}
+		h.fire(time.Now())
+		h.w.metrics.devices.Set(float64(len(h.devices)))
+	}
+}
+
+// arm sets the one alarm to the first timer.
+func (h *hub) arm(alarm *time.Timer) {
+	wait := time.Hour
+	if len(h.timers) > 0 {
+		wait = max(0, time.Until(h.timers[0].at))
+	}
+	alarm.Reset(wait)
+}
+
+func (h *hub) fire(now time.Time) {
+	for t := h.timers.pop(now); t != nil; t = h.timers.pop(now) {
+		t.fire()
+	}
+}
+
+func (h *hub) handle(event any, now time.Time) {
+	switch e := event.(type) {
+	case []messages.Hint:
+		for i := range e {
+			h.hint(e[i], now)
+		}
+	case sweptEvent:
+		for _, f := range e.found {
+			h.swept(f, now)
+		}
+		close(e.done)
+	case lookedEvent:
+		h.looked(e, now)
+	case pushedEvent:
+		h.pushed(e, now)
+	case doneEvent:
+		h.working--
+	}
+}
+
+// hint takes in one hint. Only hints that can lead to a wake make a state.
+func (h *hub) hint(t messages.Hint, now time.Time) {
+	if t.Kind == messages.HintCredential {
+		h.recredentialed(t, now)
+		return
+	}
+	e := h.devices[t.Device]
+	if e == nil {
+		if t.Kind != messages.HintNew && t.Kind != messages.HintPolling && t.Kind != messages.HintServed && t.Kind != messages.HintToken {
+			return
+		}
+		e = h.remember(t.Device, t.App)
+	}
+	switch t.Kind {
+	case messages.HintNew:
+		e.app = t.App
+		e.state.arrived(t.Class, t.Seq, now, h.w.o.Grace)
+	case messages.HintPolling:
+		e.state.polling(t.Until, now, h.w.o.Grace)
+	case messages.HintServed:
+		if e.state.unanswered > 0 {
+			h.w.metrics.fetched(now.Sub(e.state.lastPush))
+		}
+		e.state.served(t, now, h.w.o.Grace)
+	case messages.HintIdle:
+		e.state.idle()
+	case messages.HintAcked:
+		e.state.ack(t.Seq, now)
+	case messages.HintToken:
+		// The outlet may be another now: read again.
+		e.outlet = nil
+		e.state.revive(now)
+	case messages.HintGone:
+		e.state.block()
+		e.state.head, e.state.pollUntil = messages.Marks{}, time.Time{}
+	}
+	h.settle(e, now)
+}
+
+func (h *hub) swept(f found, now time.Time) {
+	e := h.devices[f.due.Device]
+	if e == nil {
+		e = h.remember(f.due.Device, "")
+	}
+	if f.at.IsZero() {
+		e.state.arrived(f.due.Class, f.due.Seq, now, h.w.o.Grace)
+	} else {
+		e.state.climb(f.due, f.at, now)
+	}
+	h.w.metrics.swept.Inc()
+	h.settle(e, now)
+}
+
+// recredentialed opens the app's circuits and looks again at all that waited for them.
+// Devices that are not in memory are found by a sweep.
+func (h *hub) recredentialed(t messages.Hint, now time.Time) {
+	for key, o := range h.outlets {
+		if key.App == t.App && string(key.Provider) == t.Provider {
+			o.failing = ""
+			h.reopen(o)
+			h.pump(o)
+		}
+	}
+	for _, e := range h.devices {
+		if e.outlet != nil && e.outlet.key.App == t.App && string(e.outlet.key.Provider) == t.Provider {
+			e.state.revive(now)
+			h.settle(e, now)
+		}
+	}
+	h.w.lookAt(t.App)
+}
+
+func (h *hub) remember(id ident.Device, app ident.App) *entry {
+	if len(h.devices) >= h.w.o.Memory {
+		h.forget(time.Now())
+	}
+	e := &entry{id: id, app: app}
+	e.timer.fire = func() { h.settle(e, time.Now()) }
+	h.devices[id] = e
+	return e
+}
+
+// forget drops some states that wait for nothing: a later hint finds the truth in
+// the store. Those that wait are kept, whatever the bound: they are work not yet done.
+func (h *hub) forget(now time.Time) {
+	const enough, tries = 64, 1024
+	dropped, seen := 0, 0
+	for id, e := range h.devices {
+		if !e.queued && e.state.forgettable(now) {
+			delete(h.devices, id)
+			dropped++
+		}
+		if seen++; dropped >= enough || seen >= tries {
+			return
+		}
+	}
+}
+
+// settle puts a device where its state says: in a queue, on a timer, or out of memory.
+func (h *hub) settle(e *entry, now time.Time) {
+	if e.queued || e.state.sending {
+		return
+	}
+	at, ok := e.state.next()
+	switch {
+	case ok && !at.After(now):
+		h.timers.clear(&e.timer)
+		h.enqueue(e)
+	case ok:
+		h.timers.set(&e.timer, at)
+	case !e.state.over(now):
+		h.timers.clear(&e.timer)
+	case now.Before(e.state.calmAt()):
+		// Only the burst is left to remember.
+		h.timers.set(&e.timer, e.state.calmAt())
+	default:
+		h.timers.clear(&e.timer)
+		delete(h.devices, e.id)
+	}
+}
+
+// enqueue lines a due device up for its outlet, or for the read that finds its outlet.
+func (h *hub) enqueue(e *entry) {
+	e.queued = true
+	if e.outlet == nil {
+		h.cold = append(h.cold, e)
+		h.pumpCold()
+		return
+	}
+	e.outlet.queue = append(e.outlet.queue, e)
+	h.pump(e.outlet)
+}
+
+// pumpCold starts reads for devices whose outlet is not known.
+func (h *hub) pumpCold() {
+	for !h.stopping && h.reading < h.w.o.Readers && len(h.cold) > 0 {
+		e := h.cold[0]
+		h.cold = h.cold[1:]
+		if h.leave(e) {
+			h.reading++
+			h.look(e)
+		}
+	}
+}
+
+// pump starts work for an outlet as far as its slots and its circuit allow.
+func (h *hub) pump(o *outlet) {
+	now := time.Now()
+	for !h.stopping && len(o.queue) > 0 && o.free(now) {
+		e := o.queue[0]
+		o.queue = o.queue[1:]
+		if e.outlet == o && h.leave(e) {
+			h.hold(e, o)
+			h.look(e)
+		} else if e.outlet != o && e.queued {
+			e.queued = false
+			h.settle(e, now)
+		}
+	}
+}
+
+// leave takes e out of its queue; false if what it waited for is over: the phone
+// came by itself in the meantime.
+func (h *hub) leave(e *entry) bool {
+	e.queued = false
+	now := time.Now()
+	if at, ok := e.state.next(); ok && !at.After(now) {
+		return true
+	}
+	h.settle(e, now)
+	return false
+}
+
+// hold gives e one of the outlet's slots.
+func (h *hub) hold(e *entry, o *outlet) {
+	e.slot = o
+	o.inFlight++
+	h.w.metrics.inFlight.WithLabelValues(string(o.key.Provider)).Inc()
+}
+
+// release gives back what e's work held, and lets the next one start.
+func (h *hub) release(e *entry) {
+	if e.slot == nil {
+		h.reading--
+		h.pumpCold()
+		return
+	}
+	o := e.slot
+	e.slot = nil
+	o.inFlight--
+	h.w.metrics.inFlight.WithLabelValues(string(o.key.Provider)).Dec()
+	h.pump(o)
+}
+
+// look reads the store for e in a goroutine; the answer is a lookedEvent.
+func (h *hub) look(e *entry) {
+	e.state.begin()
+	h.working++
+	go func() {
+		ctx, cancel := context.WithTimeout(h.attempts, attemptLimit)
+		defer cancel()
+		waiting, device, err := h.w.o.Store.Waiting(ctx, e.id, time.Now())
+		h.w.events <- lookedEvent{entry: e, waiting: waiting, device: device, err: err}
+	}()
+}
