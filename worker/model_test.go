@@ -1,0 +1,346 @@
+package worker
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"rouse/messages"
+)
+
+// The model: one phone, one inbox, one provider, one worker that may crash, and
+// hints that may overtake each other. Every interleaving of insert, hint, look,
+// push, answer, fetch, ack and crash is walked. From every state reached, steps of
+// our own side, the provider and the phone must be able to bring everything to its
+// ack: else a message lies there and no wake will ever come for it (the ladder, which
+// would, is left out).
+
+// machine is the part under test: the watermarks of wake.go, or a flag in their place.
+type machine interface {
+	arrived(seq messages.Seq, now time.Time)
+	served(seq messages.Seq, now time.Time)
+	acked(seq messages.Seq, now time.Time)
+	next() (time.Time, bool)
+	begin()
+	look(w messages.Waiting, now time.Time) (send bool)
+	accepted(now time.Time)
+	failed(now time.Time)
+	clone() machine
+	key(now time.Time) string
+}
+
+// marks runs the real state machine.
+type marks struct{ s state }
+
+func (m *marks) arrived(seq messages.Seq, now time.Time) {
+	m.s.arrived(messages.HighWake, seq, now, DefaultGrace)
+}
+func (m *marks) served(seq messages.Seq, now time.Time) {
+	m.s.served(messages.Hint{Seq: seq}, now, DefaultGrace)
+}
+func (m *marks) acked(seq messages.Seq, now time.Time) { m.s.ack(seq, now) }
+func (m *marks) next() (time.Time, bool)               { return m.s.next() }
+func (m *marks) begin()                                { m.s.begin() }
+func (m *marks) look(w messages.Waiting, now time.Time) bool {
+	forced := m.s.forced(now)
+	m.s.look(w)
+	if w.Head.Max() > 0 && (forced || m.s.wants() != messages.NoWake) {
+		return true
+	}
+	m.s.stop(now)
+	return false
+}
+func (m *marks) accepted(now time.Time) { m.s.accepted(messages.HighWake, now) }
+func (m *marks) failed(now time.Time)   { m.s.failed(now.Add(apnsFirstRetry)) }
+func (m *marks) clone() machine         { c := *m; return &c }
+func (m *marks) key(now time.Time) string {
+	s := m.s
+	var b strings.Builder
+	fmt.Fprint(&b, s.head, s.woken, s.seen, s.acked, s.sending, s.captured, min(s.streak, 2), min(s.unanswered, 2))
+	for _, t := range []time.Time{s.hold, s.again, s.rung, s.retry, s.lastPush} {
+		switch d := t.Sub(now); {
+		case t.IsZero() || d < -burstAfter:
+			b.WriteString(" -")
+		default:
+			fmt.Fprint(&b, " ", d)
+		}
+	}
+	return b.String()
+}
+
+// flag is the tempting machine: "a wake is pending" as a boolean, set when a push
+// was accepted, cleared when the phone fetches.
+type flag struct {
+	todo, waking, sending bool
+}
+
+func (f *flag) arrived(messages.Seq, time.Time) { f.todo = true }
+func (f *flag) served(messages.Seq, time.Time)  { f.waking = false }
+func (f *flag) acked(messages.Seq, time.Time)   {}
+func (f *flag) next() (time.Time, bool)         { return time.Time{}, f.todo && !f.waking && !f.sending }
+func (f *flag) begin()                          { f.sending = true }
+func (f *flag) look(w messages.Waiting, _ time.Time) bool {
+	if w.Head.Max() == 0 {
+		f.sending, f.todo = false, false
+		return false
+	}
+	return true
+}
+func (f *flag) accepted(time.Time)   { f.sending, f.todo, f.waking = false, false, true }
+func (f *flag) failed(time.Time)     { f.sending = false }
+func (f *flag) clone() machine       { c := *f; return &c }
+func (f *flag) key(time.Time) string { return fmt.Sprint(*f) }
+
+// world is one state of the model. Sequence numbers are 1, 2, ...
+type world struct {
+	now      time.Time
+	m        machine
+	left     bounds // what may still happen from outside
+	inserted messages.Seq
+
+	// The store: acked is durable, seen and woken are written lazily, so a crash
+	// may lose the latest of them.
+	acked, seen, seenDurable   messages.Seq
+	woken, wokenDurable        messages.Seq
+	wokenAt, wokenAtDurable    time.Time
+	unanswered                 int
+	hints                      []messages.Hint // in flight to the worker, in any order
+	looking, pushing, answered bool            // the worker's work: begun, sent, answered by the provider
+	captured                   messages.Seq
+	rung                       bool         // the phone has a push it did not act on yet
+	page                       messages.Seq // a page the phone holds and did not ack yet
+}
+
+func (w *world) clone() *world {
+	c := *w
+	c.m = w.m.clone()
+	c.hints = append([]messages.Hint(nil), w.hints...)
+	return &c
+}
+
+func (w *world) key() string {
+	age := func(t time.Time) time.Duration { return max(t.Sub(w.now), -burstAfter) }
+	return fmt.Sprint(w.m.key(w.now), "|", w.left, w.inserted, w.acked, w.seen, w.seenDurable, w.woken, w.wokenDurable,
+		age(w.wokenAt), age(w.wokenAtDurable), min(w.unanswered, 2), w.hints, w.looking, w.pushing, w.answered, w.captured, w.rung, w.page)
+}
+
+// bounds is how many times the outside may act.
+type bounds struct{ inserts, crashes, failures int }
+
+// outside lists what the world may do to us; a walk may end without any of it.
+func (w *world) outside() []*world {
+	var all []*world
+	add := func(change func(*world)) { c := w.clone(); change(c); all = append(all, c) }
+	if w.left.inserts > 0 {
+		add(func(c *world) {
+			c.left.inserts--
+			c.inserted++
+			c.hints = append(c.hints, messages.Hint{Kind: messages.HintNew, Seq: c.inserted})
+		})
+	}
+	if w.left.crashes > 0 {
+		for _, flushed := range []bool{true, false} {
+			add(func(c *world) { c.crash(flushed) })
+		}
+	}
+	return all
+}
+
+// crash loses memory, hints and answers, and, unless flushed, what was to be written
+// lazily; a push under way may have reached the phone already, as rung says. Then the
+// start-up sweep looks at everything un-acked.
+func (w *world) crash(flushed bool) {
+	w.left.crashes--
+	if flushed {
+		w.flush()
+	}
+	w.seen, w.woken, w.wokenAt = w.seenDurable, w.wokenDurable, w.wokenAtDurable
+	w.hints, w.looking, w.pushing, w.answered = nil, false, false, false
+	if _, real := w.m.(*marks); real {
+		w.m = &marks{}
+	} else {
+		w.m = &flag{}
+	}
+	if w.inserted > w.acked {
+		w.m.arrived(w.inserted, w.now)
+	}
+}
+
+func (w *world) flush() {
+	w.seenDurable, w.wokenDurable, w.wokenAtDurable = w.seen, w.woken, w.wokenAt
+}
+
+// inside lists what our side, the provider and the phone may do next.
+func (w *world) inside() []*world {
+	var all []*world
+	add := func(change func(*world)) { c := w.clone(); change(c); all = append(all, c) }
+	for i := range w.hints {
+		add(func(c *world) { c.deliver(i) })
+	}
+	at, due := w.m.next()
+	switch {
+	case w.looking:
+		add(func(c *world) { c.look() })
+	case w.pushing:
+		if !w.answered {
+			// The push reaches the phone, before its answer reaches us.
+			add(func(c *world) { c.rung, c.answered = true, true })
+			if w.left.failures > 0 {
+				add(func(c *world) { c.left.failures--; c.pushing = false; c.m.failed(c.now) })
+			}
+		} else {
+			add(func(c *world) { c.answer() })
+			if w.left.failures > 0 {
+				// The answer is lost although the phone was reached.
+				add(func(c *world) { c.left.failures--; c.pushing, c.answered = false, false; c.m.failed(c.now) })
+			}
+		}
+	case due && !at.After(w.now):
+		add(func(c *world) { c.looking = true; c.m.begin() })
+	case due:
+		add(func(c *world) { c.now = at })
+	}
+	if w.rung {
+		add(func(c *world) { c.fetch() })
+	}
+	if w.page > 0 {
+		add(func(c *world) { c.ack() })
+	}
+	return all
+}
+
+func (w *world) deliver(i int) {
+	h := w.hints[i]
+	w.hints = append(w.hints[:i:i], w.hints[i+1:]...)
+	switch h.Kind {
+	case messages.HintNew:
+		w.m.arrived(h.Seq, w.now)
+	case messages.HintServed:
+		w.m.served(h.Seq, w.now)
+	case messages.HintAcked:
+		w.m.acked(h.Seq, w.now)
+	}
+}
+
+func (w *world) look() {
+	w.looking = false
+	waiting := messages.Waiting{
+		Seen: w.seen, Woken: messages.Marks{High: w.woken, Normal: w.woken}, WokenAt: w.wokenAt, Unanswered: w.unanswered,
+	}
+	if w.inserted > w.acked {
+		waiting.Head.High = w.inserted
+	}
+	w.captured = w.inserted
+	w.pushing = w.m.look(waiting, w.now)
+}
+
+func (w *world) answer() {
+	w.pushing, w.answered = false, false
+	w.woken, w.wokenAt = w.captured, w.now
+	w.unanswered++
+	w.m.accepted(w.now)
+}
+
+// fetch hands the phone everything un-acked.
+func (w *world) fetch() {
+	w.rung = false
+	if w.inserted == w.acked {
+		return
+	}
+	w.page, w.seen, w.unanswered = w.inserted, w.inserted, 0
+	w.hints = append(w.hints, messages.Hint{Kind: messages.HintServed, Seq: w.inserted})
+}
+
+// ack is durable, and with it that the page was seen: a wake recorded lazily must not
+// look outstanding for what was acked.
+func (w *world) ack() {
+	w.acked = max(w.acked, w.page)
+	w.seen, w.seenDurable = max(w.seen, w.page), max(w.seenDurable, w.page)
+	w.hints = append(w.hints, messages.Hint{Kind: messages.HintAcked, Seq: w.page})
+	w.page = 0
+}
+
+// walk visits every reachable state. It returns how many there are and those from which the inside alone cannot
+// bring everything to its ack.
+func walk(first machine, b bounds) (states int, stuck []*world) {
+	start := &world{now: time.Unix(1_000_000, 0), m: first, left: b}
+	worlds, number := []*world{start}, map[string]int{start.key(): 0}
+	visit := func(w *world) int {
+		k := w.key()
+		n, known := number[k]
+		if !known {
+			n = len(worlds)
+			number[k], worlds = n, append(worlds, w)
+		}
+		return n
+	}
+	before := map[int][]int{} // inside steps, backwards
+	for i := 0; i < len(worlds); i++ {
+		for _, w := range worlds[i].inside() {
+			n := visit(w)
+			before[n] = append(before[n], i)
+		}
+		for _, w := range worlds[i].outside() {
+			visit(w)
+		}
+	}
+	safe := make([]bool, len(worlds))
+	var todo []int
+	for i, w := range worlds {
+		if w.inserted == w.acked {
+			safe[i], todo = true, append(todo, i)
+		}
+	}
+	for len(todo) > 0 {
+		i := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		for _, p := range before[i] {
+			if !safe[p] {
+				safe[p], todo = true, append(todo, p)
+			}
+		}
+	}
+	for i, w := range worlds {
+		if !safe[i] {
+			stuck = append(stuck, w)
+		}
+	}
+	return len(worlds), stuck
+}
+
+// walks are the bounds that are walked: together every pair of misfortunes.
+func walks() map[string]bounds {
+	return map[string]bounds{
+		"a crash and a failure": {inserts: 2, crashes: 1, failures: 1},
+		"two crashes":           {inserts: 2, crashes: 2},
+		"three messages":        {inserts: 3},
+	}
+}
+
+func TestEveryPendingMessageHasAWakeToCome(t *testing.T) {
+	t.Parallel()
+	for name, b := range walks() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			states, stuck := walk(&marks{}, b)
+			if states < 1000 {
+				t.Errorf("the walk saw only %d states: it does not enumerate the interleavings", states)
+			}
+			for _, w := range stuck[:min(len(stuck), 5)] {
+				t.Errorf("no wake will come: %s", w.key())
+			}
+			t.Logf("%d states, %d of them stuck", states, len(stuck))
+		})
+	}
+}
+
+// A boolean in place of the watermarks loses messages: the walk can fail.
+func TestAFlagInPlaceOfWatermarksLosesWakes(t *testing.T) {
+	t.Parallel()
+	states, stuck := walk(&flag{}, bounds{inserts: 2})
+	if len(stuck) == 0 {
+		t.Errorf("the walk over %d states found nothing wrong with a flag; it proves nothing", states)
+	}
+	t.Logf("%d states, %d of them stuck", states, len(stuck))
+}
