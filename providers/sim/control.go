@@ -1,0 +1,230 @@
+package sim
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// longestWait bounds the wait of GET /control/pushes.
+const longestWait = 55 * time.Second
+
+// controlBodyLimit bounds the requests of the control API.
+const controlBodyLimit = 1 << 20
+
+// controlHandler is the control API. Every answer is JSON; an error is
+// {"title", "status", "detail"} with a sentence that says what to fix.
+func (s *Sim) controlHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /control/reset", func(w http.ResponseWriter, _ *http.Request) {
+		s.Reset()
+		w.WriteHeader(http.StatusNoContent)
+	})
+	mux.HandleFunc("POST /control/rules", s.controlAddRule)
+	mux.HandleFunc("GET /control/rules", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, map[string]any{"rules": s.rules.list()})
+	})
+	mux.HandleFunc("DELETE /control/rules", func(w http.ResponseWriter, _ *http.Request) {
+		s.ClearRules()
+		w.WriteHeader(http.StatusNoContent)
+	})
+	mux.HandleFunc("DELETE /control/rules/{id}", s.controlRemoveRule)
+	mux.HandleFunc("GET /control/log", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, map[string]any{"entries": s.Log()})
+	})
+	mux.HandleFunc("GET /control/stats", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, s.Stats()) })
+	mux.HandleFunc("GET /control/endpoints", s.controlEndpoints)
+	mux.HandleFunc("POST /control/apns/keys", s.controlKey)
+	mux.HandleFunc("POST /control/fcm/accounts", s.controlAccount)
+	mux.HandleFunc("POST /control/tokens", s.controlToken)
+	mux.HandleFunc("DELETE /control/tokens/{token}", s.controlKill)
+	mux.HandleFunc("GET /control/pushes", s.controlPushes)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		refuse(w, http.StatusNotFound, fmt.Sprintf("%s %s is not part of the control API", r.Method, r.URL.Path))
+	})
+	return http.NewCrossOriginProtection().Handler(s.counted(mux))
+}
+
+// counted makes Close wait for the handlers.
+func (s *Sim) counted(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.enter() {
+			panic(http.ErrAbortHandler)
+		}
+		defer s.wg.Done()
+		r.Body = http.MaxBytesReader(w, r.Body, controlBodyLimit)
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (s *Sim) controlEndpoints(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, map[string]string{
+		"apns": s.APNsURL(), "apns_sandbox": s.APNsSandboxURL(), "fcm": s.FCMURL(), "fcm_token": s.FCMTokenURL(),
+		"fcm_plain": s.FCMPlainURL(), "ca": string(s.CAPEM()),
+	})
+}
+
+func (s *Sim) controlAddRule(w http.ResponseWriter, r *http.Request) {
+	var rule Rule
+	if !readJSON(w, r, &rule) {
+		return
+	}
+	if err := rule.check(); err != nil {
+		refuse(w, http.StatusUnprocessableEntity, err.Error())
+		return
+	}
+	writeJSON(w, http.StatusCreated, map[string]int{"id": s.rules.add(rule)})
+}
+
+func (s *Sim) controlRemoveRule(w http.ResponseWriter, r *http.Request) {
+	id, err := strconv.Atoi(r.PathValue("id"))
+	if err != nil || !s.rules.remove(id) {
+		refuse(w, http.StatusNotFound, "there is no rule with this id")
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (s *Sim) controlKey(w http.ResponseWriter, r *http.Request) {
+	var in struct {
+		TeamID      string   `json:"team_id"`
+		KeyID       string   `json:"key_id"`
+		Environment string   `json:"environment"`
+		Topics      []string `json:"topics"`
+	}
+	if !readJSON(w, r, &in) {
+		return
+	}
+	switch {
+	case in.TeamID == "" || in.KeyID == "":
+		refuse(w, http.StatusUnprocessableEntity, "team_id and key_id are needed")
+	case in.Environment != "" && in.Environment != Production && in.Environment != Sandbox:
+		refuse(w, http.StatusUnprocessableEntity, "environment is production, sandbox, or left out for both")
+	default:
+		key := s.newAPNsKey(in.TeamID, in.KeyID, in.Environment, in.Topics)
+		writeJSON(w, http.StatusCreated, map[string]string{"private_key": key})
+	}
+}
+
+func (s *Sim) controlAccount(w http.ResponseWriter, r *http.Request) {
+	var in struct {
+		Project string `json:"project"`
+	}
+	if !readJSON(w, r, &in) {
+		return
+	}
+	if in.Project == "" {
+		refuse(w, http.StatusUnprocessableEntity, "project is needed")
+		return
+	}
+	writeJSON(w, http.StatusCreated, json.RawMessage(s.NewServiceAccount(in.Project)))
+}
+
+func (s *Sim) controlToken(w http.ResponseWriter, r *http.Request) {
+	var in struct {
+		Provider string `json:"provider"`
+		Topic    string `json:"topic"`
+		Project  string `json:"project"`
+		Sandbox  bool   `json:"sandbox"`
+	}
+	if !readJSON(w, r, &in) {
+		return
+	}
+	switch {
+	case in.Provider == APNs && in.Topic != "" && in.Project == "":
+		writeJSON(w, http.StatusCreated, map[string]string{"token": s.NewAPNsToken(in.Topic, in.Sandbox)})
+	case in.Provider == FCM && in.Project != "" && in.Topic == "" && !in.Sandbox:
+		writeJSON(w, http.StatusCreated, map[string]string{"token": s.NewFCMToken(in.Project)})
+	default:
+		refuse(w, http.StatusUnprocessableEntity, "provider apns needs a topic and takes sandbox; provider fcm needs a project")
+	}
+}
+
+func (s *Sim) controlKill(w http.ResponseWriter, r *http.Request) {
+	if !s.phones.kill(r.PathValue("token"), time.Time{}) {
+		refuse(w, http.StatusNotFound, "there is no such device token")
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// controlPushes is how a phone elsewhere sleeps: it answers as soon as there is a
+// push with a number over after, or empty when wait is over.
+func (s *Sim) controlPushes(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	after, err := number(q.Get("after"))
+	if err != nil {
+		refuse(w, http.StatusBadRequest, "after is the number of the last push seen, 0 or more")
+		return
+	}
+	wait, err := number(q.Get("wait"))
+	if err != nil || wait > int(longestWait/time.Second) {
+		refuse(w, http.StatusBadRequest, "wait is a number of seconds from 0 to 55")
+		return
+	}
+	timeout := time.NewTimer(time.Duration(wait) * time.Second)
+	defer timeout.Stop()
+	for last := wait == 0; ; {
+		pushes, changed := s.phones.after(q.Get("token"), after)
+		switch {
+		case changed == nil:
+			refuse(w, http.StatusNotFound, "there is no such device token; POST /control/tokens makes one")
+			return
+		case len(pushes) > 0 || last:
+			writeJSON(w, http.StatusOK, map[string]any{"pushes": pushes})
+			return
+		}
+		select {
+		case <-changed:
+		case <-timeout.C:
+			last = true
+		case <-r.Context().Done():
+			return
+		case <-s.done:
+			return
+		}
+	}
+}
+
+// number reads a count; nothing counts as 0.
+func number(text string) (int, error) {
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 {
+		return 0, errors.New("not a number")
+	}
+	return n, nil
+}
+
+func readJSON(w http.ResponseWriter, r *http.Request, into any) bool {
+	var raw json.RawMessage
+	err := json.NewDecoder(r.Body).Decode(&raw)
+	if err == nil {
+		err = decodeStrict(raw, into)
+	}
+	if err != nil {
+		refuse(w, http.StatusBadRequest, "the body is not what is expected here: "+err.Error())
+		return false
+	}
+	return true
+}
+
+func refuse(w http.ResponseWriter, status int, sentence string) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]any{"title": http.StatusText(status), "status": status, "detail": sentence})
+}
+
+// writeJSON leaves <, > and & alone, so that bodies stay recognisable.
+func writeJSON(w http.ResponseWriter, status int, value any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(value)
+}
