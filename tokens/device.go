@@ -148,7 +148,7 @@ type Device struct {
 }
 
 // Registration is what a device or a backend says when it registers an
-// installation, already checked by CheckRegistration.
+// installation, checked by CheckRegistration.
 type Registration struct {
 	App          ident.App
 	Installation string

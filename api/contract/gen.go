@@ -817,21 +817,6 @@ type ListAppsParams struct {
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
-// GetInboxParams defines parameters for GetInbox.
-type GetInboxParams struct {
-	// Wait How long to wait for a message, in seconds, 0 to 55.
-	Wait *int `form:"wait,omitempty" json:"wait,omitempty"`
-
-	// Limit How many messages at most, 1 to 100. A page also ends before 1 MiB of data, but holds at least one message.
-	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
-
-	// After A `cursor` of this inbox to read on from. Left out, reading starts with the oldest un-acked message.
-	After *string `form:"after,omitempty" json:"after,omitempty"`
-
-	// Ack A `cursor` of this inbox; everything up to and including it is acked before reading.
-	Ack *string `form:"ack,omitempty" json:"ack,omitempty"`
-}
-
 // SendMessageParams defines parameters for SendMessage.
 type SendMessageParams struct {
 	// IdempotencyKey Any 1 to 255 printable ASCII characters, one for each intended send.
@@ -1275,9 +1260,6 @@ type ServerInterface interface {
 	// RegisterDevice Register an installation
 	// (POST /v1/devices)
 	RegisterDevice(w http.ResponseWriter, r *http.Request)
-	// GetInbox Ack, read and wait in one round trip
-	// (GET /v1/inbox)
-	GetInbox(w http.ResponseWriter, r *http.Request, params GetInboxParams)
 	// AckMessages Acknowledge messages
 	// (POST /v1/inbox/acks)
 	AckMessages(w http.ResponseWriter, r *http.Request)
@@ -1407,12 +1389,6 @@ func (_ Unimplemented) RotateOwnSecret(w http.ResponseWriter, r *http.Request) {
 // RegisterDevice Register an installation
 // (POST /v1/devices)
 func (_ Unimplemented) RegisterDevice(w http.ResponseWriter, r *http.Request) {
-	w.WriteHeader(http.StatusNotImplemented)
-}
-
-// GetInbox Ack, read and wait in one round trip
-// (GET /v1/inbox)
-func (_ Unimplemented) GetInbox(w http.ResponseWriter, r *http.Request, params GetInboxParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -1881,78 +1857,6 @@ func (siw *ServerInterfaceWrapper) RegisterDevice(w http.ResponseWriter, r *http
 	handler.ServeHTTP(w, r)
 }
 
-// GetInbox operation middleware
-func (siw *ServerInterfaceWrapper) GetInbox(w http.ResponseWriter, r *http.Request) {
-
-	var err error
-	_ = err
-
-	// Parameter object where we will unmarshal all parameters from the context
-	var params GetInboxParams
-
-	// ------------- Optional query parameter "wait" -------------
-
-	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", r.URL.Query(), &params.Wait, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
-	if err != nil {
-		var requiredError *runtime.RequiredParameterError
-		if errors.As(err, &requiredError) {
-			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "wait"})
-		} else {
-			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wait", Err: err})
-		}
-		return
-	}
-
-	// ------------- Optional query parameter "limit" -------------
-
-	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
-	if err != nil {
-		var requiredError *runtime.RequiredParameterError
-		if errors.As(err, &requiredError) {
-			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
-		} else {
-			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
-		}
-		return
-	}
-
-	// ------------- Optional query parameter "after" -------------
-
-	err = runtime.BindQueryParameterWithOptions("form", true, false, "after", r.URL.Query(), &params.After, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
-	if err != nil {
-		var requiredError *runtime.RequiredParameterError
-		if errors.As(err, &requiredError) {
-			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "after"})
-		} else {
-			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "after", Err: err})
-		}
-		return
-	}
-
-	// ------------- Optional query parameter "ack" -------------
-
-	err = runtime.BindQueryParameterWithOptions("form", true, false, "ack", r.URL.Query(), &params.Ack, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
-	if err != nil {
-		var requiredError *runtime.RequiredParameterError
-		if errors.As(err, &requiredError) {
-			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "ack"})
-		} else {
-			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "ack", Err: err})
-		}
-		return
-	}
-
-	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		siw.Handler.GetInbox(w, r, params)
-	}))
-
-	for _, middleware := range siw.HandlerMiddlewares {
-		handler = middleware(handler)
-	}
-
-	handler.ServeHTTP(w, r)
-}
-
 // AckMessages operation middleware
 func (siw *ServerInterfaceWrapper) AckMessages(w http.ResponseWriter, r *http.Request) {
 
@@ -2392,9 +2296,6 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/v1/messages/{message_id}/cancel", wrapper.CancelMessage)
-	})
-	r.Group(func(r chi.Router) {
-		r.Get(options.BaseURL+"/v1/inbox", wrapper.GetInbox)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/v1/inbox/{message_id}", wrapper.GetInboxMessage)
@@ -5081,159 +4982,6 @@ func (response RegisterDevice503ApplicationProblemPlusJSONResponse) VisitRegiste
 	return err
 }
 
-type GetInboxRequestObject struct {
-	Params GetInboxParams
-}
-
-type GetInboxResponseObject interface {
-	VisitGetInboxResponse(w http.ResponseWriter) error
-}
-
-type GetInbox200ResponseHeaders struct {
-	RetryAfter *int
-}
-
-type GetInbox200JSONResponse struct {
-	Body    InboxPage
-	Headers GetInbox200ResponseHeaders
-}
-
-func (response GetInbox200JSONResponse) VisitGetInboxResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	if response.Headers.RetryAfter != nil {
-		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
-	}
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type GetInbox400ApplicationProblemPlusJSONResponse struct {
-	BadRequestApplicationProblemPlusJSONResponse
-}
-
-func (response GetInbox400ApplicationProblemPlusJSONResponse) VisitGetInboxResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(400)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type GetInbox401ApplicationProblemPlusJSONResponse struct {
-	UnauthorizedApplicationProblemPlusJSONResponse
-}
-
-func (response GetInbox401ApplicationProblemPlusJSONResponse) VisitGetInboxResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
-	w.WriteHeader(401)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type GetInbox403ApplicationProblemPlusJSONResponse struct {
-	ForbiddenApplicationProblemPlusJSONResponse
-}
-
-func (response GetInbox403ApplicationProblemPlusJSONResponse) VisitGetInboxResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(403)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type GetInbox410ApplicationProblemPlusJSONResponse struct {
-	GoneApplicationProblemPlusJSONResponse
-}
-
-func (response GetInbox410ApplicationProblemPlusJSONResponse) VisitGetInboxResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(410)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type GetInbox429ApplicationProblemPlusJSONResponse struct {
-	TooManyRequestsApplicationProblemPlusJSONResponse
-}
-
-func (response GetInbox429ApplicationProblemPlusJSONResponse) VisitGetInboxResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	if response.Headers.RateLimit != nil {
-		w.Header().Set("RateLimit", fmt.Sprint(*response.Headers.RateLimit))
-	}
-	if response.Headers.RateLimitPolicy != nil {
-		w.Header().Set("RateLimit-Policy", fmt.Sprint(*response.Headers.RateLimitPolicy))
-	}
-	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
-	w.WriteHeader(429)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type GetInbox500ApplicationProblemPlusJSONResponse struct {
-	InternalApplicationProblemPlusJSONResponse
-}
-
-func (response GetInbox500ApplicationProblemPlusJSONResponse) VisitGetInboxResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(500)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type GetInbox503ApplicationProblemPlusJSONResponse struct {
-	UnavailableApplicationProblemPlusJSONResponse
-}
-
-func (response GetInbox503ApplicationProblemPlusJSONResponse) VisitGetInboxResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
-	w.WriteHeader(503)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
 type AckMessagesRequestObject struct {
 	Body *AckMessagesJSONRequestBody
 }
@@ -6499,9 +6247,6 @@ type StrictServerInterface interface {
 	// RegisterDevice Register an installation
 	// (POST /v1/devices)
 	RegisterDevice(ctx context.Context, request RegisterDeviceRequestObject) (RegisterDeviceResponseObject, error)
-	// GetInbox Ack, read and wait in one round trip
-	// (GET /v1/inbox)
-	GetInbox(ctx context.Context, request GetInboxRequestObject) (GetInboxResponseObject, error)
 	// AckMessages Acknowledge messages
 	// (POST /v1/inbox/acks)
 	AckMessages(ctx context.Context, request AckMessagesRequestObject) (AckMessagesResponseObject, error)
@@ -7041,32 +6786,6 @@ func (sh *strictHandler) RegisterDevice(w http.ResponseWriter, r *http.Request) 
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(RegisterDeviceResponseObject); ok {
 		if err := validResponse.VisitRegisterDeviceResponse(w); err != nil {
-			sh.options.ResponseErrorHandlerFunc(w, r, err)
-		}
-	} else if response != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
-	}
-}
-
-// GetInbox operation middleware
-func (sh *strictHandler) GetInbox(w http.ResponseWriter, r *http.Request, params GetInboxParams) {
-	var request GetInboxRequestObject
-
-	request.Params = params
-
-	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
-		return sh.ssi.GetInbox(ctx, request.(GetInboxRequestObject))
-	}
-	for _, middleware := range sh.middlewares {
-		handler = middleware(handler, "GetInbox")
-	}
-
-	response, err := handler(r.Context(), w, r, request)
-
-	if err != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, err)
-	} else if validResponse, ok := response.(GetInboxResponseObject); ok {
-		if err := validResponse.VisitGetInboxResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

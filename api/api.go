@@ -1,0 +1,213 @@
+// Package api is the way in and the way out: it decodes and checks a call, asks the store,
+// says "look again" on the bus after the commit, and answers as openapi.yaml says.
+package api
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"rouse"
+	"rouse/api/park"
+	"rouse/ident"
+	"rouse/messages"
+	"rouse/providers"
+	"rouse/tokens"
+)
+
+// Apps keeps tenants.
+type Apps interface {
+	CreateApp(ctx context.Context, app tokens.App, keys []tokens.Key) error
+	Apps(ctx context.Context, after ident.App, limit int) ([]tokens.App, error)
+	App(ctx context.Context, id ident.App) (tokens.App, error)
+	PatchApp(ctx context.Context, id ident.App, p tokens.AppPatch) (tokens.App, error)
+	DeleteApp(ctx context.Context, id ident.App) error
+}
+
+// Keys keeps what opens an app.
+type Keys interface {
+	AddKey(ctx context.Context, k tokens.Key) error
+	Keys(ctx context.Context, app ident.App) ([]tokens.Key, error)
+	DeleteKey(ctx context.Context, app ident.App, key ident.Key) error
+	LookupKey(ctx context.Context, key ident.Key) (tokens.Key, error)
+}
+
+// Credentials keeps what an app gave us to speak to Apple and Google.
+type Credentials interface {
+	PutCredential(ctx context.Context, c tokens.Credential) error
+	Credentials(ctx context.Context, app ident.App) ([]tokens.Credential, error)
+	DeleteCredential(ctx context.Context, app ident.App, p tokens.Provider) error
+}
+
+// CredentialChecker reads what an app uploaded. Its errors are fault.Invalid with pointers, and
+// it fills all of a credential but App and UpdatedAt.
+type CredentialChecker interface {
+	APNs(u providers.APNsUpload) (tokens.Credential, error)
+	FCM(serviceAccount []byte) (tokens.Credential, error)
+}
+
+// Devices keeps installations.
+type Devices interface {
+	Register(ctx context.Context, e tokens.Enrol) (tokens.Device, bool, error)
+	PatchDevice(ctx context.Context, id ident.Device, p tokens.Patch, now time.Time) (tokens.Device, error)
+	RotateSecret(ctx context.Context, id ident.Device, h tokens.Hash, now time.Time) error
+	Unregister(ctx context.Context, app ident.App, id ident.Device, now time.Time) error
+}
+
+// Users knows which device is whose.
+type Users interface {
+	BindUser(ctx context.Context, app ident.App, user string, id ident.Device) error
+	UnbindUser(ctx context.Context, app ident.App, user string, id ident.Device) error
+}
+
+// Door knows a device's key. ConfirmSecret and Contact do not block.
+type Door interface {
+	DeviceAuth(ctx context.Context, id ident.Device) (d tokens.Device, current, previous tokens.Hash, err error)
+	ConfirmSecret(id ident.Device, h tokens.Hash)
+	Contact(id ident.Device, now time.Time)
+}
+
+// Messages keeps what was sent.
+type Messages interface {
+	Accept(ctx context.Context, m messages.Send) (messages.Receipt, error)
+	Message(ctx context.Context, app ident.App, id ident.Message) (messages.Summary, error)
+	Deliveries(ctx context.Context, app ident.App, id ident.Message, after ident.Device, limit int) (list []messages.Delivery, more bool, err error)
+	Cancel(ctx context.Context, app ident.App, id ident.Message, now time.Time) (messages.Summary, error)
+}
+
+// Inboxes keeps what waits for a device.
+type Inboxes interface {
+	Inbox(ctx context.Context, q messages.Query) (messages.Page, error)
+	Item(ctx context.Context, device ident.Device, id ident.Message, now time.Time) (messages.Item, error)
+	AckUpTo(ctx context.Context, device ident.Device, seq messages.Seq, now time.Time) (int, error)
+	AckIDs(ctx context.Context, device ident.Device, ids []ident.Message, now time.Time) (int, error)
+}
+
+// Hinter says "look again". It must be quick: it is called with locks held.
+type Hinter interface {
+	Hint(hints ...messages.Hint)
+}
+
+// Deps is everything the API needs. The first eight are the store.
+type Deps struct {
+	Apps        Apps
+	Keys        Keys
+	Credentials Credentials
+	Devices     Devices
+	Users       Users
+	Door        Door
+	Messages    Messages
+	Inboxes     Inboxes
+
+	Hints   Hinter
+	Checker CredentialChecker
+	// Admin is the hash of the administrator's key; zero: there is none, and nobody administers.
+	Admin  tokens.Hash
+	Limits Limits
+	// Draining is closed when the server begins to stop: waiting polls are answered. nil: never.
+	Draining <-chan struct{}
+	// Log may be nil.
+	Log *slog.Logger
+	// Metrics may be nil.
+	Metrics prometheus.Registerer
+}
+
+// Limits bounds callers; a zero field takes its default.
+type Limits struct {
+	// Registrations with a publishable key, by address: 50 a second, 1000 at once.
+	Registrations Rate
+	// FailedAuth by address: 10 a second, 100 at once. Over it, failures answer 429; good keys still pass.
+	FailedAuth Rate
+	// TrustedProxies may name the client in X-Forwarded-For; empty: nobody may, and the peer is the client.
+	TrustedProxies []netip.Prefix
+	// Recheck is how often a parked poll looks without a hint, 10 s.
+	Recheck time.Duration
+}
+
+func (l Limits) orDefaults() Limits {
+	l.Registrations = l.Registrations.or(Rate{PerSecond: 50, Burst: 1000})
+	l.FailedAuth = l.FailedAuth.or(Rate{PerSecond: 10, Burst: 100})
+	if l.Recheck == 0 {
+		l.Recheck = 10 * time.Second
+	}
+	return l
+}
+
+// API answers every call of the contract.
+type API struct {
+	deps     Deps
+	log      *slog.Logger
+	handler  http.Handler
+	parker   park.Parker
+	keys     *keyCache
+	bodies   map[string]*body
+	document document
+	sending  inflight
+	metrics  metrics
+	// register and refuse are the limits by address.
+	register *limiter
+	refuse   *limiter
+}
+
+// New makes the API. It starts nothing: hints arrive once Run is called. The error is a contract that
+// does not compile, or metrics that are registered already.
+func New(d Deps) (*API, error) {
+	d.Limits = d.Limits.orDefaults()
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	a := &API{
+		deps:     d,
+		log:      d.Log,
+		keys:     newKeyCache(d.Keys.LookupKey),
+		register: newLimiter("registration", d.Limits.Registrations),
+		refuse:   newLimiter("failed-auth", d.Limits.FailedAuth),
+	}
+	var err error
+	if a.document, err = readDocument(rouse.Contract()); err != nil {
+		return nil, fmt.Errorf("reading the contract: %w", err)
+	}
+	if a.bodies, err = compileBodies(a.document); err != nil {
+		return nil, fmt.Errorf("compiling the contract: %w", err)
+	}
+	displaced := func() { a.metrics.displaced.Inc() }
+	a.parker = park.NewBlocking(park.Options{Draining: d.Draining, Recheck: d.Limits.Recheck, Displaced: displaced})
+	if a.metrics, err = newMetrics(d.Metrics, a.parker); err != nil {
+		return nil, fmt.Errorf("registering metrics: %w", err)
+	}
+	a.handler = a.front(a.routes())
+	return a, nil
+}
+
+// ServeHTTP answers one call.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.handler.ServeHTTP(w, r) }
+
+// Run wakes parked polls by what listen hears, until listen returns, and returns its error.
+// Without it polls find messages only when they look by themselves.
+func (a *API) Run(ctx context.Context, listen func(context.Context, func(hints []messages.Hint, lost bool)) error) error {
+	return listen(ctx, func(hints []messages.Hint, lost bool) {
+		if lost {
+			a.parker.WakeAll()
+			return
+		}
+		var devices []ident.Device
+		for _, h := range hints {
+			if h.Kind == messages.HintNew || h.Kind == messages.HintGone {
+				devices = append(devices, h.Device)
+			}
+		}
+		a.parker.Wake(devices...)
+	})
+}
+
+// hint says "look again". It is called after the commit, never before: who looks at once must find it.
+func (a *API) hint(hints ...messages.Hint) {
+	if len(hints) > 0 {
+		a.deps.Hints.Hint(hints...)
+	}
+}

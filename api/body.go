@@ -1,0 +1,164 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"rouse/fault"
+)
+
+// maxBody is the largest request body, in bytes.
+const maxBody = 128 << 10
+
+// body checks the request bodies of one operation against the contract.
+type body struct {
+	schema *jsonschema.Schema
+	// fields are the names the contract knows at the top.
+	fields []string
+	// opaque are those whose content is not looked into.
+	opaque []string
+}
+
+// compileBodies prepares every operation that takes a body, by operationId.
+func compileBodies(d document) (map[string]*body, error) {
+	compiler := jsonschema.NewCompiler()
+	compiler.DefaultDraft(jsonschema.Draft2020)
+	const url = "rouse:openapi.json"
+	if err := compiler.AddResource(url, d.tree); err != nil {
+		return nil, err
+	}
+	bodies := map[string]*body{}
+	for _, op := range d.Operations {
+		if op.bodySchema == "" {
+			continue
+		}
+		schema, err := compiler.Compile(url + op.bodySchema)
+		if err != nil {
+			return nil, fmt.Errorf("operation %s: %w", op.ID, err)
+		}
+		for schema.Ref != nil {
+			schema = schema.Ref
+		}
+		b := &body{schema: schema}
+		for name, property := range schema.Properties {
+			b.fields = append(b.fields, name)
+			if property.Types == nil && property.Ref == nil && property.Enum == nil {
+				b.opaque = append(b.opaque, name)
+			}
+		}
+		slices.Sort(b.fields)
+		bodies[op.ID] = b
+	}
+	return bodies, nil
+}
+
+// take reads and checks the body, and puts in its place one object with only the fields the
+// contract knows, each once: what is decoded later is what was checked here.
+func (b *body) take(w http.ResponseWriter, r *http.Request) error {
+	if err := checkMediaType(r.Header); err != nil {
+		return err
+	}
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		var large *http.MaxBytesError
+		if errors.As(err, &large) {
+			return fault.New(fault.TooLarge, "body_too_large", "the body is over %d bytes", maxBody)
+		}
+		return fault.New(fault.Malformed, "malformed_json", "the body ended early").Because(err)
+	}
+	known, err := b.check(raw)
+	if err != nil {
+		return err
+	}
+	r.Body = io.NopCloser(bytes.NewReader(known))
+	r.ContentLength = int64(len(known))
+	return nil
+}
+
+func checkMediaType(h http.Header) error {
+	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	encoding := h.Get("Content-Encoding")
+	if err != nil || kind != "application/json" || encoding != "" && !strings.EqualFold(encoding, "identity") {
+		return fault.New(fault.Invalid, "unsupported_media_type", "send JSON with Content-Type: application/json and no Content-Encoding")
+	}
+	return nil
+}
+
+// check returns the body rebuilt from the fields that are known.
+func (b *body) check(raw []byte) ([]byte, error) {
+	if !utf8.Valid(raw) {
+		return nil, fault.New(fault.Malformed, "malformed_json", "the body is not UTF-8")
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &fields); err != nil {
+		return nil, notAnObject(raw, err)
+	}
+	if fields == nil { // the word null
+		return nil, invalidBody().At("", "must be an object")
+	}
+	tree := make(map[string]any, len(fields))
+	for name, value := range fields {
+		if slices.Contains(b.opaque, name) {
+			tree[name] = nil
+			continue
+		}
+		var v any
+		// Numbers become float64 on purpose: exact arithmetic on 1e999999 is a way to stop a server.
+		if err := json.Unmarshal(value, &v); err != nil {
+			return nil, invalidBody().At(pointerTo(name), "holds a number that is out of range")
+		}
+		tree[name] = v
+	}
+	if err := b.schema.Validate(tree); err != nil {
+		return nil, explain(err)
+	}
+	return b.rebuild(fields), nil
+}
+
+func (b *body) rebuild(fields map[string]json.RawMessage) []byte {
+	var out bytes.Buffer
+	for _, name := range b.fields {
+		value, ok := fields[name]
+		if !ok {
+			continue
+		}
+		out.WriteByte(',')
+		fmt.Fprintf(&out, "%q:", name)
+		out.Write(value)
+	}
+	known := out.Bytes()
+	if len(known) == 0 {
+		return []byte("{}")
+	}
+	known[0] = '{'
+	return append(known, '}')
+}
+
+// notAnObject tells a syntax error, with its place, from JSON of another type.
+func notAnObject(raw []byte, err error) error {
+	var syntax *json.SyntaxError
+	if !errors.As(err, &syntax) {
+		return invalidBody().At("", "must be an object")
+	}
+	if len(bytes.TrimSpace(raw)) == 0 {
+		return fault.New(fault.Malformed, "malformed_json", "the body is empty; send a JSON object")
+	}
+	before := raw[:min(max(int(syntax.Offset)-1, 0), len(raw))]
+	line := 1 + bytes.Count(before, []byte("\n"))
+	column := len(before) - bytes.LastIndexByte(before, '\n')
+	return fault.New(fault.Malformed, "malformed_json", "the body is not JSON: %s at line %d, column %d", syntax.Error(), line, column)
+}
+
+func invalidBody() *fault.Error {
+	return fault.New(fault.Invalid, "invalid_body", "the body does not fit; see errors")
+}

@@ -1,0 +1,129 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"rouse/api/contract"
+	"rouse/fault"
+	"rouse/ident"
+	"rouse/messages"
+	"rouse/providers"
+	"rouse/tokens"
+)
+
+// PutApnsCredential stores what an app gave us for Apple.
+func (n nouns) PutApnsCredential(ctx context.Context, r contract.PutApnsCredentialRequestObject) (contract.PutApnsCredentialResponseObject, error) {
+	app, err := appID(r.AppId)
+	if err != nil {
+		return nil, err
+	}
+	credential, err := n.deps.Checker.APNs(providers.APNsUpload{
+		TeamID: or(r.Body.TeamId), KeyID: or(r.Body.KeyId), PrivateKey: or(r.Body.PrivateKey),
+		Certificate: or(r.Body.Certificate), CertificateKey: or(r.Body.CertificateKey),
+		Topic: r.Body.Topic, Placeholder: placeholderOf(r.Body.Placeholder),
+	})
+	if err != nil {
+		return nil, err
+	}
+	wire, err := n.putCredential(ctx, app, credential)
+	if err != nil {
+		return nil, err
+	}
+	return contract.PutApnsCredential200JSONResponse(wire), nil
+}
+
+// PutFcmCredential stores what an app gave us for Google.
+func (n nouns) PutFcmCredential(ctx context.Context, r contract.PutFcmCredentialRequestObject) (contract.PutFcmCredentialResponseObject, error) {
+	app, err := appID(r.AppId)
+	if err != nil {
+		return nil, err
+	}
+	credential, err := n.deps.Checker.FCM(r.Body.ServiceAccount)
+	if err != nil {
+		return nil, err
+	}
+	wire, err := n.putCredential(ctx, app, credential)
+	if err != nil {
+		return nil, err
+	}
+	return contract.PutFcmCredential200JSONResponse(wire), nil
+}
+
+func (n nouns) putCredential(ctx context.Context, app ident.App, c tokens.Credential) (contract.Credential, error) {
+	c.App, c.UpdatedAt = app, stamp(time.Now())
+	if err := n.deps.Credentials.PutCredential(ctx, c); err != nil {
+		return contract.Credential{}, err
+	}
+	n.hint(messages.Hint{Kind: messages.HintCredential, App: app, Provider: string(c.Provider)})
+	return wireCredential(c)
+}
+
+// ListCredentials lists an app's credentials without their secrets.
+func (n nouns) ListCredentials(ctx context.Context, r contract.ListCredentialsRequestObject) (contract.ListCredentialsResponseObject, error) {
+	app, err := appID(r.AppId)
+	if err != nil {
+		return nil, err
+	}
+	list, err := n.deps.Credentials.Credentials(ctx, app)
+	if err != nil {
+		return nil, err
+	}
+	answer := contract.ListCredentials200JSONResponse{Credentials: []contract.Credential{}}
+	for _, c := range list {
+		wire, err := wireCredential(c)
+		if err != nil {
+			return nil, err
+		}
+		answer.Credentials = append(answer.Credentials, wire)
+	}
+	return answer, nil
+}
+
+// DeleteCredential forgets a credential.
+func (n nouns) DeleteCredential(ctx context.Context, r contract.DeleteCredentialRequestObject) (contract.DeleteCredentialResponseObject, error) {
+	app, err := appID(r.AppId)
+	if err != nil {
+		return nil, err
+	}
+	provider := tokens.Provider(r.Provider)
+	if provider != tokens.APNs && provider != tokens.FCM {
+		return nil, fault.New(fault.NotFound, "no_credential", "there is no such credential")
+	}
+	if err := n.deps.Credentials.DeleteCredential(ctx, app, provider); err != nil {
+		return nil, err
+	}
+	// Whoever keeps it open must look again and find it gone.
+	n.hint(messages.Hint{Kind: messages.HintCredential, App: app, Provider: string(provider)})
+	return contract.DeleteCredential204Response{}, nil
+}
+
+func placeholderOf(p *contract.Placeholder) providers.Placeholder {
+	if p == nil {
+		return providers.Placeholder{}
+	}
+	out := providers.Placeholder{Text: providers.Text{Title: or(p.Title), Body: or(p.Body)}}
+	for tag, text := range or(p.Locales) {
+		if out.Locales == nil {
+			out.Locales = map[string]providers.Text{}
+		}
+		out.Locales[tag] = providers.Text{Title: or(text.Title), Body: text.Body}
+	}
+	return out
+}
+
+// wireCredential shows a credential: its public JSON has the contract's own field names, and nothing
+// that the contract does not name gets through.
+func wireCredential(c tokens.Credential) (contract.Credential, error) {
+	var wire contract.Credential
+	if len(c.Public) > 0 {
+		if err := json.Unmarshal(c.Public, &wire); err != nil {
+			return wire, fmt.Errorf("public part of the %s credential of %s: %w", c.Provider, c.App, err)
+		}
+	}
+	wire.Provider, wire.Fingerprint, wire.UpdatedAt = string(c.Provider), c.Fingerprint, stamp(c.UpdatedAt)
+	wire.Failing, wire.FailingSince = some(c.Failing), stampIf(c.FailingSince)
+	return wire, nil
+}

@@ -1,0 +1,96 @@
+package api
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"rouse/api/contract"
+	"rouse/fault"
+	"rouse/ident"
+	"rouse/tokens"
+)
+
+// CreateKey makes one more key for an app.
+func (n nouns) CreateKey(ctx context.Context, r contract.CreateKeyRequestObject) (contract.CreateKeyResponseObject, error) {
+	app, err := appID(r.AppId)
+	if err != nil {
+		return nil, err
+	}
+	now := stamp(time.Now())
+	key := tokens.Key{ID: ident.NewKey(), App: app, Kind: tokens.PublishableKey, Name: or(r.Body.Name), CreatedAt: now}
+	if r.Body.Kind == contract.Secret {
+		key.Kind, key.Scopes = tokens.SecretKey, tokens.AllScopes()
+	}
+	if r.Body.Scopes != nil {
+		if key.Kind != tokens.SecretKey {
+			return nil, invalidBody().At("/scopes", "a publishable key has no scopes; leave them out")
+		}
+		key.Scopes = nil
+		for _, scope := range *r.Body.Scopes {
+			key.Scopes = append(key.Scopes, tokens.Scope(scope))
+		}
+	}
+	if r.Body.ExpiresIn != nil {
+		key.ExpiresAt = now.Add(time.Duration(*r.Body.ExpiresIn) * time.Second)
+	}
+	secret := tokens.MintKey(key.Kind, strings.TrimPrefix(string(key.ID), ident.KeyPrefix))
+	key.Hash = tokens.HashOf(secret)
+	if err := n.deps.Keys.AddKey(ctx, key); err != nil {
+		return nil, err
+	}
+	wire := wireKey(key)
+	return contract.CreateKey201JSONResponse{
+		Id: wire.Id, Kind: wire.Kind, Name: wire.Name, Scopes: wire.Scopes,
+		CreatedAt: wire.CreatedAt, ExpiresAt: wire.ExpiresAt, Key: string(secret),
+	}, nil
+}
+
+// ListKeys lists an app's keys without what opens.
+func (n nouns) ListKeys(ctx context.Context, r contract.ListKeysRequestObject) (contract.ListKeysResponseObject, error) {
+	app, err := appID(r.AppId)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := n.deps.Keys.Keys(ctx, app)
+	if err != nil {
+		return nil, err
+	}
+	answer := contract.ListKeys200JSONResponse{Keys: []contract.Key{}}
+	for _, key := range keys {
+		answer.Keys = append(answer.Keys, wireKey(key))
+	}
+	return answer, nil
+}
+
+// DeleteKey revokes a key.
+func (n nouns) DeleteKey(ctx context.Context, r contract.DeleteKeyRequestObject) (contract.DeleteKeyResponseObject, error) {
+	app, err := appID(r.AppId)
+	if err != nil {
+		return nil, err
+	}
+	id, err := ident.ParseKey(r.KeyId)
+	if err != nil {
+		return nil, fault.New(fault.NotFound, "key_not_found", "there is no such key")
+	}
+	// After the commit, so that a look-up in between cannot put it back; and after an error too, for it may be gone.
+	defer n.keys.forget()
+	if err := n.deps.Keys.DeleteKey(ctx, app, id); err != nil {
+		return nil, err
+	}
+	return contract.DeleteKey204Response{}, nil
+}
+
+func wireKey(k tokens.Key) contract.Key {
+	wire := contract.Key{
+		Id: string(k.ID), Kind: "publishable", Name: some(k.Name), Scopes: []string{},
+		CreatedAt: stamp(k.CreatedAt), ExpiresAt: stampIf(k.ExpiresAt),
+	}
+	if k.Kind == tokens.SecretKey {
+		wire.Kind = "secret"
+	}
+	for _, scope := range k.Scopes {
+		wire.Scopes = append(wire.Scopes, string(scope))
+	}
+	return wire
+}
