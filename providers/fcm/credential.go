@@ -1,0 +1,144 @@
+package fcm
+
+import (
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"rouse/fault"
+)
+
+// secret is the sealed form of a service account: all that New needs, and no
+// address. Where requests go is the operator's choice, not the tenant's.
+type secret struct {
+	ProjectID    string `json:"project_id"`
+	ClientEmail  string `json:"client_email"`
+	PrivateKeyID string `json:"private_key_id"`
+	PrivateKey   string `json:"private_key"`
+}
+
+// public is what may be shown of it.
+type public struct {
+	ProjectID   string `json:"project_id"`
+	ClientEmail string `json:"client_email"`
+}
+
+// upload is the file as Google hands it out, and enough of other files to tell
+// which one was sent instead. Everything else in it is ignored, token_uri above all.
+type upload struct {
+	secret
+	Type        string          `json:"type"`
+	ProjectInfo json.RawMessage `json:"project_info"`
+}
+
+// Check examines the JSON key file of a service account. The time is not
+// looked at: such keys carry no end. public is JSON that may be shown, secret is JSON to be sealed and
+// given to New, fingerprint changes when, and only when, the secret does. The error is
+// a *fault.Error of kind Invalid and code invalid_credential that points at every wrong
+// field below /service_account, says how to put it right and repeats nothing of a key.
+func Check(serviceAccount []byte, _ time.Time) (shown, sealed []byte, fingerprint string, err error) {
+	var u upload
+	if json.Unmarshal(serviceAccount, &u) != nil {
+		return nil, nil, "", invalid().At("/service_account", "send the JSON key file of a service account as an object, with every value as Google wrote it")
+	}
+	if problem := u.check(); problem != nil {
+		return nil, nil, "", problem
+	}
+	sealed, err = json.Marshal(u.secret)
+	if err != nil {
+		return nil, nil, "", fmt.Errorf("encode the FCM credential: %w", err)
+	}
+	shown, err = json.Marshal(public{ProjectID: u.ProjectID, ClientEmail: u.ClientEmail})
+	if err != nil {
+		return nil, nil, "", fmt.Errorf("encode the public half of the FCM credential: %w", err)
+	}
+	sum := sha256.Sum256(sealed)
+	return shown, sealed, hex.EncodeToString(sum[:16]), nil
+}
+
+func openSecret(sealed []byte) (secret, error) {
+	var s secret
+	if json.Unmarshal(sealed, &s) != nil || s.ProjectID == "" || parseKey(s.PrivateKey) != "" {
+		return secret{}, errors.New("the stored FCM credential cannot be used")
+	}
+	return s, nil
+}
+
+func invalid() *fault.Error {
+	return fault.New(fault.Invalid, "invalid_credential", "the FCM credential cannot be used; see errors for what to put right")
+}
+
+var (
+	projectID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.:-]{1,62}$`)
+	email     = regexp.MustCompile(`^[^\s@]{1,128}@[^\s@]{1,190}$`)
+	keyID     = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
+)
+
+const where = "; make the file under Project settings, Service accounts, Generate new private key in the Firebase console"
+
+// check returns nil, or a fault with a pointer to all that is wrong.
+func (u upload) check() error {
+	switch {
+	case u.Type == "service_account":
+	case len(u.ProjectInfo) > 0:
+		return invalid().At("/service_account", "that is the app's google-services.json, which holds no key"+where)
+	default:
+		return invalid().At("/service_account/type", `only keys of the type "service_account" are taken`+where)
+	}
+	var problem *fault.Error
+	wrong := func(field, detail string) {
+		if problem == nil {
+			problem = invalid()
+		}
+		problem = problem.At("/service_account/"+field, detail)
+	}
+	if !projectID.MatchString(u.ProjectID) {
+		wrong("project_id", "the project id is missing or no project id"+where)
+	}
+	if !email.MatchString(u.ClientEmail) {
+		wrong("client_email", "the service account's e-mail address is missing or no address"+where)
+	}
+	if !keyID.MatchString(u.PrivateKeyID) {
+		wrong("private_key_id", "the key's id is missing or no key id"+where)
+	}
+	if detail := parseKey(u.PrivateKey); detail != "" {
+		wrong("private_key", detail)
+	}
+	if problem == nil {
+		return nil
+	}
+	return problem
+}
+
+// parseKey says what is wrong with a private key; empty if nothing is.
+func parseKey(text string) (problem string) {
+	const cure = "; send the file as Google wrote it" + where
+	if strings.TrimSpace(text) == "" {
+		return "the private key is missing" + where
+	}
+	block, _ := pem.Decode([]byte(text))
+	switch {
+	case block == nil && strings.Contains(text, `\n`):
+		return `the line breaks of the private key were escaped twice: it holds the two characters \ and n` + cure
+	case block == nil:
+		return "the private key is not PEM" + cure
+	}
+	if key, err := x509.ParsePKCS8PrivateKey(block.Bytes); err == nil {
+		if _, ok := key.(*rsa.PrivateKey); !ok {
+			return "the private key is of the wrong sort: Google's are RSA" + cure
+		}
+		return ""
+	}
+	if _, err := x509.ParsePKCS1PrivateKey(block.Bytes); err != nil {
+		return "the private key is damaged" + cure
+	}
+	return ""
+}

@@ -1,0 +1,96 @@
+package fcm
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/jwt"
+
+	"rouse/providers/wire"
+)
+
+// scope is all that a push needs; the SDK would ask for far more.
+const scope = "https://www.googleapis.com/auth/firebase.messaging"
+
+// assumedLife is for an answer that names none.
+const assumedLife = 10 * time.Minute
+
+// exchanger turns an assertion signed by the service account into an access token.
+type exchanger struct {
+	secret   secret
+	endpoint string
+	roots    *x509.CertPool
+}
+
+// fetch makes one call. The error is an *accessError.
+func (e exchanger) fetch(ctx context.Context) (grant, error) {
+	config := jwt.Config{
+		Email: e.secret.ClientEmail, PrivateKey: []byte(e.secret.PrivateKey), PrivateKeyID: e.secret.PrivateKeyID,
+		Scopes: []string{scope}, TokenURL: e.endpoint, Audience: e.endpoint,
+	}
+	client := &http.Client{
+		Transport:     e.transport(ctx),
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	token, err := config.TokenSource(context.WithValue(ctx, oauth2.HTTPClient, client)).Token()
+	if err != nil {
+		return grant{}, ofFetch(ctx, err)
+	}
+	if token.AccessToken == "" {
+		return grant{}, &accessError{reason: "token_endpoint_unavailable", cause: errors.New("the answer holds no access token")}
+	}
+	life := assumedLife
+	if !token.Expiry.IsZero() {
+		life = time.Until(token.Expiry)
+	}
+	return grant{value: token.AccessToken, life: life}, nil
+}
+
+// transport opens a connection for one call an hour and closes it. It binds
+// the call to ctx, which the library does not.
+func (e exchanger) transport(ctx context.Context) http.RoundTripper {
+	base := &http.Transport{
+		DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		TLSHandshakeTimeout: dialTimeout,
+		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: e.roots},
+		DisableKeepAlives:   true,
+	}
+	return bound(func(req *http.Request) (*http.Response, error) { return base.RoundTrip(req.WithContext(ctx)) })
+}
+
+type bound func(*http.Request) (*http.Response, error)
+
+func (f bound) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
+// ofFetch classifies a failed call: only Google's own refusal of the assertion is held against the account.
+func ofFetch(ctx context.Context, err error) *accessError {
+	if ctx.Err() != nil {
+		return givenUp(ctx)
+	}
+	var refused *oauth2.RetrieveError
+	if !errors.As(err, &refused) || refused.Response == nil {
+		return &accessError{reason: "token_endpoint_unavailable", cause: err}
+	}
+	status := refused.Response.StatusCode
+	e := &accessError{
+		reason: "token_endpoint_unavailable", status: status, cause: errors.New(refused.Response.Status),
+		retryAfter: wire.RetryAfter(refused.Response.Header.Get("Retry-After"), time.Now()),
+	}
+	var said struct {
+		Error string `json:"error"`
+	}
+	if json.Unmarshal(refused.Body, &said) != nil || word(said.Error) == "" {
+		return e
+	}
+	if status >= 400 && status < 500 && status != http.StatusTooManyRequests && status != http.StatusRequestTimeout {
+		e.bad, e.reason = true, word(said.Error)
+	}
+	return e
+}
