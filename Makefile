@@ -42,7 +42,7 @@ generate: ## server types and client from openapi.yaml
 	go generate ./...
 
 generate-diff: generate
-	@git diff --exit-code -- '*.gen.go' || { echo "generated code differs from openapi.yaml: commit the outcome of 'make generate'"; exit 1; }
+	@git diff --exit-code -- '*gen.go' || { echo "generated code differs from openapi.yaml: commit the outcome of 'make generate'"; exit 1; }
 
 contract: ## lint openapi.yaml, refuse changes that break its users
 	@if command -v npx >/dev/null; then npx --yes @redocly/cli@2.77 lint openapi.yaml; \

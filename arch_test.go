@@ -23,6 +23,7 @@ var ring = map[string]int{
 	"store":                  2,
 	"migrations":             1, // embedded files, read by store
 	"bus":                    2,
+	"providers/wire":         2, // what apns and fcm share: connections under a bound
 	"providers/apns":         2,
 	"providers/fcm":          2,
 	"providers/sim":          2,
@@ -38,11 +39,12 @@ var ring = map[string]int{
 
 // sameRing lists the imports between rooms of one ring that are meant.
 var sameRing = map[string][]string{
-	"messages":  {},
-	"cmd/rouse": {"config"},
+	"cmd/rouse":      {"config"},
+	"providers/apns": {"providers/wire"},
+	"providers/fcm":  {"providers/wire"},
 }
 
-// beyond lists what a room may import besides the rings below it, in tests only.
+// inTests lists what a room may import besides the rings below it, in tests only.
 var inTests = map[string][]string{
 	"providers/apns":         {"providers/sim", "providers/providertest"},
 	"providers/fcm":          {"providers/sim", "providers/providertest"},

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"strconv"
@@ -47,6 +48,12 @@ type Raw struct {
 	FCMTokenEndpoint string
 	// FCMCA is a PEM file of the authorities to trust instead of the system's.
 	FCMCA string
+
+	// TrustedProxies is CIDRs, comma separated, whose X-Forwarded-For is believed.
+	TrustedProxies string
+	// RegistrationLimit and FailedAuthLimit are "PER_SECOND:BURST" for one address.
+	RegistrationLimit string
+	FailedAuthLimit   string
 
 	// LogLevel is debug, info, warn or error.
 	LogLevel string
@@ -88,6 +95,12 @@ type Endpoints struct {
 	FCMCA *x509.CertPool
 }
 
+// Limit is a bucket: so many a second, and so many at once.
+type Limit struct {
+	PerSecond float64
+	Burst     int
+}
+
 // Serve is the checked settings of one node.
 type Serve struct {
 	Listen    string
@@ -100,8 +113,13 @@ type Serve struct {
 	// MasterKeys is empty if the key file beside the database is to be used.
 	MasterKeys Hidden
 	Endpoints  Endpoints
-	LogLevel   slog.Level
-	LogJSON    bool
+	// TrustedProxies is whose X-Forwarded-For is believed; empty is nobody's.
+	TrustedProxies []netip.Prefix
+	// Registrations and FailedAuth are the limits of one address.
+	Registrations Limit
+	FailedAuth    Limit
+	LogLevel      slog.Level
+	LogJSON       bool
 	// Grace is 100 ms to 5 min.
 	Grace time.Duration
 	// DrainTimeout is 1 s to 5 min.
@@ -124,11 +142,14 @@ func Check(r Raw) (Serve, error) {
 			FCMToken:    c.endpoint("fcm-token-endpoint", r.FCMTokenEndpoint, "https", "http"),
 			FCMCA:       c.pool("fcm-ca", r.FCMCA),
 		},
-		MasterKeys:   c.masterKeys(r.MasterKeys),
-		LogLevel:     c.level(r.LogLevel),
-		LogJSON:      c.oneOf("log-format", r.LogFormat, "text", "json") == "json",
-		Grace:        c.duration("grace", r.Grace, 100*time.Millisecond, 5*time.Minute),
-		DrainTimeout: c.duration("drain-timeout", r.DrainTimeout, time.Second, 5*time.Minute),
+		MasterKeys:     c.masterKeys(r.MasterKeys),
+		TrustedProxies: c.prefixes("trusted-proxies", r.TrustedProxies),
+		Registrations:  c.limit("registration-limit", r.RegistrationLimit),
+		FailedAuth:     c.limit("failed-auth-limit", r.FailedAuthLimit),
+		LogLevel:       c.level(r.LogLevel),
+		LogJSON:        c.oneOf("log-format", r.LogFormat, "text", "json") == "json",
+		Grace:          c.duration("grace", r.Grace, 100*time.Millisecond, 5*time.Minute),
+		DrainTimeout:   c.duration("drain-timeout", r.DrainTimeout, time.Second, 5*time.Minute),
 	}
 	s.DSN, s.Path = c.db(r.DB)
 	c.bus(r.Bus)
@@ -249,6 +270,33 @@ func (c *checker) pool(flag, file string) *x509.CertPool {
 		return nil
 	}
 	return pool
+}
+
+func (c *checker) prefixes(flag, value string) []netip.Prefix {
+	var list []netip.Prefix
+	for entry := range strings.SplitSeq(value, ",") {
+		if entry = strings.TrimSpace(entry); entry == "" {
+			continue
+		}
+		prefix, err := netip.ParsePrefix(entry)
+		if err != nil {
+			c.bad(flag, "holds %q, which is no CIDR such as 10.0.0.0/8", entry)
+			continue
+		}
+		list = append(list, prefix)
+	}
+	return list
+}
+
+func (c *checker) limit(flag, value string) Limit {
+	rate, burst, _ := strings.Cut(value, ":")
+	perSecond, err := strconv.ParseFloat(rate, 64)
+	n, burstErr := strconv.Atoi(burst)
+	if err != nil || burstErr != nil || !(perSecond > 0 && perSecond <= 1e6) || n < 1 {
+		c.bad(flag, "is %q; it is PER_SECOND:BURST, such as 50:1000", value)
+		return Limit{}
+	}
+	return Limit{PerSecond: perSecond, Burst: n}
 }
 
 func (c *checker) level(value string) slog.Level {

@@ -15,7 +15,7 @@ import (
 func good() config.Raw {
 	return config.Raw{
 		Listen: "127.0.0.1:8080", OpsListen: "127.0.0.1:9090", DB: "sqlite:rouse.db", Bus: "auto",
-		AdminKey: "twenty-four-characters-x", LogLevel: "info", LogFormat: "text", Grace: "10s", DrainTimeout: "10s",
+		AdminKey: "twenty-four-characters-x", RegistrationLimit: "50:1000", FailedAuthLimit: "0.5:1", LogLevel: "info", LogFormat: "text", Grace: "10s", DrainTimeout: "10s",
 	}
 }
 
@@ -24,9 +24,13 @@ func TestCheckTakesWhatIsRight(t *testing.T) {
 	raw := good()
 	raw.FCMEndpoint = "http://127.0.0.1:1/v1/"
 	raw.MasterKeys = config.Hidden(tokens.NewRingKey("a"))
+	raw.TrustedProxies = "10.0.0.0/8, ::1/128"
 	got, err := config.Check(raw)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if len(got.TrustedProxies) != 2 || got.FailedAuth != (config.Limit{PerSecond: 0.5, Burst: 1}) {
+		t.Errorf("got %+v", got)
 	}
 	if got.Path != "rouse.db" || got.Grace != 10*time.Second || got.Endpoints.FCM != "http://127.0.0.1:1/v1" {
 		t.Errorf("got %+v", got)
@@ -39,7 +43,7 @@ func TestCheckTellsEveryMistakeAtOnceAndNoSecret(t *testing.T) {
 		Listen: "nowhere", OpsListen: "127.0.0.1:99999", DB: "postgres://rouse:hunter2@db/rouse", Bus: "nats://queue",
 		AdminKey: "short-admin", MasterKeys: "k1:bm90IGVub3VnaA==", APNsEndpoint: "http://plain",
 		APNsSandboxEndpoint: "::", APNsCA: filepath.Join(t.TempDir(), "absent.pem"), FCMEndpoint: "ftp://x", FCMTokenEndpoint: "x",
-		LogLevel: "loud", LogFormat: "xml", Grace: "soon", DrainTimeout: "1h",
+		TrustedProxies: "10.0.0.0/8,everyone", RegistrationLimit: "50", FailedAuthLimit: "NaN:3", LogLevel: "loud", LogFormat: "xml", Grace: "soon", DrainTimeout: "1h",
 	}
 	_, err := config.Check(raw)
 	if err == nil {
@@ -47,7 +51,7 @@ func TestCheckTellsEveryMistakeAtOnceAndNoSecret(t *testing.T) {
 	}
 	for _, setting := range []string{
 		"ROUSE_LISTEN", "ROUSE_OPS_LISTEN", "ROUSE_DB", "ROUSE_BUS", "ROUSE_ADMIN_KEY", "ROUSE_MASTER_KEYS", "ROUSE_APNS_ENDPOINT",
-		"ROUSE_APNS_SANDBOX_ENDPOINT", "ROUSE_APNS_CA", "ROUSE_FCM_ENDPOINT", "ROUSE_FCM_TOKEN_ENDPOINT", "ROUSE_LOG_LEVEL",
+		"ROUSE_APNS_SANDBOX_ENDPOINT", "ROUSE_APNS_CA", "ROUSE_FCM_ENDPOINT", "ROUSE_FCM_TOKEN_ENDPOINT", "ROUSE_TRUSTED_PROXIES", "ROUSE_REGISTRATION_LIMIT", "ROUSE_FAILED_AUTH_LIMIT", "ROUSE_LOG_LEVEL",
 		"ROUSE_LOG_FORMAT", "ROUSE_GRACE", "ROUSE_DRAIN_TIMEOUT",
 	} {
 		if !strings.Contains(err.Error(), "("+setting+")") {

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"rouse/client"
+)
+
+type appsCmd struct {
+	Create appsCreateCmd `cmd:"" help:"Make an app. Prints its two keys, this once."`
+	List   appsListCmd   `cmd:"" help:"List all apps."`
+	Show   appsShowCmd   `cmd:"" help:"Show one app."`
+	Rename appsRenameCmd `cmd:"" help:"Give an app another name."`
+	Delete appsDeleteCmd `cmd:"" help:"Delete an app, its devices and its messages."`
+}
+
+type appsCreateCmd struct {
+	adminAccess
+	output
+	Name string `arg:"" help:"The app's name, for people."`
+}
+
+// Run makes an app.
+func (c *appsCreateCmd) Run(ctx context.Context, term *terminal) error {
+	api, err := c.client(term)
+	if err != nil {
+		return err
+	}
+	app, err := answer[client.AppCreated](api.CreateApp(ctx, client.AppCreate{Name: c.Name}))
+	if err != nil {
+		return fmt.Errorf("creating the app: %w", err)
+	}
+	return c.print(term, app, func(w io.Writer) {
+		fmt.Fprintf(w, "app\t%s\t%s\nsecret key\t%s\tfor your backend\npublishable key\t%s\tfor your app\n", app.Id, app.Name, app.SecretKey, app.PublishableKey)
+		fmt.Fprintln(w, "The keys are not shown again.")
+	})
+}
+
+type appsListCmd struct {
+	adminAccess
+	output
+}
+
+// Run lists the apps, oldest first.
+func (c *appsListCmd) Run(ctx context.Context, term *terminal) error {
+	api, err := c.client(term)
+	if err != nil {
+		return err
+	}
+	apps, err := allApps(ctx, api)
+	if err != nil {
+		return fmt.Errorf("listing apps: %w", err)
+	}
+	return c.print(term, apps, func(w io.Writer) {
+		fmt.Fprintln(w, "ID\tNAME\tCREATED")
+		for _, app := range apps {
+			fmt.Fprintf(w, "%s\t%s\t%s\n", app.Id, app.Name, at(app.CreatedAt))
+		}
+	})
+}
+
+// allApps reads every page of the list.
+func allApps(ctx context.Context, api *client.Client) ([]client.App, error) {
+	apps := []client.App{}
+	params := &client.ListAppsParams{}
+	for {
+		page, err := answer[client.AppList](api.ListApps(ctx, params))
+		if err != nil {
+			return nil, err
+		}
+		apps = append(apps, page.Apps...)
+		if !page.More {
+			return apps, nil
+		}
+		params.After = page.Cursor
+	}
+}
+
+type appsShowCmd struct {
+	adminAccess
+	output
+	App string `arg:"" help:"The app's id, app_..."`
+}
+
+// Run shows one app.
+func (c *appsShowCmd) Run(ctx context.Context, term *terminal) error {
+	api, err := c.client(term)
+	if err != nil {
+		return err
+	}
+	app, err := answer[client.App](api.GetApp(ctx, c.App))
+	if err != nil {
+		return fmt.Errorf("reading the app: %w", err)
+	}
+	return c.print(term, app, func(w io.Writer) { writeApp(w, app) })
+}
+
+func writeApp(w io.Writer, app client.App) {
+	fmt.Fprintf(w, "id\t%s\nname\t%s\nfull inbox\t%s\ncreated\t%s\n", app.Id, app.Name, app.InboxOverflow, at(app.CreatedAt))
+}
+
+type appsRenameCmd struct {
+	adminAccess
+	output
+	App  string `arg:"" help:"The app's id, app_..."`
+	Name string `arg:"" help:"Its new name."`
+}
+
+// Run renames an app.
+func (c *appsRenameCmd) Run(ctx context.Context, term *terminal) error {
+	api, err := c.client(term)
+	if err != nil {
+		return err
+	}
+	app, err := answer[client.App](api.UpdateApp(ctx, c.App, client.AppUpdate{Name: &c.Name}))
+	if err != nil {
+		return fmt.Errorf("renaming the app: %w", err)
+	}
+	return c.print(term, app, func(w io.Writer) { writeApp(w, app) })
+}
+
+type appsDeleteCmd struct {
+	adminAccess
+	App string `arg:"" help:"The app's id, app_..."`
+	Yes bool   `required:"" help:"Say that you mean it: everything in the app goes."`
+}
+
+// Run deletes an app and all in it.
+func (c *appsDeleteCmd) Run(ctx context.Context, term *terminal) error {
+	api, err := c.client(term)
+	if err != nil {
+		return err
+	}
+	if _, err := answer[nothing](api.DeleteApp(ctx, c.App)); err != nil {
+		return fmt.Errorf("deleting the app: %w", err)
+	}
+	fmt.Fprintf(term.out, "%s is gone\n", c.App)
+	return nil
+}

@@ -1,0 +1,249 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"rouse/client"
+)
+
+type deviceCmd struct {
+	Provider string `enum:"apns,fcm,none" default:"fcm" help:"Who wakes it: apns (an iPhone), fcm (an Android phone) or none (it waits on a long poll)."`
+	Name     string `help:"The phone's name; the same name is the same phone. Left out, the provider's."`
+	User     string `help:"Bind it to a user of the demo app."`
+}
+
+// Run is a phone until ctx ends.
+func (c *deviceCmd) Run(ctx context.Context, term *terminal) error {
+	if c.Name == "" {
+		c.Name = c.Provider
+	}
+	if strings.ContainsAny(c.Name, `/\.`) {
+		return mistake("--name is %q; it must be good for a file's name", c.Name)
+	}
+	p, err := term.profile()
+	if err != nil {
+		return err
+	}
+	h := &handset{term: term, profile: p, radio: newRadio(p.ControlURL), provider: c.Provider}
+	if h.file, err = p.loadPhone(c.Name); err != nil {
+		return err
+	}
+	if h.file.Provider != "" && h.file.Provider != c.Provider {
+		return mistake("the phone %q is of provider %s; give the new one another --name", c.Name, h.file.Provider)
+	}
+	err = h.live(ctx, c.User)
+	if ctx.Err() != nil {
+		fmt.Fprintln(term.out, "switched off")
+		return nil
+	}
+	return err
+}
+
+// handset is a phone in a terminal: it remembers who it is in a file.
+type handset struct {
+	term     *terminal
+	profile  profile
+	radio    *radio
+	provider string
+	file     phoneFile
+	phone    *phone
+	// heard is the number of the last push of the token.
+	heard int
+}
+
+// live switches the phone on, and then sleeps and wakes until ctx ends.
+func (h *handset) live(ctx context.Context, user string) error {
+	if err := h.switchOn(ctx); err != nil {
+		return err
+	}
+	if user != "" {
+		if err := h.bind(ctx, user); err != nil {
+			return err
+		}
+	}
+	if h.provider == "none" {
+		return h.poll(ctx)
+	}
+	if err := h.fetch(ctx, time.Time{}); err != nil {
+		return err
+	}
+	return h.sleep(ctx)
+}
+
+// switchOn registers the phone, or refreshes the token of one that registered before.
+func (h *handset) switchOn(ctx context.Context) error {
+	if err := h.tune(ctx); err != nil {
+		return err
+	}
+	if h.file.Device != "" {
+		err := h.returnHome(ctx)
+		if err == nil || !isGone(err) {
+			return err
+		}
+		h.say("the server no longer knows this phone; it registers anew")
+	}
+	h.file.Installation = "terminal-" + strings.ToLower(rand.Text())
+	var err error
+	h.phone, err = enrol(ctx, enrolment{
+		url: h.profile.URL, publishableKey: h.profile.PublishableKey,
+		installation: h.file.Installation, provider: h.provider, token: h.file.Token,
+	})
+	if err != nil {
+		return err
+	}
+	h.file.Device, h.file.Secret, h.file.Provider = h.phone.device, h.phone.secret, h.provider
+	h.say("registered as %s, provider %s", h.phone.device, h.provider)
+	return h.save()
+}
+
+// tune makes sure that the provider knows the phone's token; a simulator that was restarted does not.
+func (h *handset) tune(ctx context.Context) error {
+	if h.provider == "none" {
+		return nil
+	}
+	if h.file.Token != "" {
+		pushes, err := h.radio.pushes(ctx, h.file.Token, 0, 0)
+		if err == nil && len(pushes) > 0 {
+			h.heard = pushes[len(pushes)-1].N
+		}
+		if !errors.Is(err, errUnknownToken) {
+			return err
+		}
+	}
+	token, err := h.radio.token(ctx, h.provider, h.profile)
+	h.file.Token, h.heard = token, 0
+	return err
+}
+
+// returnHome is a known phone that tells the server its token of now.
+func (h *handset) returnHome(ctx context.Context) (err error) {
+	if h.phone, err = knownPhone(h.profile.URL, h.file.Device, h.file.Secret); err != nil {
+		return err
+	}
+	if h.provider == "none" {
+		_, err = answer[client.Device](h.phone.api.GetOwnDevice(ctx))
+	} else {
+		err = h.phone.refresh(ctx, h.file.Token)
+	}
+	if err != nil {
+		return err
+	}
+	h.say("back as %s, provider %s", h.file.Device, h.provider)
+	return h.save()
+}
+
+func (h *handset) save() error {
+	h.file.UsedAt = time.Now()
+	return h.profile.savePhone(h.file)
+}
+
+// bind does what the app's backend would do after a login.
+func (h *handset) bind(ctx context.Context, user string) error {
+	backend, err := newClient(h.profile.URL, h.profile.SecretKey)
+	if err != nil {
+		return err
+	}
+	if _, err := answer[nothing](backend.BindUserDevice(ctx, user, h.phone.device)); err != nil {
+		return fmt.Errorf("binding the phone to %s: %w", user, err)
+	}
+	h.say("belongs to user %s", user)
+	return nil
+}
+
+// patience is how long the phone waits before it tries again what did not answer.
+const patience = time.Second
+
+// sleepWait is how long one listening call lasts, in seconds.
+const sleepWait = 50
+
+// sleep waits for pushes and handles each, until ctx ends. A server or simulator that is away is waited for.
+func (h *handset) sleep(ctx context.Context) error {
+	h.say("asleep; Ctrl-C switches it off")
+	away := false
+	for ctx.Err() == nil {
+		err := h.nap(ctx)
+		switch {
+		case errors.Is(err, errUnknownToken):
+			err = h.switchOn(ctx)
+		case err == nil && away:
+			h.say("the server is back")
+			away = false
+		}
+		if err == nil || ctx.Err() != nil {
+			continue
+		}
+		if !away {
+			h.say("%v; trying again", err)
+			away = true
+		}
+		wait(ctx, patience)
+	}
+	return ctx.Err()
+}
+
+// nap is one listening call, and the waking up if a push came.
+func (h *handset) nap(ctx context.Context) error {
+	pushes, err := h.radio.pushes(ctx, h.file.Token, h.heard, sleepWait)
+	if err != nil {
+		return err
+	}
+	for _, push := range pushes {
+		h.say("woken by a %s push of %d bytes", push.Kind, len(push.Body))
+		if err := h.fetch(ctx, push.At); err != nil {
+			return err
+		}
+		// Only now: if the fetch failed, the push is heard again.
+		h.heard = push.N
+	}
+	return nil
+}
+
+// fetch reads and acks everything that waits. pushed is when the push came, zero if none did.
+func (h *handset) fetch(ctx context.Context, pushed time.Time) error {
+	n, err := h.phone.empty(ctx, func(m fetched) { h.show(m, pushed) })
+	if err != nil {
+		return fmt.Errorf("fetching: %w", err)
+	}
+	if n == 0 {
+		h.say("nothing waits")
+	} else {
+		h.say("%d fetched and acked; asleep again", n)
+	}
+	return nil
+}
+
+// poll is a phone without a provider: it waits on its long poll until ctx ends.
+func (h *handset) poll(ctx context.Context) error {
+	h.say("waiting on its long poll; Ctrl-C switches it off")
+	return h.phone.receive(ctx,
+		func(m fetched) { h.show(m, time.Time{}) },
+		func(err error) { h.say("%v; trying again", err) })
+}
+
+// show prints a message and how long each part of its way took.
+func (h *handset) show(m fetched, pushed time.Time) {
+	way := fmt.Sprintf("accepted -> here %s", ms(m.at.Sub(m.CreatedAt)))
+	if !pushed.IsZero() && pushed.After(m.CreatedAt) {
+		way = fmt.Sprintf("accepted -> push %s, push -> fetched %s", ms(pushed.Sub(m.CreatedAt)), ms(m.at.Sub(pushed)))
+	}
+	h.say("%s  %s  (%s, attempt %d)", m.Id, m.Data, way, m.Attempt)
+}
+
+func (h *handset) say(format string, args ...any) {
+	fmt.Fprintf(h.term.out, "%s  %s\n", time.Now().Format("15:04:05.000"), fmt.Sprintf(format, args...))
+}
+
+// wait returns after d, or when ctx ends.
+func wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"rouse/client"
+	"rouse/ident"
+	"rouse/tokens"
+)
+
+type keysCmd struct {
+	Create   keysCreateCmd   `cmd:"" help:"Make a key of an app. Prints it, this once."`
+	List     keysListCmd     `cmd:"" help:"List an app's keys."`
+	Revoke   keysRevokeCmd   `cmd:"" help:"Revoke a key."`
+	Generate keysGenerateCmd `cmd:"" help:"Make up an administrator's key or a master key for the settings of rouse serve. Needs no server."`
+}
+
+type keysCreateCmd struct {
+	adminAccess
+	output
+	App       string        `arg:"" help:"The app's id, app_..."`
+	Kind      string        `enum:"secret,publishable" default:"secret" help:"secret (for a backend) or publishable (for the app)."`
+	Name      string        `help:"What it is for."`
+	Scopes    []string      `help:"What a secret key may do: send, devices, topics, webhooks, read. Left out, all."`
+	ExpiresIn time.Duration `help:"When it ends, such as 720h. Left out, never."`
+}
+
+// Run makes a key.
+func (c *keysCreateCmd) Run(ctx context.Context, term *terminal) error {
+	api, err := c.client(term)
+	if err != nil {
+		return err
+	}
+	body := client.KeyCreate{Kind: client.KeyCreateKind(c.Kind)}
+	if c.Name != "" {
+		body.Name = &c.Name
+	}
+	if len(c.Scopes) > 0 {
+		scopes := make([]client.KeyScope, len(c.Scopes))
+		for i, scope := range c.Scopes {
+			scopes[i] = client.KeyScope(scope)
+		}
+		body.Scopes = &scopes
+	}
+	if c.ExpiresIn > 0 {
+		seconds := int64(c.ExpiresIn / time.Second)
+		body.ExpiresIn = &seconds
+	}
+	key, err := answer[client.KeyCreated](api.CreateKey(ctx, c.App, body))
+	if err != nil {
+		return fmt.Errorf("making the key: %w", err)
+	}
+	return c.print(term, key, func(w io.Writer) {
+		fmt.Fprintf(w, "id\t%s\nkey\t%s\nThe key is not shown again.\n", key.Id, key.Key)
+	})
+}
+
+type keysListCmd struct {
+	adminAccess
+	output
+	App string `arg:"" help:"The app's id, app_..."`
+}
+
+// Run lists an app's keys, without the keys themselves.
+func (c *keysListCmd) Run(ctx context.Context, term *terminal) error {
+	api, err := c.client(term)
+	if err != nil {
+		return err
+	}
+	list, err := answer[client.KeyList](api.ListKeys(ctx, c.App))
+	if err != nil {
+		return fmt.Errorf("listing keys: %w", err)
+	}
+	return c.print(term, list.Keys, func(w io.Writer) {
+		fmt.Fprintln(w, "ID\tKIND\tNAME\tSCOPES\tCREATED\tEXPIRES")
+		for _, key := range list.Keys {
+			expires := "never"
+			if key.ExpiresAt != nil {
+				expires = at(*key.ExpiresAt)
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", key.Id, key.Kind, orDash(key.Name), strings.Join(key.Scopes, ","), at(key.CreatedAt), expires)
+		}
+	})
+}
+
+type keysRevokeCmd struct {
+	adminAccess
+	App string `arg:"" help:"The app's id, app_..."`
+	Key string `arg:"" help:"The key's id, key_..."`
+}
+
+// Run revokes a key.
+func (c *keysRevokeCmd) Run(ctx context.Context, term *terminal) error {
+	api, err := c.client(term)
+	if err != nil {
+		return err
+	}
+	if _, err := answer[nothing](api.DeleteKey(ctx, c.App, c.Key)); err != nil {
+		return fmt.Errorf("revoking the key: %w", err)
+	}
+	fmt.Fprintf(term.out, "%s works no more\n", c.Key)
+	return nil
+}
+
+type keysGenerateCmd struct {
+	What string `arg:"" enum:"admin,master" help:"admin (for ROUSE_ADMIN_KEY) or master (for ROUSE_MASTER_KEYS)."`
+}
+
+// Run prints a fresh key and nothing else, for use in scripts.
+func (c *keysGenerateCmd) Run(term *terminal) error {
+	key := mintAdminKey()
+	if c.What == "master" {
+		key = tokens.NewRingKey("k" + time.Now().UTC().Format("20060102"))
+	}
+	fmt.Fprintln(term.out, key)
+	return nil
+}
+
+// mintAdminKey makes an administrator's key of the usual form.
+func mintAdminKey() string {
+	id := strings.TrimPrefix(string(ident.NewKey()), ident.KeyPrefix)
+	return string(tokens.MintKey(tokens.AdminKey, id))
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"rouse/client"
+)
+
+type sendCmd struct {
+	appAccess
+	output
+	Text        string        `arg:"" help:"What to send: JSON, or any text, which goes as {\"text\": ...}. - reads it from standard input."`
+	To          string        `help:"A device, dev_... Left out, the phone registered last." xor:"target"`
+	User        string        `help:"A user instead: all devices bound to it." xor:"target"`
+	Urgency     string        `enum:"very-low,low,normal,high" default:"high" help:"very-low, low, normal or high."`
+	TTL         time.Duration `name:"ttl" default:"168h" help:"How long it lives, up to 720h. 0s reaches only who is polling now."`
+	CollapseKey string        `help:"Takes the place of a pending message of the same key."`
+	Count       int           `default:"1" help:"Send it so many times."`
+}
+
+// Run sends one message or several, one after the other.
+func (c *sendCmd) Run(ctx context.Context, term *terminal) error {
+	if c.Count < 1 {
+		return mistake("--count is %d; it is 1 or more", c.Count)
+	}
+	body, err := c.body(term)
+	if err != nil {
+		return err
+	}
+	api, err := c.client(term)
+	if err != nil {
+		return err
+	}
+	var sent []client.MessageAccepted
+	for range c.Count {
+		m, err := answer[client.MessageAccepted](api.SendMessage(ctx, &client.SendMessageParams{}, body))
+		if err != nil {
+			return fmt.Errorf("sending, after %d went out: %w", len(sent), err)
+		}
+		sent = append(sent, m)
+	}
+	return c.print(term, sent, func(w io.Writer) {
+		for _, m := range sent {
+			fmt.Fprintf(w, "%s\t%s\trecipients %d\n", m.Id, m.Status, m.Recipients)
+		}
+		fmt.Fprintf(w, "see what became of it: rouse trace %s\n", sent[len(sent)-1].Id)
+	})
+}
+
+// body makes the request from the flags.
+func (c *sendCmd) body(term *terminal) (client.MessageSend, error) {
+	text := c.Text
+	if text == "-" {
+		all, err := io.ReadAll(term.in)
+		if err != nil {
+			return client.MessageSend{}, fmt.Errorf("reading standard input: %w", err)
+		}
+		text = string(all)
+	}
+	to, err := c.recipient(term)
+	if err != nil {
+		return client.MessageSend{}, err
+	}
+	ttl := int64(c.TTL / time.Second)
+	urgency := client.MessageSendUrgency(c.Urgency)
+	body := client.MessageSend{To: to, Data: asData(text), Ttl: &ttl, Urgency: &urgency}
+	if c.CollapseKey != "" {
+		body.CollapseKey = &c.CollapseKey
+	}
+	return body, nil
+}
+
+func (c *sendCmd) recipient(term *terminal) (client.Recipient, error) {
+	switch {
+	case c.To != "":
+		return client.Recipient{DeviceId: &c.To}, nil
+	case c.User != "":
+		return client.Recipient{UserId: &c.User}, nil
+	}
+	p, err := term.profile()
+	if err != nil {
+		return client.Recipient{}, err
+	}
+	phone, err := p.lastPhone()
+	if err != nil {
+		return client.Recipient{}, err
+	}
+	return client.Recipient{DeviceId: &phone.Device}, nil
+}
+
+// asData takes JSON as it is and wraps anything else, so that a person can type words.
+func asData(text string) json.RawMessage {
+	if trimmed := strings.TrimSpace(text); json.Valid([]byte(trimmed)) {
+		return json.RawMessage(trimmed)
+	}
+	wrapped, err := json.Marshal(map[string]string{"text": text})
+	if err != nil { // a map of strings always marshals
+		panic(err)
+	}
+	return wrapped
+}

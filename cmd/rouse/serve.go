@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"rouse/api"
+	"rouse/bus"
+	"rouse/config"
+	"rouse/store"
+	"rouse/tokens"
+	"rouse/worker"
+)
+
+type serveCmd struct {
+	settings
+}
+
+// Run runs a node until ctx ends, and then stops it in order.
+func (c *serveCmd) Run(ctx context.Context, term *terminal) error {
+	cfg, err := c.check()
+	if err != nil {
+		return err
+	}
+	return serve(ctx, cfg, newLog(term.err, cfg.LogLevel, cfg.LogJSON), func(addresses) {})
+}
+
+// addresses is where a running node listens, as base URLs.
+type addresses struct {
+	api string
+	ops string
+}
+
+// serve runs a node until ctx ends or a part of it fails. ready is called once, when the node answers;
+// it must not block. serve returns when everything is stopped and closed, within 15 s of the end of ctx.
+func serve(ctx context.Context, cfg config.Serve, log *slog.Logger, ready func(addresses)) (err error) {
+	n, err := openNode(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.store.Close()) }()
+	if err := n.listen(); err != nil {
+		return err
+	}
+	parts := n.start(ctx)
+	at := addresses{api: "http://" + dialable(n.public.Addr()), ops: "http://" + dialable(n.private.Addr())}
+	log.Info("serving", "version", versionString(), "api", at.api, "ops", at.ops, "db", cfg.DSN)
+	ready(at)
+	return n.stop(parts, parts.wait(ctx))
+}
+
+// node is the rooms of one process, wired. It is built by openNode and owned by serve.
+type node struct {
+	cfg      config.Serve
+	log      *slog.Logger
+	registry *prometheus.Registry
+	store    *store.Store
+	hints    *bus.Memory
+	pusher   *pusher
+	worker   *worker.Worker
+	api      *api.API
+	health   *health
+	// draining is closed when the stop begins: parked polls answer.
+	draining        chan struct{}
+	public, private net.Listener
+	front, ops      *http.Server
+}
+
+// openNode builds the node over an opened and migrated database; nothing runs yet.
+func openNode(ctx context.Context, cfg config.Serve, log *slog.Logger) (*node, error) {
+	ring, file, err := config.Ring(cfg.MasterKeys, cfg.Path)
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	if file != "" {
+		log.Info("secrets are sealed with the keys of a file; keep it with your backups", "file", file)
+	}
+	n := &node{cfg: cfg, log: log, registry: prometheus.NewRegistry(), hints: &bus.Memory{}, draining: make(chan struct{})}
+	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if n.store, err = store.Open(ctx, store.Options{DSN: cfg.DSN, Ring: ring, Log: log, Metrics: n.registry}); err != nil {
+		return nil, fmt.Errorf("opening the database: %w", err)
+	}
+	if err = n.build(ctx); err != nil {
+		return nil, errors.Join(err, n.store.Close())
+	}
+	return n, nil
+}
+
+// build wires what stands on the store.
+func (n *node) build(ctx context.Context) (err error) {
+	if err = n.store.Migrate(ctx); err != nil {
+		return fmt.Errorf("bringing the schema up to date: %w", err)
+	}
+	n.pusher = newPusher(n.store, openProvider(n.cfg.Endpoints, n.log), n.log)
+	n.worker = worker.New(worker.Options{
+		Store: n.store, Sweeps: n.store, Hints: n.pusher.before(n.hints), Pusher: n.pusher,
+		Log: n.log, Metrics: n.registry, Grace: n.cfg.Grace,
+	})
+	n.api, err = api.New(api.Deps{
+		Apps: n.store, Keys: n.store, Credentials: n.store, Devices: n.store, Users: n.store, Door: n.store, Messages: n.store, Inboxes: n.store,
+		Hints: n.hints, Checker: checker{}, Admin: tokens.HashOf(n.cfg.AdminKey), Draining: n.draining, Log: n.log, Metrics: n.registry,
+		Limits: api.Limits{
+			Registrations: api.Rate(n.cfg.Registrations), FailedAuth: api.Rate(n.cfg.FailedAuth), TrustedProxies: n.cfg.TrustedProxies,
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("building the API: %w", err)
+	}
+	n.health = newHealth(n.store)
+	n.registry.MustRegister(pendingGauge(n.store))
+	return nil
+}
+
+// listen takes both ports before anything runs, so that a taken one is told at once.
+func (n *node) listen() (err error) {
+	if n.public, err = net.Listen("tcp", n.cfg.Listen); err != nil {
+		return fmt.Errorf("listening for the API: %w", err)
+	}
+	if n.private, err = net.Listen("tcp", n.cfg.OpsListen); err != nil {
+		return errors.Join(fmt.Errorf("listening for operations: %w", err), n.public.Close())
+	}
+	errorLog := slog.NewLogLogger(n.log.Handler(), slog.LevelDebug)
+	n.front = &http.Server{
+		Handler: n.api, ErrorLog: errorLog, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+		// Both count from the end of the headers and must outlast the longest poll, 55 s.
+		ReadTimeout: 70 * time.Second, WriteTimeout: 90 * time.Second,
+		// HTTP/2 needs TLS, which the proxy in front speaks.
+		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
+	}
+	n.ops = &http.Server{Handler: opsHandler(n.health, n.registry), ErrorLog: errorLog, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second}
+	return nil
+}
+
+// start sets every part going. The parts do not end with ctx but in the order of stop.
+func (n *node) start(ctx context.Context) *parts {
+	ctx = context.WithoutCancel(ctx)
+	p := newParts()
+	p.goes(ctx, "store", n.store.Run)
+	p.goes(ctx, "api", func(ctx context.Context) error { return n.api.Run(ctx, n.hints.Listen) })
+	p.goes(ctx, "worker", n.worker.Run)
+	p.goes(ctx, "operations", func(context.Context) error { return ignoreClosed(n.ops.Serve(n.private)) })
+	p.goes(ctx, "http", func(context.Context) error { return ignoreClosed(n.front.Serve(n.public)) })
+	return p
+}
+
+// stop ends the parts in the order in which they need each other: no new load, polls answered, calls
+// finished, pushes finished, and last the store, so that everything that was done is written down.
+func (n *node) stop(p *parts, cause error) error {
+	begun := time.Now()
+	n.log.Info("stopping")
+	n.health.leave()
+	close(n.draining)
+	calls, cancel := context.WithTimeout(context.Background(), n.cfg.DrainTimeout)
+	defer cancel()
+	if err := n.front.Shutdown(calls); err != nil {
+		n.log.Warn("calls were cut off at the end of the drain", "error", err)
+		_ = n.front.Close()
+	}
+	p.end("http")
+	p.end("api")
+	p.end("worker")
+	n.pusher.Close()
+	p.end("store")
+	_ = n.ops.Close()
+	p.end("operations")
+	n.log.Info("stopped", "took", time.Since(begun).Round(time.Millisecond))
+	return errors.Join(cause, p.failures())
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// dialable turns the address of a listener into one that can be called from this machine.
+func dialable(addr net.Addr) string {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok || !tcp.IP.IsUnspecified() {
+		return addr.String()
+	}
+	return net.JoinHostPort("127.0.0.1", fmt.Sprint(tcp.Port))
+}
