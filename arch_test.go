@@ -42,16 +42,17 @@ var sameRing = map[string][]string{
 	"cmd/rouse":      {"config"},
 	"providers/apns": {"providers/wire"},
 	"providers/fcm":  {"providers/wire"},
+	// A suite that tests import, and nobody else.
+	"providers/providertest": {"providers/sim"},
 }
 
 // inTests lists what a room may import besides the rings below it, in tests only.
 var inTests = map[string][]string{
-	"providers/apns":         {"providers/sim", "providers/providertest"},
-	"providers/fcm":          {"providers/sim", "providers/providertest"},
-	"providers/providertest": {"providers/sim"},
-	"api":                    {"internal/testkit"},
-	"worker":                 {"internal/testkit"},
-	"store":                  {"internal/testkit"},
+	"providers/apns": {"providers/sim", "providers/providertest"},
+	"providers/fcm":  {"providers/sim", "providers/providertest"},
+	"api":            {"internal/testkit"},
+	"worker":         {"internal/testkit"},
+	"store":          {"internal/testkit"},
 }
 
 // home says where alone an outside package may be imported; a prefix ending in

@@ -27,7 +27,7 @@ const (
 // accessError is why there is no access token.
 type accessError struct {
 	// bad is whether the service account is at fault and not the way to Google.
-	bad bool
+	bad        bool
 	reason     string
 	status     int
 	retryAfter time.Duration

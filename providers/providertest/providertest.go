@@ -1,0 +1,192 @@
+// Package providertest holds every provider to the same promises: one Push is
+// one request, one true Outcome within its deadline, whatever the other side
+// does. It runs the real provider against the simulator.
+package providertest
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"rouse/ident"
+	"rouse/providers"
+	"rouse/providers/sim"
+)
+
+// Settings is what a test asks of the provider it gets.
+type Settings struct {
+	// Endpoint replaces the simulator's; empty for the simulator's.
+	Endpoint string
+	// RootCAs checks the server.
+	RootCAs  *x509.CertPool
+	Timeout  time.Duration
+	InFlight int
+	Log      *slog.Logger
+}
+
+// Answer is one answer of the provider and what must come of it.
+type Answer struct {
+	Name   string
+	Action sim.Action
+	// Want is compared without Took.
+	Want providers.Outcome
+}
+
+// Fixture is what the suite must know of a provider.
+type Fixture struct {
+	// Provider is sim.APNs or sim.FCM.
+	Provider string
+	// New makes the provider with a fresh credential that s knows.
+	New func(t *testing.T, s *sim.Sim, o Settings) providers.Provider
+	// Endpoint is where New would connect.
+	Endpoint func(s *sim.Sim) string
+	// Token registers a live device.
+	Token func(s *sim.Sim) string
+	// Body is the exact request body for an alert push.
+	Body func(p providers.Push) string
+	// Dead is the outcome for a token that died.
+	Dead providers.Outcome
+	// Answers are scripted, one push each.
+	Answers []Answer
+	// BurstConnections is how many connections a cold burst of 300 may open.
+	BurstConnections int
+}
+
+// world is one simulator and one provider, for one test.
+type world struct {
+	Fixture
+	t        *testing.T
+	sim      *sim.Sim
+	provider providers.Provider
+	logs     *buffer
+}
+
+const (
+	// patience is how long a test waits for what must come.
+	patience = 10 * time.Second
+	// grace is what the contract allows over a deadline.
+	grace = time.Second
+)
+
+// start brings up a world; it is gone when the test is over.
+func (f Fixture) start(t *testing.T, o Settings) *world {
+	t.Helper()
+	s, err := sim.Start(t.Context(), sim.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	w := &world{Fixture: f, t: t, sim: s, logs: &buffer{}}
+	w.provider = w.connect(o)
+	return w
+}
+
+// connect makes one more provider.
+func (w *world) connect(o Settings) providers.Provider {
+	w.t.Helper()
+	if o.RootCAs == nil {
+		o.RootCAs = x509.NewCertPool()
+		if !o.RootCAs.AppendCertsFromPEM(w.sim.CAPEM()) {
+			w.t.Fatal("the simulator's CA is no certificate")
+		}
+	}
+	if o.Timeout == 0 {
+		o.Timeout = patience
+	}
+	o.Log = slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	p := w.New(w.t, w.sim, o)
+	w.t.Cleanup(func() { _ = p.Close() })
+	return p
+}
+
+// NewPush is a wake for the token that lives for an hour.
+func NewPush(token string) providers.Push {
+	return providers.Push{
+		ID: uuid.NewString(), Device: ident.NewDevice(), Token: token, Platform: "other", Kind: providers.Alert,
+		Head: "AAAAAAAAAAEqdkPXnLh", CollapseID: "rouse-3f", ExpiresAt: time.Now().Add(time.Hour),
+	}
+}
+
+// push sends one wake and checks that it kept its deadline.
+func (w *world) push(p providers.Push, limit time.Duration) providers.Outcome {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), limit)
+	defer cancel()
+	begun := time.Now()
+	out := w.provider.Push(ctx, p)
+	if took := time.Since(begun); took > limit+grace {
+		w.t.Errorf("a push with %v took %v", limit, took)
+	}
+	return out
+}
+
+// works asserts that the provider wakes a fresh device now.
+func (w *world) works() {
+	w.t.Helper()
+	token := w.Token(w.sim)
+	if out := w.push(NewPush(token), patience); out.Verdict != providers.Accepted {
+		w.t.Errorf("the next push was not accepted: %+v", out)
+	}
+	if got := len(w.sim.Pushes(token)); got != 1 {
+		w.t.Errorf("the next device got %d pushes, want 1", got)
+	}
+}
+
+// requests counts what came over the wire for the token.
+func (w *world) requests(token string) int {
+	n := 0
+	for _, e := range w.sim.Log() {
+		if e.Provider == w.Provider && (strings.Contains(e.Path, token) || strings.Contains(e.Body, token)) {
+			n++
+		}
+	}
+	return n
+}
+
+// until waits for a condition of the simulator's counters.
+func (w *world) until(what string, done func(sim.ProviderStats) bool) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !done(w.stats()) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			w.t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+func (w *world) stats() sim.ProviderStats {
+	if w.Provider == sim.FCM {
+		return w.sim.Stats().FCM
+	}
+	return w.sim.Stats().APNs
+}
+
+// buffer is a log that may be written from many goroutines.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
