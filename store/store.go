@@ -1,150 +1,135 @@
-// Package store keeps what was promised: everything an answer said is durable
-// before the answer is given. It is the only room that speaks SQL.
+// Package store keeps what was promised: whatever an answer speaks of is durable before the answer is
+// given. It is the only room that speaks SQL.
+//
+// Everything that writes goes through one goroutine (Run), which commits what waits in groups, so that
+// one fsync serves many callers. Reads use a pool of their own and see every commit that was answered.
+// docs/storage.md describes the schema and the cost of a message.
 package store
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
-	"time"
+	"sync"
+	"sync/atomic"
 
+	"github.com/jmoiron/sqlx"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"rouse/ident"
-	"rouse/messages"
+	"rouse/fault"
 	"rouse/tokens"
+)
+
+// Defaults of Options.
+const (
+	defaultQueue         = 8192
+	defaultInboxMessages = 1000
+	defaultInboxBytes    = 10 << 20
 )
 
 // Options is what Open needs.
 type Options struct {
-	// DSN is "sqlite:path".
-	DSN  string
+	// DSN is "sqlite:" and the path of a file, which is made, with its folder, if missing.
+	DSN string
+	// Ring seals push tokens and credentials. Required.
 	Ring *tokens.Ring
 	// Log may be nil.
 	Log *slog.Logger
 	// Metrics may be nil.
 	Metrics prometheus.Registerer
-	// Queue is how many operations may wait for the writer; 0 is 8192.
+	// Queue is how many operations may wait for the writer before callers are sent away; 0 is 8192.
 	Queue int
-	// InboxMessages and InboxBytes limit what lies un-acked in one inbox; 0 is 1000 and 10 MiB.
+	// InboxMessages limits the un-acked messages of one inbox; 0 is 1000.
 	InboxMessages int
-	InboxBytes    int64
+	// InboxBytes limits the un-acked data of one inbox, in bytes; 0 is 10 MiB.
+	InboxBytes int64
 }
 
-// Store is the database.
-type Store struct{}
+// Store is an open database. Its methods are safe for concurrent use. Those that write wait until Run
+// serves them or their context ends.
+type Store struct {
+	dialect dialect
+	ring    *tokens.Ring
+	log     *slog.Logger
+	metrics *metrics
+	limits  inboxLimits
+	want    int64 // the schema this program knows
 
-func Open(ctx context.Context, o Options) (*Store, error) { panic("unwritten") }
-func (s *Store) Migrate(ctx context.Context) error        { panic("unwritten") }
-func (s *Store) MigrationStatus(ctx context.Context) (have, want int64, err error) {
-	panic("unwritten")
-}
-func (s *Store) Run(ctx context.Context) error   { panic("unwritten") }
-func (s *Store) Close() error                    { panic("unwritten") }
-func (s *Store) Ready(ctx context.Context) error { panic("unwritten") }
+	writes *sqlx.DB // one connection: Migrate's, then the writer's
+	reads  *reader
+	lane   *lane
 
-func (s *Store) CreateApp(ctx context.Context, app tokens.App, keys []tokens.Key) error {
-	panic("unwritten")
-}
-func (s *Store) Apps(ctx context.Context, after ident.App, limit int) ([]tokens.App, error) {
-	panic("unwritten")
-}
-func (s *Store) App(ctx context.Context, id ident.App) (tokens.App, error) { panic("unwritten") }
-func (s *Store) PatchApp(ctx context.Context, id ident.App, p tokens.AppPatch) (tokens.App, error) {
-	panic("unwritten")
-}
-func (s *Store) DeleteApp(ctx context.Context, id ident.App) error             { panic("unwritten") }
-func (s *Store) AddKey(ctx context.Context, k tokens.Key) error                { panic("unwritten") }
-func (s *Store) Keys(ctx context.Context, app ident.App) ([]tokens.Key, error) { panic("unwritten") }
-func (s *Store) DeleteKey(ctx context.Context, app ident.App, key ident.Key) error {
-	panic("unwritten")
-}
-func (s *Store) LookupKey(ctx context.Context, key ident.Key) (tokens.Key, error) { panic("unwritten") }
-func (s *Store) PutCredential(ctx context.Context, c tokens.Credential) error     { panic("unwritten") }
-func (s *Store) Credential(ctx context.Context, app ident.App, p tokens.Provider) (tokens.Credential, error) {
-	panic("unwritten")
-}
-func (s *Store) Credentials(ctx context.Context, app ident.App) ([]tokens.Credential, error) {
-	panic("unwritten")
-}
-func (s *Store) DeleteCredential(ctx context.Context, app ident.App, p tokens.Provider) error {
-	panic("unwritten")
-}
-func (s *Store) SetFailing(ctx context.Context, app ident.App, p tokens.Provider, reason string, since time.Time) error {
-	panic("unwritten")
+	queue chan *op
+	gate  sync.RWMutex // held for reading while an op is queued, for writing to set ended
+	ended bool         // guarded by gate: Run is over, nothing will be served
+
+	running atomic.Bool
+	sick    atomic.Pointer[fault.Error] // why the last batch failed, nil if it did not; the writer writes
+	purge   purgeCursor
 }
 
-func (s *Store) Register(ctx context.Context, e tokens.Enrol) (tokens.Device, bool, error) {
-	panic("unwritten")
-}
-func (s *Store) DeviceAuth(ctx context.Context, id ident.Device) (d tokens.Device, current, previous tokens.Hash, err error) {
-	panic("unwritten")
-}
-func (s *Store) Device(ctx context.Context, app ident.App, id ident.Device) (tokens.Device, error) {
-	panic("unwritten")
-}
-func (s *Store) PatchDevice(ctx context.Context, id ident.Device, p tokens.Patch, now time.Time) (tokens.Device, error) {
-	panic("unwritten")
-}
-func (s *Store) RotateSecret(ctx context.Context, id ident.Device, h tokens.Hash, now time.Time) error {
-	panic("unwritten")
-}
-func (s *Store) ConfirmSecret(id ident.Device, h tokens.Hash) { panic("unwritten") }
-func (s *Store) Unregister(ctx context.Context, app ident.App, id ident.Device, now time.Time) error {
-	panic("unwritten")
-}
-func (s *Store) BindUser(ctx context.Context, app ident.App, user string, id ident.Device) error {
-	panic("unwritten")
-}
-func (s *Store) UnbindUser(ctx context.Context, app ident.App, user string, id ident.Device) error {
-	panic("unwritten")
-}
-func (s *Store) MarkToken(ctx context.Context, id ident.Device, generation int64, state tokens.TokenState, reason string) (bool, error) {
-	panic("unwritten")
-}
-func (s *Store) Contact(id ident.Device, now time.Time) { panic("unwritten") }
-
-func (s *Store) Accept(ctx context.Context, m messages.Send) (messages.Receipt, error) {
-	panic("unwritten")
-}
-func (s *Store) Message(ctx context.Context, app ident.App, id ident.Message) (messages.Summary, error) {
-	panic("unwritten")
-}
-func (s *Store) Deliveries(ctx context.Context, app ident.App, id ident.Message, after ident.Device, limit int) (list []messages.Delivery, more bool, err error) {
-	panic("unwritten")
-}
-func (s *Store) Cancel(ctx context.Context, app ident.App, id ident.Message, now time.Time) (messages.Summary, error) {
-	panic("unwritten")
-}
-func (s *Store) Inbox(ctx context.Context, q messages.Query) (messages.Page, error) {
-	panic("unwritten")
-}
-func (s *Store) Item(ctx context.Context, device ident.Device, id ident.Message, now time.Time) (messages.Item, error) {
-	panic("unwritten")
-}
-func (s *Store) AckUpTo(ctx context.Context, device ident.Device, seq messages.Seq, now time.Time) (int, error) {
-	panic("unwritten")
-}
-func (s *Store) AckIDs(ctx context.Context, device ident.Device, ids []ident.Message, now time.Time) (int, error) {
-	panic("unwritten")
+type inboxLimits struct {
+	messages int64
+	bytes    int64
 }
 
-func (s *Store) Waiting(ctx context.Context, device ident.Device, now time.Time) (messages.Waiting, tokens.Device, error) {
-	panic("unwritten")
+// Open opens the database. It starts nothing and changes no schema. An error
+// says what is wrong with the options or the file.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	if o.Ring == nil {
+		return nil, errors.New("store: no key ring to seal tokens and credentials with")
+	}
+	d, err := parseDSN(o.DSN)
+	if err != nil {
+		return nil, err
+	}
+	want, err := newestMigration(d.migrations())
+	if err != nil {
+		return nil, err
+	}
+	writes, reads, err := d.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		dialect: d, ring: o.Ring, log: o.Log, want: want,
+		writes: writes, reads: newReader(reads, d), lane: newLane(),
+		queue:  make(chan *op, orDefault(o.Queue, defaultQueue)),
+		limits: inboxLimits{messages: int64(orDefault(o.InboxMessages, defaultInboxMessages)), bytes: orDefault(o.InboxBytes, defaultInboxBytes)},
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.metrics, err = newMetrics(o.Metrics, func() float64 { return float64(len(s.queue)) }); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
 }
-func (s *Store) RecordWake(w messages.Wake) { panic("unwritten") }
-func (s *Store) SweepCursor(ctx context.Context, name string) (messages.Seq, error) {
-	panic("unwritten")
+
+func orDefault[T int | int64](v, otherwise T) T {
+	if v <= 0 {
+		return otherwise
+	}
+	return v
 }
-func (s *Store) MoveSweepCursor(ctx context.Context, name string, to messages.Seq) error {
-	panic("unwritten")
+
+// Close lets go of the files. Call it once Run has returned.
+func (s *Store) Close() error {
+	return errors.Join(s.reads.close(), s.writes.Close())
 }
-func (s *Store) Sweep(ctx context.Context, q messages.SweepQuery) (due []messages.Due, next messages.Seq, more bool, err error) {
-	panic("unwritten")
+
+// Ready returns nil if the database answers, its schema is the one this program knows, the writer is
+// running, and its last batch did not fail.
+func (s *Store) Ready(ctx context.Context) error {
+	if err := s.checkSchema(ctx); err != nil {
+		return err
+	}
+	if !s.running.Load() {
+		return errors.New("the writer is not running")
+	}
+	if e := s.sick.Load(); e != nil {
+		return fmt.Errorf("the last write failed: %w", e)
+	}
+	return nil
 }
-func (s *Store) Expire(ctx context.Context, now time.Time, limit int) (int, error) {
-	panic("unwritten")
-}
-func (s *Store) Purge(ctx context.Context, before, now time.Time, limit int) (int, error) {
-	panic("unwritten")
-}
-func (s *Store) Pending(ctx context.Context) (int64, error) { panic("unwritten") }

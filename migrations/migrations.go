@@ -1,0 +1,20 @@
+// Package migrations holds the schema, one folder an engine. A file of the same
+// number means the same in each; files are only ever added.
+package migrations
+
+import (
+	"embed"
+	"io/fs"
+)
+
+//go:embed sqlite/*.sql
+var files embed.FS
+
+// SQLite returns the migrations of that engine.
+func SQLite() fs.FS {
+	sub, err := fs.Sub(files, "sqlite")
+	if err != nil {
+		panic(err) // the name is a constant that fs.Sub accepts
+	}
+	return sub
+}

@@ -1,0 +1,297 @@
+package store
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/bits"
+	"strings"
+	"time"
+
+	"rouse/fault"
+	"rouse/ident"
+	"rouse/messages"
+)
+
+// The reading and writing side of acceptAll: few statements, each for many sends.
+
+// In SQLite a statement for several rows is a little cheaper than one for each; sizes are fixed, so that
+// each statement is prepared once.
+const (
+	insertRows   = 16
+	boxesAtATime = 64
+)
+
+const (
+	deliveryColumns = `seq, device, app, message, class, urgency, size, created_at, expires_at, ended_at, ended, reason,
+		shared, collapse_key, to_user, correlation_id, notification, body`
+	deliveryRow = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+	insertOne   = "INSERT INTO deliveries (" + deliveryColumns + ") VALUES " + deliveryRow
+	insertPost  = `INSERT INTO messages (id, app, user_id, urgency, recipients, pending, created_at, expires_at, collapse_key,
+		correlation_id, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+)
+
+// insertMany inserts insertRows rows.
+var insertMany = "INSERT INTO deliveries (" + deliveryColumns + ") VALUES " + repeat(deliveryRow, insertRows)
+
+func repeat(part string, n int) string { return strings.TrimSuffix(strings.Repeat(part+", ", n), ", ") }
+
+// load reads what deciding the sends needs: their users' devices and all inboxes concerned.
+func (p *plan) load(ops []*op) error {
+	devices := make([]ident.Device, 0, len(ops))
+	for _, o := range ops {
+		m := &o.send.send
+		if m.To.Device != "" {
+			devices = append(devices, m.To.Device)
+			continue
+		}
+		ofUser, err := p.devicesOf(m.App, m.To.User)
+		if err != nil {
+			return err
+		}
+		devices = append(devices, ofUser...)
+	}
+	for len(devices) > 0 {
+		n := min(len(devices), boxesAtATime)
+		if err := p.loadBoxes(devices[:n]); err != nil {
+			return fmt.Errorf("read inboxes: %w", err)
+		}
+		devices = devices[n:]
+	}
+	return nil
+}
+
+// devicesOf returns a user's registered devices in the order of their ids.
+func (p *plan) devicesOf(app ident.App, user string) ([]ident.Device, error) {
+	key := userKey{app, user}
+	if list, known := p.users[key]; known {
+		return list, nil
+	}
+	const query = "SELECT id FROM devices WHERE app = ? AND user_id = ? AND user_id <> '' AND unregistered_at IS NULL ORDER BY id"
+	var list []ident.Device
+	if err := p.t.list(&list, query, string(app), user); err != nil {
+		return nil, fmt.Errorf("list a user's devices: %w", err)
+	}
+	p.users[key] = list
+	return list, nil
+}
+
+// selectBoxes[i] reads 1<<i inboxes, up to boxesAtATime.
+var selectBoxes = func() (queries [7]string) {
+	for i := range queries {
+		queries[i] = "SELECT device, app, gone_at IS NOT NULL, pending, pending_bytes FROM inboxes WHERE device IN (" + repeat("?", 1<<i) + ")"
+	}
+	return queries
+}()
+
+func (p *plan) loadBoxes(devices []ident.Device) error {
+	power := bits.Len(uint(len(devices) - 1))
+	args := make([]any, 1<<power)
+	for i := range args {
+		args[i] = string(devices[min(i, len(devices)-1)])
+	}
+	rows, err := p.t.rows(selectBoxes[power], args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		b := &box{}
+		if err := rows.Scan(&b.device, &b.app, &b.gone, &b.pending, &b.bytes); err != nil {
+			return err
+		}
+		if e := p.t.ledger[b.device]; e != nil {
+			b.pending += e.pending
+			b.bytes += e.bytes
+		}
+		p.boxes[b.device] = b
+	}
+	return rows.Err()
+}
+
+// write stores what was decided.
+func (p *plan) write() error {
+	for _, e := range p.ends {
+		if err := p.t.end(e.ending, e.state, e.reason, e.at); err != nil {
+			return err
+		}
+	}
+	if err := p.insertSlots(); err != nil {
+		return fmt.Errorf("insert deliveries: %w", err)
+	}
+	for _, post := range p.posts {
+		if err := p.insertPost(post); err != nil {
+			return fmt.Errorf("insert a message: %w", err)
+		}
+	}
+	return p.insertReplays()
+}
+
+func (p *plan) insertSlots() error {
+	args := make([]any, 0, insertRows*18)
+	i := 0
+	for ; i+insertRows <= len(p.slots); i += insertRows {
+		args = args[:0]
+		for _, s := range p.slots[i : i+insertRows] {
+			args = s.args(args)
+		}
+		if _, err := p.t.exec(insertMany, args...); err != nil {
+			return err
+		}
+	}
+	for ; i < len(p.slots); i++ {
+		if _, err := p.t.exec(insertOne, p.slots[i].args(args[:0])...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// args appends the slot's columns.
+func (s *slot) args(to []any) []any {
+	m := s.send
+	var endedAt, ended, reason, note, body any
+	created := millis(m.CreatedAt)
+	if s.ended != "" {
+		endedAt, ended, reason = created, string(s.ended), orNull(s.reason)
+	} else {
+		note = noteJSON(m.Notification)
+		if !s.shared {
+			body = m.Data
+		}
+	}
+	return append(to, int64(s.seq), string(s.device), string(m.App), string(m.ID), int64(s.class), int64(m.Urgency), int64(len(m.Data)),
+		created, s.expire, endedAt, ended, reason, s.shared, orNull(m.CollapseKey), orNull(m.To.User), orNull(m.CorrelationID), note, body)
+}
+
+func noteJSON(n *messages.Notification) any {
+	if n == nil {
+		return nil
+	}
+	b, err := json.Marshal(n)
+	if err != nil {
+		return nil // two strings always marshal
+	}
+	return string(b)
+}
+
+func (p *plan) insertPost(post *post) error {
+	m := post.send
+	pending := 0
+	for _, s := range post.slots {
+		if s.ended == "" {
+			pending++
+		}
+	}
+	var body any
+	if pending > 0 {
+		body = m.Data
+	}
+	_, err := p.t.exec(insertPost, string(m.ID), string(m.App), m.To.User, int64(m.Urgency), len(post.slots), pending,
+		millis(m.CreatedAt), millis(m.ExpiresAt()), orNull(m.CollapseKey), orNull(m.CorrelationID), body)
+	return err
+}
+
+// idempotencyLife is how long a key is remembered.
+const idempotencyLife = 24 * time.Hour
+
+type replayKey struct {
+	app ident.App
+	key string
+}
+
+// remembered is an answer kept for an Idempotency-Key.
+type remembered struct {
+	at      replayKey
+	request []byte
+	receipt storedReceipt
+	created int64
+}
+
+// storedReceipt is how a receipt is kept. Times are unix milliseconds.
+type storedReceipt struct {
+	ID         ident.Message   `json:"id"`
+	Status     messages.Status `json:"status"`
+	Recipients int             `json:"recipients"`
+	CreatedAt  int64           `json:"created_at"`
+	ExpiresAt  int64           `json:"expires_at"`
+}
+
+// replay returns the answer an earlier send with m's key got; nil if there was none in the last day. A key that was used
+// for something else is Invalid "idempotency_key_reused".
+func (p *plan) replay(m *messages.Send) (*remembered, error) {
+	if m.Idempotency.Key == "" {
+		return nil, nil
+	}
+	at := replayKey{m.App, m.Idempotency.Key}
+	r, read := p.known[at]
+	if !read {
+		var err error
+		if r, err = p.recall(at); err != nil {
+			return nil, err
+		}
+		p.known[at] = r
+	}
+	if r == nil || millis(m.CreatedAt)-r.created >= idempotencyLife.Milliseconds() {
+		return nil, nil
+	}
+	if string(r.request) != string(m.Idempotency.Request[:]) {
+		return nil, fault.New(fault.Invalid, "idempotency_key_reused",
+			"this Idempotency-Key was used with another request in the last 24 hours; take a fresh one")
+	}
+	return r, nil
+}
+
+func (p *plan) recall(at replayKey) (*remembered, error) {
+	var rows []struct {
+		Request []byte `db:"request"`
+		Receipt string `db:"receipt"`
+		Created int64  `db:"created_at"`
+	}
+	const query = "SELECT request, receipt, created_at FROM idempotency WHERE app = ? AND key = ?"
+	if err := p.t.list(&rows, query, string(at.app), at.key); err != nil {
+		return nil, fmt.Errorf("look an idempotency key up: %w", err)
+	}
+	if len(rows) == 0 {
+		return nil, nil
+	}
+	r := &remembered{at: at, request: rows[0].Request, created: rows[0].Created}
+	if err := json.Unmarshal([]byte(rows[0].Receipt), &r.receipt); err != nil {
+		return nil, fmt.Errorf("read a stored receipt: %w", err)
+	}
+	return r, nil
+}
+
+func replayed(r *remembered) messages.Receipt {
+	if r == nil {
+		return messages.Receipt{}
+	}
+	return messages.Receipt{ID: r.receipt.ID, Status: r.receipt.Status, Recipients: r.receipt.Recipients,
+		CreatedAt: fromMillis(r.receipt.CreatedAt), ExpiresAt: fromMillis(r.receipt.ExpiresAt), Replayed: true}
+}
+
+// remember keeps the answer for m's key.
+func (p *plan) remember(m *messages.Send, receipt messages.Receipt) {
+	if m.Idempotency.Key == "" {
+		return
+	}
+	r := &remembered{at: replayKey{m.App, m.Idempotency.Key}, request: m.Idempotency.Request[:], created: millis(m.CreatedAt),
+		receipt: storedReceipt{ID: receipt.ID, Status: receipt.Status, Recipients: receipt.Recipients,
+			CreatedAt: millis(receipt.CreatedAt), ExpiresAt: millis(receipt.ExpiresAt)}}
+	p.known[r.at] = r
+	p.replays = append(p.replays, r)
+}
+
+func (p *plan) insertReplays() error {
+	const query = `INSERT INTO idempotency (app, key, request, receipt, created_at) VALUES (?, ?, ?, ?, ?)
+		ON CONFLICT (app, key) DO UPDATE SET request = excluded.request, receipt = excluded.receipt, created_at = excluded.created_at`
+	for _, r := range p.replays {
+		receipt, err := json.Marshal(r.receipt)
+		if err != nil {
+			return fmt.Errorf("store a receipt: %w", err)
+		}
+		if _, err := p.t.exec(query, string(r.at.app), r.at.key, r.request, string(receipt), r.created); err != nil {
+			return fmt.Errorf("store an idempotency key: %w", err)
+		}
+	}
+	return nil
+}

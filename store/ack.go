@@ -1,0 +1,194 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"rouse/ident"
+	"rouse/messages"
+)
+
+// ackSet ends deliveries as acked and writes along, if it is still to be written, that the page
+// between two places was fetched at a time. A message past its life that was never handed out is left to Expire: its device
+// has a gap to be told of.
+const (
+	ackSet = `UPDATE deliveries SET ended_at = ?, ended = 'acked', body = NULL, notification = NULL,
+		attempts = attempts + CASE WHEN seq >= ? AND seq <= ? THEN 1 ELSE 0 END,
+		fetched_at = CASE WHEN fetched_at IS NULL AND seq >= ? AND seq <= ? THEN ? ELSE fetched_at END
+		WHERE device = ? AND ended_at IS NULL
+		AND (expires_at > ? OR fetched_at IS NOT NULL OR (seq >= ? AND seq <= ? AND expires_at > ?)) AND `
+	ackReturn = ` RETURNING seq, size, message, shared, created_at`
+	ackUpTo   = ackSet + `seq <= ?` + ackReturn
+	ackOne    = ackSet + `message = ?` + ackReturn
+)
+
+// ackIDsAtATime is how many ids one statement takes.
+const ackIDsAtATime = 16
+
+var ackMany = ackSet + "message IN (" + repeat("?", ackIDsAtATime) + ")" + ackReturn
+
+// AckUpTo acks everything un-acked up to and including seq and returns how many that were. Malformed
+// "bad_cursor" if seq lies beyond anything this inbox held, NotFound "device_not_found".
+func (s *Store) AckUpTo(ctx context.Context, device ident.Device, seq messages.Seq, now time.Time) (int, error) {
+	var n int
+	o := newOp(func(t *tx) (err error) {
+		n, err = t.ackUpTo(device, seq, now)
+		return err
+	})
+	o.lands = device
+	if err := s.write(ctx, "ack messages", o); err != nil {
+		return 0, err
+	}
+	return n, nil
+}
+
+// AckIDs acks those of the messages that are un-acked in the inbox and returns how many that were; other ids are
+// ignored. NotFound "device_not_found".
+func (s *Store) AckIDs(ctx context.Context, device ident.Device, ids []ident.Message, now time.Time) (int, error) {
+	var n int
+	o := newOp(func(t *tx) (err error) {
+		n, err = t.ackIDs(device, ids, now)
+		return err
+	})
+	o.lands = device
+	if err := s.write(ctx, "ack messages", o); err != nil {
+		return 0, err
+	}
+	return n, nil
+}
+
+func (t *tx) ackUpTo(device ident.Device, seq messages.Seq, now time.Time) (int, error) {
+	page, err := t.lastPage(device)
+	if err != nil {
+		return 0, err
+	}
+	n, last, err := t.ack(device, page, now, ackUpTo, int64(seq))
+	if err != nil {
+		return 0, err
+	}
+	if last < seq {
+		if err := t.everHeld(device, seq); err != nil {
+			return 0, err
+		}
+	}
+	t.ackedTo[device] = max(t.ackedTo[device], seq)
+	return n, t.closeGap(device, seq)
+}
+
+func (t *tx) ackIDs(device ident.Device, ids []ident.Message, now time.Time) (int, error) {
+	page, err := t.lastPage(device)
+	if err != nil {
+		return 0, err
+	}
+	total, last := 0, messages.Seq(0)
+	for len(ids) > 0 {
+		query, args := ackMany, make([]any, ackIDsAtATime)
+		if len(ids) == 1 {
+			query, args = ackOne, args[:1]
+		}
+		for i := range args {
+			args[i] = string(ids[min(i, len(ids)-1)])
+		}
+		n, newest, err := t.ack(device, page, now, query, args...)
+		if err != nil {
+			return 0, err
+		}
+		total, last = total+n, max(last, newest)
+		ids = ids[min(len(args), len(ids)):]
+	}
+	if total == 0 {
+		return 0, t.everHeld(device, 0)
+	}
+	return total, t.closeGapBehind(device, last)
+}
+
+// lastPage returns the page whose marks the ack may write; older ones that wait in the lane are written first.
+func (t *tx) lastPage(device ident.Device) (handed, error) {
+	none := handed{from: 1}
+	e := t.lane[device]
+	if e == nil || len(e.pages) == 0 {
+		return none, nil
+	}
+	last := len(e.pages) - 1
+	for t.marked[device] < last {
+		if err := t.markPage(device, e.pages[t.marked[device]]); err != nil {
+			return none, fmt.Errorf("record a fetch: %w", err)
+		}
+		t.marked[device]++
+	}
+	return e.pages[last], nil
+}
+
+// ack runs one of the statements above and returns how many it ended, and the newest of them.
+func (t *tx) ack(device ident.Device, p handed, now time.Time, query string, which ...any) (n int, newest messages.Seq, err error) {
+	from, to, at := int64(p.from), int64(p.to), millis(now)
+	args := append([]any{at, from, to, from, to, p.at, string(device), at, from, to, p.at}, which...)
+	t.writes++
+	rows, err := t.rows(query, args...)
+	if err != nil {
+		return 0, 0, fmt.Errorf("ack: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		d := ending{Device: device}
+		var created int64
+		if err := rows.Scan(&d.Seq, &d.Size, &d.Message, &d.Shared, &created); err != nil {
+			return 0, 0, fmt.Errorf("ack: %w", err)
+		}
+		t.left(d)
+		t.done.acked = append(t.done.acked, now.Sub(fromMillis(created)))
+		n, newest = n+1, max(newest, d.Seq)
+	}
+	if err := rows.Err(); err != nil {
+		return 0, 0, fmt.Errorf("ack: %w", err)
+	}
+	if n == 0 {
+		t.writes--
+	}
+	return n, newest, nil
+}
+
+// everHeld returns NotFound "device_not_found" for an inbox that does not exist, and Malformed
+// "bad_cursor" if it never held seq or anything newer.
+func (t *tx) everHeld(device ident.Device, seq messages.Seq) error {
+	var heads []messages.Seq
+	if err := t.list(&heads, "SELECT head FROM inboxes WHERE device = ?", string(device)); err != nil {
+		return fmt.Errorf("read an inbox: %w", err)
+	}
+	switch {
+	case len(heads) == 0:
+		return deviceNotFound()
+	case seq > heads[0]:
+		return badCursor()
+	}
+	return nil
+}
+
+// closeGap forgets a gap that ends at seq or before, if the device was told of all of it.
+func (t *tx) closeGap(device ident.Device, seq messages.Seq) error {
+	told := 0
+	if e := t.lane[device]; e != nil {
+		told = e.told
+	}
+	_, err := t.exec("DELETE FROM gaps WHERE device = ? AND to_seq <= ? AND (told >= lost OR lost <= ?)", string(device), int64(seq), told)
+	if err != nil {
+		return fmt.Errorf("close a gap: %w", err)
+	}
+	return nil
+}
+
+// closeGapBehind does so after an ack by ids: the gap is passed if something newer was acked, or nothing
+// before its end is left to ack.
+func (t *tx) closeGapBehind(device ident.Device, acked messages.Seq) error {
+	const query = `SELECT g.to_seq FROM gaps g WHERE g.device = ? AND (g.to_seq < ? OR NOT EXISTS (SELECT 1 FROM deliveries d
+		WHERE d.device = g.device AND d.seq < g.to_seq AND d.ended_at IS NULL))`
+	var passed []messages.Seq
+	if err := t.list(&passed, query, string(device), int64(acked)); err != nil {
+		return fmt.Errorf("close a gap: %w", err)
+	}
+	if len(passed) == 0 {
+		return nil
+	}
+	return t.closeGap(device, passed[0])
+}

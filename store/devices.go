@@ -1,0 +1,261 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"rouse/fault"
+	"rouse/ident"
+	"rouse/tokens"
+)
+
+// deviceColumns are those of devices d and inboxes i.
+const deviceColumns = `d.id, d.app, d.installation, d.platform, d.provider, d.environment, d.token_state, d.token_reason,
+	d.generation, d.registered_at, d.user_id, d.app_version, d.locale, d.created_at, d.unregistered_at, d.token, i.contact_at`
+
+const (
+	fromDevices  = " FROM devices d JOIN inboxes i ON i.device = d.id "
+	selectDevice = "SELECT " + deviceColumns + fromDevices + "WHERE d.id = ?"
+)
+
+type deviceRow struct {
+	ID             ident.Device       `db:"id"`
+	App            ident.App          `db:"app"`
+	Installation   string             `db:"installation"`
+	Platform       tokens.Platform    `db:"platform"`
+	Provider       tokens.Provider    `db:"provider"`
+	Environment    tokens.Environment `db:"environment"`
+	TokenState     tokens.TokenState  `db:"token_state"`
+	TokenReason    string             `db:"token_reason"`
+	Generation     int64              `db:"generation"`
+	RegisteredAt   *int64             `db:"registered_at"`
+	User           string             `db:"user_id"`
+	AppVersion     string             `db:"app_version"`
+	Locale         string             `db:"locale"`
+	CreatedAt      int64              `db:"created_at"`
+	UnregisteredAt *int64             `db:"unregistered_at"`
+	Token          []byte             `db:"token"` // sealed
+	ContactAt      int64              `db:"contact_at"`
+}
+
+// device opens the row's token.
+func (s *Store) device(r deviceRow) (tokens.Device, error) {
+	d := tokens.Device{ID: r.ID, App: r.App, Installation: r.Installation, Platform: r.Platform, Provider: r.Provider,
+		Environment: r.Environment, TokenState: r.TokenState, TokenReason: r.TokenReason, Generation: r.Generation,
+		RegisteredAt: fromNull(r.RegisteredAt), User: r.User, AppVersion: r.AppVersion, Locale: r.Locale,
+		CreatedAt: fromMillis(r.CreatedAt), LastContact: fromMillis(r.ContactAt), UnregisteredAt: fromNull(r.UnregisteredAt)}
+	if r.Token == nil {
+		return d, nil
+	}
+	plain, err := s.ring.Open(tokenPlace(r.ID), r.Token)
+	if err != nil {
+		return tokens.Device{}, fmt.Errorf("open the token of %s: %w", r.ID, err)
+	}
+	d.Token = tokens.Token(plain)
+	return d, nil
+}
+
+// tokenPlace binds a sealed token to its row.
+func tokenPlace(id ident.Device) string { return "token:" + string(id) }
+
+// hashToken is what makes two registrations of one token meet, without opening either.
+func hashToken(app ident.App, p tokens.Provider, e tokens.Environment, t tokens.Token) []byte {
+	h := sha256.New()
+	for _, part := range []string{string(app), string(p), string(e), string(t)} {
+		h.Write([]byte(part))
+		h.Write([]byte{0})
+	}
+	return h.Sum(nil)
+}
+
+// Device returns a registered device of the app; NotFound "device_not_found",
+// for an unregistered one too.
+func (s *Store) Device(ctx context.Context, app ident.App, id ident.Device) (tokens.Device, error) {
+	var r deviceRow
+	err := s.reads.get(ctx, &r, selectDevice, string(id))
+	if errors.Is(err, sql.ErrNoRows) || err == nil && (r.App != app || r.UnregisteredAt != nil) {
+		return tokens.Device{}, deviceNotFound()
+	}
+	if err != nil {
+		return tokens.Device{}, s.readError("read a device", err)
+	}
+	return s.device(r)
+}
+
+// DeviceAuth returns a device and the hashes of its key: the current one, and, if it was rotated and
+// the new one was never used, the previous one, else zero. Unauthenticated "unknown_key"; Gone
+// "device_unregistered", with the hashes, so that only the key's holder need be told.
+func (s *Store) DeviceAuth(ctx context.Context, id ident.Device) (d tokens.Device, current, previous tokens.Hash, err error) {
+	var r struct {
+		deviceRow
+		Secret   []byte `db:"secret"`
+		Previous []byte `db:"secret_previous"`
+	}
+	err = s.reads.get(ctx, &r, "SELECT "+deviceColumns+", d.secret, d.secret_previous"+fromDevices+"WHERE d.id = ?", string(id))
+	if errors.Is(err, sql.ErrNoRows) {
+		return d, current, previous, unknownKey()
+	}
+	if err != nil {
+		return d, current, previous, s.readError("look a device up", err)
+	}
+	if current, err = hashOf(r.Secret); err != nil {
+		return d, current, previous, fmt.Errorf("look a device up: %w", err)
+	}
+	if r.Previous != nil {
+		if previous, err = hashOf(r.Previous); err != nil {
+			return d, current, previous, fmt.Errorf("look a device up: %w", err)
+		}
+	}
+	if r.UnregisteredAt != nil {
+		return d, current, previous, deviceGone()
+	}
+	d, err = s.device(r.deviceRow)
+	return d, current, previous, err
+}
+
+// needDevice reads a device in a transaction. Unregistered ones are Gone "device_unregistered", unknown ones
+// NotFound "device_not_found".
+func (t *tx) needDevice(id ident.Device) (tokens.Device, error) {
+	d, err := t.anyDevice(id)
+	if err == nil && !d.UnregisteredAt.IsZero() {
+		return tokens.Device{}, deviceGone()
+	}
+	return d, err
+}
+
+func (t *tx) anyDevice(id ident.Device) (tokens.Device, error) {
+	var r deviceRow
+	err := t.get(&r, selectDevice, string(id))
+	if errors.Is(err, sql.ErrNoRows) {
+		return tokens.Device{}, deviceNotFound()
+	}
+	if err != nil {
+		return tokens.Device{}, fmt.Errorf("read a device: %w", err)
+	}
+	return t.w.store.device(r)
+}
+
+// PatchDevice changes a device and returns what it is now. A token, even the same one, or an
+// environment for the one it has, is a fresh registration: a new generation, active. An empty token
+// takes it away. NotFound "device_not_found", Gone "device_unregistered".
+func (s *Store) PatchDevice(ctx context.Context, id ident.Device, p tokens.Patch, now time.Time) (tokens.Device, error) {
+	var d tokens.Device
+	err := s.write(ctx, "change a device", newOp(func(t *tx) (err error) {
+		if d, err = t.needDevice(id); err != nil {
+			return err
+		}
+		environment := d.Environment
+		set(&d.Environment, p.Environment)
+		set(&d.Token, p.Token)
+		set(&d.AppVersion, p.AppVersion)
+		set(&d.Locale, p.Locale)
+		if p.Token != nil || d.Environment != environment && d.Token != "" {
+			if err := t.holdToken(&d, now); err != nil {
+				return err
+			}
+		}
+		return t.updateDevice(d)
+	}))
+	if err != nil {
+		return tokens.Device{}, err
+	}
+	return d, nil
+}
+
+func set[T any](field *T, to *T) {
+	if to != nil {
+		*field = *to
+	}
+}
+
+// holdToken makes d the holder of d.Token, as registered now; whoever held it is superseded. The caller stores d.
+func (t *tx) holdToken(d *tokens.Device, now time.Time) error {
+	d.Generation++
+	d.RegisteredAt = fromMillis(millis(now))
+	d.TokenReason = ""
+	if d.Token == "" {
+		d.TokenState = tokens.TokenNone
+		return nil
+	}
+	d.TokenState = tokens.TokenActive
+	const query = `UPDATE devices SET token_state = ?, token_reason = '', token = NULL, token_hash = NULL
+		WHERE token_hash = ? AND id <> ?`
+	_, err := t.exec(query, string(tokens.TokenSuperseded), hashToken(d.App, d.Provider, d.Environment, d.Token), string(d.ID))
+	if err != nil {
+		return fmt.Errorf("take a token over: %w", err)
+	}
+	return nil
+}
+
+// sealed returns the two columns of a token.
+func (t *tx) sealed(d tokens.Device) (token, hash []byte) {
+	if d.Token == "" {
+		return nil, nil
+	}
+	return t.w.store.ring.Seal(tokenPlace(d.ID), []byte(d.Token)), hashToken(d.App, d.Provider, d.Environment, d.Token)
+}
+
+func (t *tx) updateDevice(d tokens.Device) error {
+	token, hash := t.sealed(d)
+	const query = `UPDATE devices SET platform = ?, provider = ?, environment = ?, token_state = ?, token_reason = ?, generation = ?,
+		registered_at = ?, user_id = ?, app_version = ?, locale = ?, unregistered_at = ?, token = ?, token_hash = ? WHERE id = ?`
+	_, err := t.exec(query, string(d.Platform), string(d.Provider), string(d.Environment), string(d.TokenState), d.TokenReason,
+		d.Generation, millisOrNull(d.RegisteredAt), d.User, d.AppVersion, d.Locale, millisOrNull(d.UnregisteredAt), token, hash, string(d.ID))
+	if err != nil {
+		return fmt.Errorf("update a device: %w", err)
+	}
+	return nil
+}
+
+// MarkToken notes what a provider's verdict made of a token, if it is still of that generation and
+// active or suspect; changed says whether anything did.
+func (s *Store) MarkToken(ctx context.Context, id ident.Device, generation int64, state tokens.TokenState, reason string) (changed bool, err error) {
+	err = s.write(ctx, "mark a token", newOp(func(t *tx) error {
+		const query = `UPDATE devices SET token_state = ?, token_reason = ?
+			WHERE id = ? AND generation = ? AND token_state IN (?, ?) AND token_state <> ?`
+		n, err := t.exec(query, string(state), reason, string(id), generation,
+			string(tokens.TokenActive), string(tokens.TokenSuspect), string(state))
+		changed = n > 0
+		return err
+	}))
+	return changed && err == nil, err
+}
+
+// Contact notes that the device spoke to us. It never waits; it is written at most once in five minutes a
+// device, and may be lost.
+func (s *Store) Contact(id ident.Device, now time.Time) { s.lane.contact(id, millis(now)) }
+
+// BindUser makes the device one of the user's, and nobody else's; NotFound "device_not_found".
+func (s *Store) BindUser(ctx context.Context, app ident.App, user string, id ident.Device) error {
+	return s.write(ctx, "bind a device to a user", newOp(func(t *tx) error {
+		if err := t.ownDevice(app, id); err != nil {
+			return err
+		}
+		_, err := t.exec("UPDATE devices SET user_id = ? WHERE id = ? AND user_id <> ?", user, string(id), user)
+		return err
+	}))
+}
+
+// UnbindUser ends that; a device that is not the user's stays as it is. NotFound "device_not_found".
+func (s *Store) UnbindUser(ctx context.Context, app ident.App, user string, id ident.Device) error {
+	return s.write(ctx, "unbind a device from a user", newOp(func(t *tx) error {
+		if err := t.ownDevice(app, id); err != nil {
+			return err
+		}
+		_, err := t.exec("UPDATE devices SET user_id = '' WHERE id = ? AND user_id = ?", string(id), user)
+		return err
+	}))
+}
+
+// ownDevice returns NotFound "device_not_found" unless the app has such a registered device.
+func (t *tx) ownDevice(app ident.App, id ident.Device) error {
+	d, err := t.needDevice(id)
+	if err == nil && d.App != app || fault.KindOf(err) == fault.Gone {
+		return deviceNotFound()
+	}
+	return err
+}

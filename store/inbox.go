@@ -1,0 +1,177 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+
+	"rouse/ident"
+	"rouse/messages"
+)
+
+// readInbox reads an inbox, its gap and a page of it in one statement, which is one instant. An empty page is
+// one row without a delivery.
+const readInbox = `SELECT i.gone_at IS NOT NULL AS gone, i.head, i.seen, g.from_seq, g.to_seq, g.lost, g.told, g.reason,
+	d.seq, d.message, d.urgency, d.collapse_key, d.created_at, d.expires_at, d.attempts, d.size, COALESCE(d.body, m.body)
+	FROM inboxes i
+	LEFT JOIN gaps g ON g.device = i.device
+	LEFT JOIN deliveries d ON d.device = i.device AND d.ended_at IS NULL AND d.seq > ? AND d.expires_at > ?
+	LEFT JOIN messages m ON d.shared = 1 AND m.id = d.message
+	WHERE i.device = ? ORDER BY d.seq LIMIT ?`
+
+// inboxState is what a page's rows repeat.
+type inboxState struct {
+	gone       bool
+	head, seen messages.Seq
+	gap        *messages.Gap
+	told       int64 // of the gap's count, what is written as told
+}
+
+// Inbox returns a page of what is un-acked and alive, oldest first, and the gap if there is one. What it
+// hands out counts as fetched; that is written later, and shows at once. An empty page's Last is a place all of whose
+// predecessors were handed out or reported lost. Malformed "bad_cursor" if After lies beyond
+// anything this inbox held; NotFound "device_not_found"; Gone "device_unregistered".
+func (s *Store) Inbox(ctx context.Context, q messages.Query) (messages.Page, error) {
+	var page messages.Page
+	var told int
+	err := s.steady(q.Device, func(e laneEntry) (err error) {
+		page, told, err = s.readPage(ctx, q, e)
+		return err
+	})
+	if err != nil {
+		return messages.Page{}, s.readError("read an inbox", err)
+	}
+	var p handed
+	if n := len(page.Items); n > 0 {
+		p = handed{from: page.Items[0].Seq, to: page.Items[n-1].Seq, at: millis(q.Now)}
+	}
+	if p.to > 0 || told > 0 {
+		s.lane.hand(q.Device, p, told, false)
+	}
+	return page, nil
+}
+
+// readPage reads a page; telling is the gap's count, if the device has not been told of all of it yet.
+func (s *Store) readPage(ctx context.Context, q messages.Query, e laneEntry) (page messages.Page, telling int, err error) {
+	var after messages.Seq
+	if q.After != nil {
+		after = *q.After
+	}
+	rows, err := s.reads.rows(ctx, readInbox, int64(after), millis(q.Now), string(q.Device), q.Limit+1)
+	if err != nil {
+		return messages.Page{}, 0, err
+	}
+	defer rows.Close()
+	var state *inboxState
+	size := 0
+	for rows.Next() {
+		var item *messages.Item
+		if state, item, err = scanInbox(rows); err != nil {
+			return messages.Page{}, 0, err
+		}
+		if item == nil {
+			break
+		}
+		size += len(item.Data)
+		if len(page.Items) == q.Limit || size > messages.MaxPageBytes && len(page.Items) > 0 {
+			page.More = true
+			break
+		}
+		_, times := e.fetched(item.Seq)
+		item.Attempt += times
+		page.Items = append(page.Items, *item)
+	}
+	if err := rows.Err(); err != nil {
+		return messages.Page{}, 0, err
+	}
+	switch {
+	case state == nil:
+		return messages.Page{}, 0, deviceNotFound()
+	case state.gone:
+		return messages.Page{}, 0, deviceGone()
+	case after > state.head:
+		return messages.Page{}, 0, badCursor()
+	}
+	page.Gap, page.Last = state.gap, lastPlace(page, *state, q.After, e)
+	if page.Gap != nil && state.told < int64(page.Gap.Count) {
+		telling = page.Gap.Count
+	}
+	return page, telling, nil
+}
+
+// lastPlace is where the reader of page stands. With nothing more behind the page, the gap's end is passed too.
+func lastPlace(page messages.Page, state inboxState, after *messages.Seq, e laneEntry) messages.Seq {
+	var last messages.Seq
+	switch n := len(page.Items); {
+	case n > 0:
+		last = page.Items[n-1].Seq
+	case after != nil:
+		last = *after
+	default:
+		last = max(state.seen, e.seen)
+	}
+	if state.gap != nil && !page.More {
+		last = max(last, state.gap.To)
+	}
+	return last
+}
+
+func scanInbox(rows interface{ Scan(...any) error }) (*inboxState, *messages.Item, error) {
+	var st inboxState
+	var from, to, count, told, seq, urgency, created, expires, attempts, size sql.NullInt64
+	var reason, message, collapse sql.NullString
+	var body []byte
+	err := rows.Scan(&st.gone, &st.head, &st.seen, &from, &to, &count, &told, &reason,
+		&seq, &message, &urgency, &collapse, &created, &expires, &attempts, &size, &body)
+	if err != nil {
+		return nil, nil, err
+	}
+	if to.Valid {
+		st.gap = &messages.Gap{From: messages.Seq(from.Int64), To: messages.Seq(to.Int64), Count: int(count.Int64), Reason: reason.String}
+		st.told = told.Int64
+	}
+	if !seq.Valid {
+		return &st, nil, nil
+	}
+	return &st, &messages.Item{ID: ident.Message(message.String), Seq: messages.Seq(seq.Int64), Data: body,
+		Urgency: messages.Urgency(urgency.Int64), CollapseKey: collapse.String, CreatedAt: fromMillis(created.Int64),
+		ExpiresAt: fromMillis(expires.Int64), Attempt: int(attempts.Int64) + 1}, nil
+}
+
+const readItem = `SELECT d.seq, d.urgency, COALESCE(d.collapse_key, '') AS collapse_key, d.created_at, d.expires_at, d.attempts,
+	COALESCE(d.body, m.body) AS body
+	FROM deliveries d LEFT JOIN messages m ON d.shared = 1 AND m.id = d.message
+	WHERE d.message = ? AND d.device = ? AND d.ended_at IS NULL AND d.expires_at > ?`
+
+// Item returns one un-acked, living message of the inbox, which counts as fetched. NotFound
+// "message_not_found", for one that is acked or over as well.
+func (s *Store) Item(ctx context.Context, device ident.Device, id ident.Message, now time.Time) (messages.Item, error) {
+	var item messages.Item
+	err := s.steady(device, func(e laneEntry) error {
+		var r struct {
+			Seq         messages.Seq `db:"seq"`
+			Urgency     int          `db:"urgency"`
+			CollapseKey string       `db:"collapse_key"`
+			CreatedAt   int64        `db:"created_at"`
+			ExpiresAt   int64        `db:"expires_at"`
+			Attempts    int          `db:"attempts"`
+			Body        []byte       `db:"body"`
+		}
+		if err := s.reads.get(ctx, &r, readItem, string(id), string(device), millis(now)); err != nil {
+			return err
+		}
+		_, times := e.fetched(r.Seq)
+		item = messages.Item{ID: id, Seq: r.Seq, Data: r.Body, Urgency: messages.Urgency(r.Urgency), CollapseKey: r.CollapseKey,
+			CreatedAt: fromMillis(r.CreatedAt), ExpiresAt: fromMillis(r.ExpiresAt), Attempt: r.Attempts + times + 1}
+		return nil
+	})
+	if errors.Is(err, sql.ErrNoRows) {
+		return messages.Item{}, messageNotFound()
+	}
+	if err != nil {
+		return messages.Item{}, s.readError("read a message", err)
+	}
+	s.lane.hand(device, handed{from: item.Seq, to: item.Seq, at: millis(now)}, 0, true)
+	return item, nil
+}

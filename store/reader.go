@@ -1,0 +1,88 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/jmoiron/sqlx"
+)
+
+// reader is the read-only pool with its prepared statements. A statement that has begun is not
+// interrupted by the caller's context: all are short, and watching costs a goroutine each.
+type reader struct {
+	db      *sqlx.DB
+	dialect dialect
+
+	mu    sync.RWMutex
+	stmts map[string]*sqlx.Stmt // guarded by mu
+}
+
+func newReader(db *sqlx.DB, d dialect) *reader {
+	return &reader{db: db, dialect: d, stmts: map[string]*sqlx.Stmt{}}
+}
+
+func (r *reader) close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var errs []error
+	for _, stmt := range r.stmts {
+		errs = append(errs, stmt.Close())
+	}
+	clear(r.stmts)
+	return errors.Join(append(errs, r.db.Close())...)
+}
+
+func (r *reader) stmt(query string) (*sqlx.Stmt, error) {
+	r.mu.RLock()
+	stmt := r.stmts[query]
+	r.mu.RUnlock()
+	if stmt != nil {
+		return stmt, nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if stmt := r.stmts[query]; stmt != nil {
+		return stmt, nil
+	}
+	stmt, err := r.db.Preparex(r.dialect.rebind(query))
+	if err != nil {
+		return nil, err
+	}
+	r.stmts[query] = stmt
+	return stmt, nil
+}
+
+// get reads one row into dest; sql.ErrNoRows if there is none.
+func (r *reader) get(ctx context.Context, dest any, query string, args ...any) error {
+	stmt, err := r.ready(ctx, query)
+	if err != nil {
+		return err
+	}
+	return stmt.Get(dest, args...)
+}
+
+// list reads all rows into dest, a pointer to a slice.
+func (r *reader) list(ctx context.Context, dest any, query string, args ...any) error {
+	stmt, err := r.ready(ctx, query)
+	if err != nil {
+		return err
+	}
+	return stmt.Select(dest, args...)
+}
+
+// rows starts reading; the caller closes what it gets.
+func (r *reader) rows(ctx context.Context, query string, args ...any) (*sqlx.Rows, error) {
+	stmt, err := r.ready(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return stmt.Queryx(args...)
+}
+
+func (r *reader) ready(ctx context.Context, query string) (*sqlx.Stmt, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return r.stmt(query)
+}

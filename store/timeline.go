@@ -1,0 +1,167 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"rouse/ident"
+	"rouse/messages"
+	"rouse/tokens"
+)
+
+// maxWakesShown bounds the wakes of one timeline.
+const maxWakesShown = 200
+
+// clockSlack is how far wakes may lie before the message by the clock: places tell the order, clocks may go back.
+const clockSlack = time.Hour
+
+// Deliveries returns a message's deliveries with device ids after after, each with its timeline, and whether
+// there are more than limit. NotFound "message_not_found".
+func (s *Store) Deliveries(ctx context.Context, app ident.App, id ident.Message, after ident.Device, limit int) (list []messages.Delivery, more bool, err error) {
+	if err := s.ownMessage(ctx, app, id); err != nil {
+		return nil, false, s.readError("read a message", err)
+	}
+	var rows []messageDelivery
+	if err := s.reads.list(ctx, &rows, selectDeliveries, string(id), string(after), limit+1); err != nil {
+		return nil, false, s.readError("list deliveries", err)
+	}
+	if more = len(rows) > limit; more {
+		rows = rows[:limit]
+	}
+	for _, r := range rows {
+		d, err := s.delivery(ctx, r)
+		if err != nil {
+			return nil, false, s.readError("read a delivery", err)
+		}
+		list = append(list, d)
+	}
+	return list, more, nil
+}
+
+func (s *Store) ownMessage(ctx context.Context, app ident.App, id ident.Message) error {
+	var n int
+	const query = `SELECT (SELECT COUNT(*) FROM messages WHERE id = ? AND app = ?) +
+		(SELECT COUNT(*) FROM (SELECT 1 FROM deliveries WHERE message = ? AND app = ? LIMIT 1) AS one)`
+	if err := s.reads.get(ctx, &n, query, string(id), string(app), string(id), string(app)); err != nil {
+		return err
+	}
+	if n == 0 {
+		return messageNotFound()
+	}
+	return nil
+}
+
+type wakeRow struct {
+	At         int64        `db:"at"`
+	HeadNormal messages.Seq `db:"head_normal"`
+	HeadHigh   messages.Seq `db:"head_high"`
+	Accepted   bool         `db:"accepted"`
+	Took       int64        `db:"took"`
+	Provider   string       `db:"provider"`
+	Verdict    string       `db:"verdict"`
+	Reason     string       `db:"reason"`
+}
+
+// delivery tells one delivery's story. What the lane holds is part of it.
+func (s *Store) delivery(ctx context.Context, r messageDelivery) (messages.Delivery, error) {
+	var d messages.Delivery
+	err := s.steady(r.Device, func(e laneEntry) error {
+		wakes, err := s.wakesOf(ctx, r, e)
+		if err != nil {
+			return err
+		}
+		d = messages.Delivery{Device: r.Device, State: r.state(e), Timeline: timeline(r, wakes, e)}
+		d.NotWoken, err = s.notWoken(ctx, r, d, e)
+		return err
+	})
+	return d, err
+}
+
+// wakesOf returns the pushes that stood for the delivery, oldest first.
+func (s *Store) wakesOf(ctx context.Context, r messageDelivery, e laneEntry) ([]messages.Moment, error) {
+	until := int64(1<<63 - 1)
+	if r.EndedAt != nil {
+		until = *r.EndedAt
+	}
+	const query = `SELECT at, head_normal, head_high, accepted, took, provider, verdict, reason FROM wakes
+		WHERE device = ? AND at >= ? AND at <= ? AND (head_normal >= ? OR head_high >= ?) ORDER BY at, id LIMIT ?`
+	var rows []wakeRow
+	err := s.reads.list(ctx, &rows, query, string(r.Device), r.CreatedAt-clockSlack.Milliseconds(), until,
+		int64(r.Seq), int64(r.Seq), maxWakesShown)
+	if err != nil {
+		return nil, fmt.Errorf("list wakes: %w", err)
+	}
+	var list []messages.Moment
+	for _, w := range rows {
+		list = append(list, wakeMoment(fromMillis(w.At), w.Accepted, w.Provider, w.Verdict, w.Reason, time.Duration(w.Took)*time.Microsecond))
+	}
+	for _, w := range e.wakes {
+		if w.Head.Max() >= r.Seq && millis(w.At) <= until {
+			list = append(list, wakeMoment(fromMillis(millis(w.At)), w.Accepted, w.Provider, w.Verdict, w.Reason, w.Took.Truncate(time.Microsecond)))
+		}
+	}
+	return list, nil
+}
+
+func wakeMoment(at time.Time, accepted bool, provider, verdict, reason string, took time.Duration) messages.Moment {
+	event := "wake_failed"
+	if accepted {
+		event = "wake_sent"
+	}
+	return messages.Moment{At: at, Event: event, Provider: provider, Verdict: verdict, Reason: reason, Took: took}
+}
+
+// timeline puts the moments of a delivery in order: accepted first, its end last, by the clock between.
+func timeline(r messageDelivery, wakes []messages.Moment, e laneEntry) []messages.Moment {
+	list := []messages.Moment{{At: fromMillis(r.CreatedAt), Event: "accepted"}}
+	middle := wakes
+	if at, times := e.fetched(r.Seq); r.FetchedAt != nil {
+		middle = append(middle, messages.Moment{At: fromMillis(*r.FetchedAt), Event: "fetched"})
+	} else if times > 0 && r.EndedAt == nil {
+		middle = append(middle, messages.Moment{At: fromMillis(at), Event: "fetched"})
+	}
+	slices.SortStableFunc(middle, func(a, b messages.Moment) int { return a.At.Compare(b.At) })
+	list = append(list, middle...)
+	if r.EndedAt != nil {
+		list = append(list, messages.Moment{At: fromMillis(*r.EndedAt), Event: string(r.Ended), Reason: r.Reason})
+	}
+	return list
+}
+
+// notWoken says why no wake was accepted for the delivery; nil if one was.
+func (s *Store) notWoken(ctx context.Context, r messageDelivery, d messages.Delivery, e laneEntry) (*messages.NotWoken, error) {
+	for _, m := range d.Timeline {
+		if m.Event == "wake_sent" {
+			return nil, nil
+		}
+	}
+	var row struct {
+		Provider tokens.Provider   `db:"provider"`
+		State    tokens.TokenState `db:"token_state"`
+		Reason   string            `db:"token_reason"`
+		Contact  int64             `db:"contact_at"`
+		Has      bool              `db:"has"`
+		Failing  string            `db:"failing"`
+	}
+	const query = `SELECT d.provider, d.token_state, d.token_reason, i.contact_at,
+		c.app IS NOT NULL AS has, COALESCE(c.failing, '') AS failing
+		FROM devices d JOIN inboxes i ON i.device = d.id LEFT JOIN credentials c ON c.app = d.app AND c.provider = d.provider WHERE d.id = ?`
+	err := s.reads.get(ctx, &row, query, string(r.Device))
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil // the device went with its app
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read why a device was not woken: %w", err)
+	}
+	woken, _, _ := e.woken()
+	why := messages.WhyNotWoken(messages.Sleeper{
+		State: d.State, Class: r.Class, Provider: string(row.Provider), TokenState: string(row.State), TokenReason: row.Reason,
+		HasCredential: row.Has, Failing: row.Failing, Seen: max(r.Seen, e.seen), Woken: max(r.WokenNormal, r.WokenHigh, woken.Max()),
+		LastContact: fromMillis(max(row.Contact, e.contact)), Now: time.Now(),
+	})
+	return &why, nil
+}

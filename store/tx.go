@@ -1,0 +1,266 @@
+package store
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"rouse/ident"
+	"rouse/messages"
+)
+
+// tx is one attempt at a batch: its statements, and what they come to for each inbox, which is written once
+// at the end.
+type tx struct {
+	w      *writer
+	writes int // statements that changed, or will change, something
+	lane   laneEntries
+	ledger map[ident.Device]*entry
+	// shared counts the deliveries that no longer need the body of a message.
+	shared map[ident.Message]int64
+	// ackedTo is the newest place each device acked in this attempt.
+	ackedTo map[ident.Device]messages.Seq
+	// marked is how many of the lane's pages of a device were written before its ack.
+	marked map[ident.Device]int
+	done   settled
+
+	seq, lastSeq int64 // where the counter stood and stands; lastSeq 0 is not read yet
+}
+
+// entry is what a batch changes in one row of inboxes.
+type entry struct {
+	pending, bytes int64
+	head           messages.Seq
+	gap            *messages.Gap
+
+	marks        bool // the fields below are set
+	seen         messages.Seq
+	woken        messages.Marks
+	wokenAt      *int64
+	backgroundAt *int64
+	contactAt    *int64
+	served       bool
+	unanswered   int
+}
+
+func newTx(w *writer, lane laneEntries) *tx {
+	return &tx{w: w, lane: lane, ledger: map[ident.Device]*entry{}, shared: map[ident.Message]int64{},
+		ackedTo: map[ident.Device]messages.Seq{}, marked: map[ident.Device]int{}}
+}
+
+// exec changes something and returns how many rows.
+func (t *tx) exec(query string, args ...any) (int64, error) {
+	t.writes++
+	r, err := t.w.exec(query, args...)
+	if err != nil {
+		return 0, err
+	}
+	n, err := r.RowsAffected()
+	if err == nil && n == 0 {
+		t.writes--
+	}
+	return n, err
+}
+
+// get reads one row into dest; sql.ErrNoRows if there is none.
+func (t *tx) get(dest any, query string, args ...any) error {
+	stmt, err := t.w.stmt(query)
+	if err != nil {
+		return err
+	}
+	return stmt.Get(dest, args...)
+}
+
+// list reads all rows into dest, a pointer to a slice.
+func (t *tx) list(dest any, query string, args ...any) error {
+	stmt, err := t.w.stmt(query)
+	if err != nil {
+		return err
+	}
+	return stmt.Select(dest, args...)
+}
+
+// rows starts reading; the caller closes what it gets before the next statement.
+func (t *tx) rows(query string, args ...any) (*sqlx.Rows, error) {
+	stmt, err := t.w.stmt(query)
+	if err != nil {
+		return nil, err
+	}
+	return stmt.Queryx(args...)
+}
+
+// change returns the entry of device, to be added to.
+func (t *tx) change(device ident.Device) *entry {
+	t.writes++
+	e := t.ledger[device]
+	if e == nil {
+		e = &entry{}
+		t.ledger[device] = e
+	}
+	return e
+}
+
+// forget drops what the batch would have changed in an inbox that it deletes.
+func (t *tx) forget(device ident.Device) { delete(t.ledger, device) }
+
+// nextSeq gives the next place. The counter is stored with the batch: a rollback leaves no trace, a
+// place that was committed is never given again.
+func (t *tx) nextSeq() (messages.Seq, error) {
+	if t.lastSeq == 0 {
+		if err := t.get(&t.seq, "SELECT value FROM counters WHERE name = 'seq'"); err != nil {
+			return 0, fmt.Errorf("read the sequence counter: %w", err)
+		}
+		t.lastSeq = t.seq
+	}
+	t.lastSeq++
+	return messages.Seq(t.lastSeq), nil
+}
+
+// touch writes without changing anything, to learn whether the database can be written.
+func (t *tx) touch() error {
+	_, err := t.exec("UPDATE counters SET value = value WHERE name = 'seq'")
+	return err
+}
+
+// flush writes counter, inboxes, gaps and shared bodies.
+func (t *tx) flush() error {
+	if t.lastSeq > t.seq {
+		if _, err := t.exec("UPDATE counters SET value = ? WHERE name = 'seq'", t.lastSeq); err != nil {
+			return fmt.Errorf("store the sequence counter: %w", err)
+		}
+	}
+	for device, e := range t.ledger {
+		if err := t.flushInbox(device, e); err != nil {
+			return fmt.Errorf("update an inbox: %w", err)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(t.shared)) {
+		if _, err := t.exec(releaseBody, t.shared[id], t.shared[id], string(id)); err != nil {
+			return fmt.Errorf("release a shared body: %w", err)
+		}
+	}
+	return nil
+}
+
+const (
+	updateCounts = `UPDATE inboxes SET pending = pending + ?, pending_bytes = pending_bytes + ?,
+		head = CASE WHEN head < ? THEN ? ELSE head END WHERE device = ?`
+	updateMarks = `UPDATE inboxes SET seen = CASE WHEN seen < ? THEN ? ELSE seen END,
+		woken_normal = CASE WHEN woken_normal < ? THEN ? ELSE woken_normal END,
+		woken_high = CASE WHEN woken_high < ? THEN ? ELSE woken_high END,
+		woken_at = COALESCE(?, woken_at), background_at = COALESCE(?, background_at), contact_at = COALESCE(?, contact_at),
+		unanswered = ? + CASE WHEN ? THEN 0 ELSE unanswered END,
+		pending = pending + ?, pending_bytes = pending_bytes + ?, head = CASE WHEN head < ? THEN ? ELSE head END
+		WHERE device = ?`
+	mergeGap = `INSERT INTO gaps (device, from_seq, to_seq, lost, reason) VALUES (?, ?, ?, ?, ?)
+		ON CONFLICT (device) DO UPDATE SET
+		from_seq = CASE WHEN gaps.from_seq > excluded.from_seq THEN excluded.from_seq ELSE gaps.from_seq END,
+		to_seq = CASE WHEN gaps.to_seq < excluded.to_seq THEN excluded.to_seq ELSE gaps.to_seq END,
+		lost = gaps.lost + excluded.lost,
+		reason = CASE WHEN gaps.reason = excluded.reason THEN gaps.reason ELSE 'mixed' END`
+	releaseBody = `UPDATE messages SET pending = pending - ?, body = CASE WHEN pending <= ? THEN NULL ELSE body END WHERE id = ?`
+)
+
+func (t *tx) flushInbox(device ident.Device, e *entry) error {
+	if g := e.gap; g != nil {
+		if _, err := t.exec(mergeGap, string(device), int64(g.From), int64(g.To), g.Count, g.Reason); err != nil {
+			return err
+		}
+	}
+	head := int64(e.head)
+	if !e.marks {
+		if e.pending == 0 && e.bytes == 0 && head == 0 {
+			return nil
+		}
+		_, err := t.exec(updateCounts, e.pending, e.bytes, head, head, string(device))
+		return err
+	}
+	seen, normal, high := int64(e.seen), int64(e.woken.Normal), int64(e.woken.High)
+	_, err := t.exec(updateMarks, seen, seen, normal, normal, high, high, e.wokenAt, e.backgroundAt, e.contactAt,
+		e.unanswered, e.served, e.pending, e.bytes, head, head, string(device))
+	return err
+}
+
+// Reasons of a gap.
+const (
+	lostToTTL   = "ttl"
+	lostToQuota = "quota"
+	lostToBoth  = "mixed"
+)
+
+// lose records that the message at seq was lost to the device un-acked.
+func (e *entry) lose(seq messages.Seq, reason string) {
+	if e.gap == nil {
+		e.gap = &messages.Gap{From: seq, To: seq, Count: 1, Reason: reason}
+		return
+	}
+	e.gap.From, e.gap.To, e.gap.Count = min(e.gap.From, seq), max(e.gap.To, seq), e.gap.Count+1
+	if e.gap.Reason != reason {
+		e.gap.Reason = lostToBoth
+	}
+}
+
+// ending is a pending delivery that comes to its end.
+type ending struct {
+	Device  ident.Device  `db:"device"`
+	Seq     messages.Seq  `db:"seq"`
+	Message ident.Message `db:"message"`
+	Size    int64         `db:"size"`
+	Shared  bool          `db:"shared"`
+	Expires int64         `db:"expires_at"`
+}
+
+const endingColumns = "device, seq, message, size, shared, expires_at"
+
+const endDelivery = `UPDATE deliveries SET ended_at = ?, ended = ?, reason = ?, body = NULL, notification = NULL
+	WHERE seq = ? AND device = ? AND ended_at IS NULL`
+
+// end brings one delivery to its end and drops its body. why may be empty.
+func (t *tx) end(d ending, state messages.State, why string, at int64) error {
+	n, err := t.exec(endDelivery, at, string(state), orNull(why), int64(d.Seq), string(d.Device))
+	if err != nil {
+		return fmt.Errorf("end a delivery: %w", err)
+	}
+	if n == 1 {
+		t.left(d)
+	}
+	return nil
+}
+
+// left takes an ended delivery off its inbox's counters.
+func (t *tx) left(d ending) {
+	e := t.change(d.Device)
+	e.pending--
+	e.bytes -= d.Size
+	if d.Shared {
+		t.shared[d.Message]++
+	}
+}
+
+func orNull(s string) any {
+	if s == "" {
+		return nil
+	}
+	return s
+}
+
+func millis(t time.Time) int64 { return t.UnixMilli() }
+
+func millisOrNull(t time.Time) any {
+	if t.IsZero() {
+		return nil
+	}
+	return t.UnixMilli()
+}
+
+func fromMillis(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
+
+func fromNull(ms *int64) time.Time {
+	if ms == nil {
+		return time.Time{}
+	}
+	return fromMillis(*ms)
+}

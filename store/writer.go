@@ -1,0 +1,421 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"rouse/ident"
+)
+
+// Bounds of one batch, and the writer's patience.
+const (
+	maxBatchOps   = 512
+	maxBatchBytes = 1 << 20
+	// flushEvery bounds, with laneHold, how long the lane keeps what no batch took along.
+	flushEvery = 250 * time.Millisecond
+	// probeEvery is how often a writer that failed tries again without being asked.
+	probeEvery = time.Second
+	// lastFlushes is how often the lane is tried at the end before it is given up.
+	lastFlushes = 3
+)
+
+// States of an op. Whoever moves it from opQueued owns it: the writer takes, a tired caller leaves.
+const (
+	opQueued int32 = iota
+	opTaken
+	opLeft
+)
+
+// op is one caller's work for the writer. It may run several times and must have no effect outside the
+// transaction until it is answered.
+type op struct {
+	// do works in the batch's transaction; nil for a send, which is merged with the batch's others.
+	do   func(*tx) error
+	send *acceptance
+	// lands is a device whose lane entry is to be written along, empty for none.
+	lands ident.Device
+	// bytes is about what it adds to a batch.
+	bytes int
+
+	state atomic.Int32
+	done  chan error // holds the one answer
+	err   error      // the answer so far; the writer's
+}
+
+func newOp(do func(*tx) error) *op { return &op{do: do, done: make(chan error, 1)} }
+
+// write has the writer do o and waits for the commit. If ctx ends while o is queued, it is never done;
+// once it was taken the caller learns the truth.
+func (s *Store) write(ctx context.Context, doing string, o *op) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := s.enqueue(o); err != nil {
+		return err
+	}
+	select {
+	case err := <-o.done:
+		return s.readError(doing, err)
+	case <-ctx.Done():
+		if o.state.CompareAndSwap(opQueued, opLeft) {
+			return ctx.Err()
+		}
+		return s.readError(doing, <-o.done)
+	}
+}
+
+func (s *Store) enqueue(o *op) error {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	if s.ended {
+		return stopping()
+	}
+	select {
+	case s.queue <- o:
+		return nil
+	default:
+		return overloaded()
+	}
+}
+
+// Run is the writer: it serves the verbs that write until ctx ends, then what is queued, then the lane.
+// It may be called once, on a migrated database. The error says why it could not start, or what could
+// not be written at the end.
+func (s *Store) Run(ctx context.Context) error {
+	if !s.running.CompareAndSwap(false, true) {
+		return errors.New("the store's writer runs already")
+	}
+	defer s.running.Store(false)
+	w := &writer{store: s, stmts: map[string]*sqlx.Stmt{}}
+	defer w.refuseRest()
+	if err := s.checkSchema(ctx); err != nil {
+		return fmt.Errorf("start the writer: %w", err)
+	}
+	if err := w.connect(); err != nil {
+		return fmt.Errorf("start the writer: %w", err)
+	}
+	w.loop(ctx)
+	return errors.Join(w.finish(), w.disconnect())
+}
+
+// writer owns the writing connection. Only Run's goroutine touches it.
+type writer struct {
+	store *Store
+	conn  *sqlx.Conn
+	stmts map[string]*sqlx.Stmt
+	timer *time.Timer
+}
+
+func (w *writer) loop(ctx context.Context) {
+	w.timer = time.NewTimer(time.Hour)
+	w.timer.Stop()
+	defer w.timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case o := <-w.store.queue:
+			w.round(o)
+		case <-w.store.lane.signal:
+			w.timer.Reset(flushEvery)
+		case <-w.timer.C:
+			w.tick()
+		}
+	}
+}
+
+// tick writes what the lane has kept long enough, and finds out whether a sick database is well again.
+func (w *writer) tick() {
+	w.round(nil)
+	switch {
+	case w.store.sick.Load() != nil:
+		w.timer.Reset(probeEvery)
+	case !w.store.lane.empty():
+		w.timer.Reset(flushEvery)
+	}
+}
+
+// finish serves what is queued and the lane, once nothing new can come.
+func (w *writer) finish() error {
+	w.store.shut()
+	for len(w.store.queue) > 0 {
+		w.round(<-w.store.queue)
+	}
+	w.store.lane.release()
+	for range lastFlushes {
+		if w.store.lane.empty() {
+			return nil
+		}
+		w.round(nil)
+	}
+	if w.store.lane.empty() {
+		return nil
+	}
+	return fmt.Errorf("some wakes and fetches could not be recorded at the end: %w", w.store.sick.Load())
+}
+
+func (s *Store) shut() {
+	s.gate.Lock()
+	s.ended = true
+	s.gate.Unlock()
+}
+
+// refuseRest answers whoever was queued for a writer that could not start.
+func (w *writer) refuseRest() {
+	w.store.shut()
+	for len(w.store.queue) > 0 {
+		o := <-w.store.queue
+		o.done <- stopping()
+	}
+}
+
+// round is one batch: first, which may be nil, and whatever else is queued by the time the lock is ours.
+func (w *writer) round(first *op) {
+	started := time.Now()
+	err := w.begin()
+	ops := w.collect(first)
+	entries := w.store.lane.take(started, ops)
+	if err != nil {
+		w.failed(ops, err)
+		return
+	}
+	if w.settle(ops, entries, started) {
+		w.store.lane.landed()
+	}
+}
+
+// collect takes first and what else is queued, up to the bounds; callers that left are passed over.
+func (w *writer) collect(first *op) []*op {
+	var ops []*op
+	bytes := 0
+	add := func(o *op) {
+		if o.state.CompareAndSwap(opQueued, opTaken) {
+			ops = append(ops, o)
+			bytes += o.bytes
+		}
+	}
+	if first != nil {
+		add(first)
+	}
+	for len(ops) < maxBatchOps && bytes < maxBatchBytes {
+		select {
+		case o := <-w.store.queue:
+			add(o)
+		default:
+			return ops
+		}
+	}
+	return ops
+}
+
+// settle does ops in one transaction, which has begun. One that fails after it wrote takes the batch
+// back with it: the others are done again without it, and it is done again alone. settle
+// reports whether the lane's entries were written or given up; it answers every op.
+func (w *writer) settle(ops []*op, entries laneEntries, started time.Time) bool {
+	var alone []*op
+	batch := ops
+	for {
+		t := newTx(w, entries)
+		culprits, err := w.attempt(t, batch)
+		if err == nil {
+			w.committed(batch, t, started)
+			break
+		}
+		if errors.Is(err, errLane) {
+			w.store.log.Error("wakes and fetches could not be recorded and are given up", slog.Any("error", err))
+			entries = nil
+		} else if len(culprits) == 0 || w.store.dialect.storageTrouble(err) {
+			w.failed(append(batch, alone...), err)
+			return false
+		} else if len(ops) == 1 {
+			culprits[0].done <- err
+			batch = nil
+		} else {
+			alone = append(alone, culprits...)
+			batch = slices.DeleteFunc(slices.Clone(batch), func(o *op) bool { return slices.Contains(culprits, o) })
+		}
+		if len(batch) == 0 && len(entries) == 0 {
+			break
+		}
+		if err := w.begin(); err != nil {
+			w.failed(append(batch, alone...), err)
+			return false
+		}
+	}
+	for _, o := range alone {
+		w.retryAlone(o)
+	}
+	return true
+}
+
+func (w *writer) retryAlone(o *op) {
+	started := time.Now()
+	if err := w.begin(); err != nil {
+		w.failed([]*op{o}, err)
+		return
+	}
+	t := newTx(w, nil)
+	_, err := w.attempt(t, []*op{o})
+	switch {
+	case err == nil:
+		w.committed([]*op{o}, t, started)
+	case w.store.dialect.storageTrouble(err):
+		w.failed([]*op{o}, err)
+	default:
+		o.done <- err
+	}
+}
+
+// attempt does ops and the lane's entries in the transaction that has begun, and ends it. An op that
+// fails before it wrote anything keeps its error in o.err and hurts nobody. On an error everything was rolled back:
+// culprits are the ops to be done alone; none means that the trouble is not theirs.
+func (w *writer) attempt(t *tx, ops []*op) (culprits []*op, err error) {
+	defer func() {
+		if err != nil {
+			w.rollback()
+		}
+	}()
+	var sends []*op
+	for _, o := range ops {
+		if o.send != nil {
+			sends = append(sends, o)
+			continue
+		}
+		before := t.writes
+		if o.err = o.do(t); o.err == nil {
+			continue
+		}
+		if w.store.dialect.storageTrouble(o.err) || w.lostConnection(o.err) {
+			return nil, o.err
+		}
+		if t.writes != before {
+			return []*op{o}, o.err
+		}
+	}
+	if err := t.acceptAll(sends); err != nil {
+		return sends, err
+	}
+	if err := t.landLane(); err != nil {
+		if w.store.dialect.storageTrouble(err) {
+			return nil, err
+		}
+		return nil, errors.Join(errLane, err)
+	}
+	if w.store.sick.Load() != nil {
+		if err := t.touch(); err != nil {
+			return nil, err
+		}
+	}
+	if err := t.flush(); err != nil {
+		if len(ops) == 0 && !w.store.dialect.storageTrouble(err) {
+			err = errors.Join(errLane, err)
+		}
+		return ops, err
+	}
+	_, err = w.exec("COMMIT")
+	return nil, err
+}
+
+// errLane marks a failure of the lane's own statements.
+var errLane = errors.New("lane")
+
+// committed answers ops, whose work is durable.
+func (w *writer) committed(ops []*op, t *tx, started time.Time) {
+	if w.store.sick.Swap(nil) != nil {
+		w.store.log.Info("the database can be written again")
+	}
+	for _, o := range ops {
+		o.done <- o.err
+	}
+	if len(ops) > 0 {
+		w.store.metrics.observe(len(ops), time.Since(started), t.done)
+	}
+}
+
+// failed answers ops, of which nothing was kept, and goes on: the next batch may fare better.
+func (w *writer) failed(ops []*op, err error) {
+	w.store.lane.restore()
+	if w.lostConnection(err) {
+		err = errors.Join(err, w.disconnect(), w.connect())
+	}
+	f := storageUnavailable(err)
+	if w.store.sick.Swap(f) == nil {
+		w.store.log.Error("the database cannot be written; senders are asked to wait", slog.Any("error", err))
+	}
+	if w.timer != nil {
+		w.timer.Reset(probeEvery)
+	}
+	for _, o := range ops {
+		o.done <- f
+	}
+}
+
+func (w *writer) lostConnection(err error) bool {
+	return errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone)
+}
+
+// A batch is nobody's alone: no caller's context may end it, so statements run in the background one.
+
+func (w *writer) connect() error {
+	conn, err := w.store.writes.Connx(context.Background())
+	if err != nil {
+		return fmt.Errorf("connect the writer: %w", err)
+	}
+	w.conn = conn
+	return nil
+}
+
+func (w *writer) disconnect() error {
+	for _, stmt := range w.stmts {
+		_ = stmt.Close() // the connection it belongs to goes with it
+	}
+	clear(w.stmts)
+	if w.conn == nil {
+		return nil
+	}
+	err := w.conn.Close()
+	w.conn = nil
+	return err
+}
+
+func (w *writer) begin() error {
+	_, err := w.exec(w.store.dialect.begin())
+	return err
+}
+
+func (w *writer) rollback() {
+	// It fails where the engine has rolled back by itself, as SQLite does on a full disk.
+	_, _ = w.exec("ROLLBACK")
+}
+
+func (w *writer) stmt(query string) (*sqlx.Stmt, error) {
+	if stmt := w.stmts[query]; stmt != nil {
+		return stmt, nil
+	}
+	if w.conn == nil {
+		return nil, driver.ErrBadConn
+	}
+	stmt, err := w.conn.PreparexContext(context.Background(), w.store.dialect.rebind(query))
+	if err != nil {
+		return nil, err
+	}
+	w.stmts[query] = stmt
+	return stmt, nil
+}
+
+func (w *writer) exec(query string, args ...any) (sql.Result, error) {
+	stmt, err := w.stmt(query)
+	if err != nil {
+		return nil, err
+	}
+	return stmt.Exec(args...)
+}
