@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"rouse/api/contract"
-	"rouse/fault"
 	"rouse/ident"
 	"rouse/messages"
 	"rouse/providers"
@@ -82,22 +81,27 @@ func (n nouns) ListCredentials(ctx context.Context, r contract.ListCredentialsRe
 	return answer, nil
 }
 
-// DeleteCredential forgets a credential.
-func (n nouns) DeleteCredential(ctx context.Context, r contract.DeleteCredentialRequestObject) (contract.DeleteCredentialResponseObject, error) {
-	app, err := appID(r.AppId)
+// DeleteApnsCredential forgets what an app gave us for Apple.
+func (n nouns) DeleteApnsCredential(ctx context.Context, r contract.DeleteApnsCredentialRequestObject) (contract.DeleteApnsCredentialResponseObject, error) {
+	return contract.DeleteApnsCredential204Response{}, n.deleteCredential(ctx, r.AppId, tokens.APNs)
+}
+
+// DeleteFcmCredential forgets what an app gave us for Google.
+func (n nouns) DeleteFcmCredential(ctx context.Context, r contract.DeleteFcmCredentialRequestObject) (contract.DeleteFcmCredentialResponseObject, error) {
+	return contract.DeleteFcmCredential204Response{}, n.deleteCredential(ctx, r.AppId, tokens.FCM)
+}
+
+func (n nouns) deleteCredential(ctx context.Context, id string, provider tokens.Provider) error {
+	app, err := appID(id)
 	if err != nil {
-		return nil, err
-	}
-	provider := tokens.Provider(r.Provider)
-	if provider != tokens.APNs && provider != tokens.FCM {
-		return nil, fault.New(fault.NotFound, "no_credential", "there is no such credential")
+		return err
 	}
 	if err := n.deps.Credentials.DeleteCredential(ctx, app, provider); err != nil {
-		return nil, err
+		return err
 	}
 	// Whoever keeps it open must look again and find it gone.
 	n.hint(messages.Hint{Kind: messages.HintCredential, App: app, Provider: string(provider)})
-	return contract.DeleteCredential204Response{}, nil
+	return nil
 }
 
 func placeholderOf(p *contract.Placeholder) providers.Placeholder {

@@ -1359,6 +1359,13 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/apps/{app_id}/credentials (the `ListCredentials` operationId).
 	ListCredentials(ctx context.Context, appId AppId, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// DeleteApnsCredential Forget the credential for Apple
+	//
+	// Devices of that provider are no longer woken; their inboxes stay.
+	//
+	// Corresponds with DELETE /v1/apps/{app_id}/credentials/apns (the `DeleteApnsCredential` operationId).
+	DeleteApnsCredential(ctx context.Context, appId AppId, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// PutApnsCredentialWithBody Put the credential for Apple
 	//
 	// Either a signing key (`team_id`, `key_id`, `private_key`) or a certificate (`certificate`, `certificate_key`), not
@@ -1379,6 +1386,13 @@ type ClientInterface interface {
 	// Corresponds with PUT /v1/apps/{app_id}/credentials/apns (the `PutApnsCredential` operationId).
 	PutApnsCredential(ctx context.Context, appId AppId, body PutApnsCredentialJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// DeleteFcmCredential Forget the credential for Google
+	//
+	// Devices of that provider are no longer woken; their inboxes stay.
+	//
+	// Corresponds with DELETE /v1/apps/{app_id}/credentials/fcm (the `DeleteFcmCredential` operationId).
+	DeleteFcmCredential(ctx context.Context, appId AppId, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// PutFcmCredentialWithBody Put the credential for Google
 	//
 	// The service account's JSON as Google gave it. Its `token_uri` is ignored. The secret is sealed and never given out
@@ -1398,13 +1412,6 @@ type ClientInterface interface {
 	//
 	// Corresponds with PUT /v1/apps/{app_id}/credentials/fcm (the `PutFcmCredential` operationId).
 	PutFcmCredential(ctx context.Context, appId AppId, body PutFcmCredentialJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// DeleteCredential Forget a credential
-	//
-	// Devices of that provider are no longer woken; their inboxes stay.
-	//
-	// Corresponds with DELETE /v1/apps/{app_id}/credentials/{provider} (the `DeleteCredential` operationId).
-	DeleteCredential(ctx context.Context, appId AppId, provider string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListKeys List an app's keys
 	//
@@ -1741,6 +1748,23 @@ func (c *Client) ListCredentials(ctx context.Context, appId AppId, reqEditors ..
 	return c.Client.Do(req)
 }
 
+// DeleteApnsCredential Forget the credential for Apple
+//
+// Devices of that provider are no longer woken; their inboxes stay.
+//
+// Corresponds with DELETE /v1/apps/{app_id}/credentials/apns (the `DeleteApnsCredential` operationId).
+func (c *Client) DeleteApnsCredential(ctx context.Context, appId AppId, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteApnsCredentialRequest(c.Server, appId)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // PutApnsCredentialWithBody Put the credential for Apple
 //
 // Either a signing key (`team_id`, `key_id`, `private_key`) or a certificate (`certificate`, `certificate_key`), not
@@ -1781,6 +1805,23 @@ func (c *Client) PutApnsCredential(ctx context.Context, appId AppId, body PutApn
 	return c.Client.Do(req)
 }
 
+// DeleteFcmCredential Forget the credential for Google
+//
+// Devices of that provider are no longer woken; their inboxes stay.
+//
+// Corresponds with DELETE /v1/apps/{app_id}/credentials/fcm (the `DeleteFcmCredential` operationId).
+func (c *Client) DeleteFcmCredential(ctx context.Context, appId AppId, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteFcmCredentialRequest(c.Server, appId)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // PutFcmCredentialWithBody Put the credential for Google
 //
 // The service account's JSON as Google gave it. Its `token_uri` is ignored. The secret is sealed and never given out
@@ -1811,23 +1852,6 @@ func (c *Client) PutFcmCredentialWithBody(ctx context.Context, appId AppId, cont
 // Corresponds with PUT /v1/apps/{app_id}/credentials/fcm (the `PutFcmCredential` operationId).
 func (c *Client) PutFcmCredential(ctx context.Context, appId AppId, body PutFcmCredentialJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewPutFcmCredentialRequest(c.Server, appId, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// DeleteCredential Forget a credential
-//
-// Devices of that provider are no longer woken; their inboxes stay.
-//
-// Corresponds with DELETE /v1/apps/{app_id}/credentials/{provider} (the `DeleteCredential` operationId).
-func (c *Client) DeleteCredential(ctx context.Context, appId AppId, provider string, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewDeleteCredentialRequest(c.Server, appId, provider)
 	if err != nil {
 		return nil, err
 	}
@@ -2505,6 +2529,40 @@ func NewListCredentialsRequest(server string, appId AppId) (*http.Request, error
 	return req, nil
 }
 
+// NewDeleteApnsCredentialRequest constructs an http.Request for the DeleteApnsCredential method
+func NewDeleteApnsCredentialRequest(server string, appId AppId) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "app_id", appId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/apps/%s/credentials/apns", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewPutApnsCredentialRequest calls the generic PutApnsCredential builder with application/json body
 func NewPutApnsCredentialRequest(server string, appId AppId, body PutApnsCredentialJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -2552,6 +2610,40 @@ func NewPutApnsCredentialRequestWithBody(server string, appId AppId, contentType
 	return req, nil
 }
 
+// NewDeleteFcmCredentialRequest constructs an http.Request for the DeleteFcmCredential method
+func NewDeleteFcmCredentialRequest(server string, appId AppId) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "app_id", appId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/apps/%s/credentials/fcm", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewPutFcmCredentialRequest calls the generic PutFcmCredential builder with application/json body
 func NewPutFcmCredentialRequest(server string, appId AppId, body PutFcmCredentialJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -2595,47 +2687,6 @@ func NewPutFcmCredentialRequestWithBody(server string, appId AppId, contentType 
 	}
 
 	req.Header.Add("Content-Type", contentType)
-
-	return req, nil
-}
-
-// NewDeleteCredentialRequest constructs an http.Request for the DeleteCredential method
-func NewDeleteCredentialRequest(server string, appId AppId, provider string) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "app_id", appId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	var pathParam1 string
-
-	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "provider", provider, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/v1/apps/%s/credentials/%s", pathParam0, pathParam1)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
 
 	return req, nil
 }
@@ -3479,6 +3530,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/apps/{app_id}/credentials (the `ListCredentials` operationId).
 	ListCredentialsWithResponse(ctx context.Context, appId AppId, reqEditors ...RequestEditorFn) (*ListCredentialsResponse, error)
 
+	// DeleteApnsCredentialWithResponse Forget the credential for Apple
+	//
+	// Devices of that provider are no longer woken; their inboxes stay.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/apps/{app_id}/credentials/apns (the `DeleteApnsCredential` operationId).
+	DeleteApnsCredentialWithResponse(ctx context.Context, appId AppId, reqEditors ...RequestEditorFn) (*DeleteApnsCredentialResponse, error)
+
 	// PutApnsCredentialWithBodyWithResponse Put the credential for Apple
 	//
 	// Either a signing key (`team_id`, `key_id`, `private_key`) or a certificate (`certificate`, `certificate_key`), not
@@ -3499,6 +3559,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PUT /v1/apps/{app_id}/credentials/apns (the `PutApnsCredential` operationId).
 	PutApnsCredentialWithResponse(ctx context.Context, appId AppId, body PutApnsCredentialJSONRequestBody, reqEditors ...RequestEditorFn) (*PutApnsCredentialResponse, error)
 
+	// DeleteFcmCredentialWithResponse Forget the credential for Google
+	//
+	// Devices of that provider are no longer woken; their inboxes stay.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/apps/{app_id}/credentials/fcm (the `DeleteFcmCredential` operationId).
+	DeleteFcmCredentialWithResponse(ctx context.Context, appId AppId, reqEditors ...RequestEditorFn) (*DeleteFcmCredentialResponse, error)
+
 	// PutFcmCredentialWithBodyWithResponse Put the credential for Google
 	//
 	// The service account's JSON as Google gave it. Its `token_uri` is ignored. The secret is sealed and never given out
@@ -3518,15 +3587,6 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PUT /v1/apps/{app_id}/credentials/fcm (the `PutFcmCredential` operationId).
 	PutFcmCredentialWithResponse(ctx context.Context, appId AppId, body PutFcmCredentialJSONRequestBody, reqEditors ...RequestEditorFn) (*PutFcmCredentialResponse, error)
-
-	// DeleteCredentialWithResponse Forget a credential
-	//
-	// Devices of that provider are no longer woken; their inboxes stay.
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with DELETE /v1/apps/{app_id}/credentials/{provider} (the `DeleteCredential` operationId).
-	DeleteCredentialWithResponse(ctx context.Context, appId AppId, provider string, reqEditors ...RequestEditorFn) (*DeleteCredentialResponse, error)
 
 	// ListKeysWithResponse List an app's keys
 	//
@@ -4423,6 +4483,105 @@ func (r ListCredentialsResponse) ContentType() string {
 	return ""
 }
 
+// DeleteApnsCredentialResponse401Headers the declared response headers of an HTTP 401 response for DeleteApnsCredential
+type DeleteApnsCredentialResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// DeleteApnsCredentialResponse429Headers the declared response headers of an HTTP 429 response for DeleteApnsCredential
+type DeleteApnsCredentialResponse429Headers struct {
+	RateLimit       *string
+	RateLimitPolicy *string
+	RetryAfter      int
+}
+
+// DeleteApnsCredentialResponse503Headers the declared response headers of an HTTP 503 response for DeleteApnsCredential
+type DeleteApnsCredentialResponse503Headers struct {
+	RetryAfter int
+}
+
+type DeleteApnsCredentialResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationproblemJSON401 *Unauthorized
+	// ApplicationproblemJSON403 the response for an HTTP 403 `application/problem+json` response
+	ApplicationproblemJSON403 *Forbidden
+	// ApplicationproblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationproblemJSON404 *NotFound
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooManyRequests
+	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
+	ApplicationproblemJSON500 *Internal
+	// ApplicationproblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationproblemJSON503 *Unavailable
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *DeleteApnsCredentialResponse401Headers
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *DeleteApnsCredentialResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *DeleteApnsCredentialResponse503Headers
+}
+
+// GetApplicationproblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
+func (r DeleteApnsCredentialResponse) GetApplicationproblemJSON401() *Unauthorized {
+	return r.ApplicationproblemJSON401
+}
+
+// GetApplicationproblemJSON403 returns the response for an HTTP 403 `application/problem+json` response
+func (r DeleteApnsCredentialResponse) GetApplicationproblemJSON403() *Forbidden {
+	return r.ApplicationproblemJSON403
+}
+
+// GetApplicationproblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r DeleteApnsCredentialResponse) GetApplicationproblemJSON404() *NotFound {
+	return r.ApplicationproblemJSON404
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r DeleteApnsCredentialResponse) GetApplicationproblemJSON429() *TooManyRequests {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSON500 returns the response for an HTTP 500 `application/problem+json` response
+func (r DeleteApnsCredentialResponse) GetApplicationproblemJSON500() *Internal {
+	return r.ApplicationproblemJSON500
+}
+
+// GetApplicationproblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r DeleteApnsCredentialResponse) GetApplicationproblemJSON503() *Unavailable {
+	return r.ApplicationproblemJSON503
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteApnsCredentialResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteApnsCredentialResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteApnsCredentialResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteApnsCredentialResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // PutApnsCredentialResponse401Headers the declared response headers of an HTTP 401 response for PutApnsCredential
 type PutApnsCredentialResponse401Headers struct {
 	WWWAuthenticate string
@@ -4557,6 +4716,105 @@ func (r PutApnsCredentialResponse) ContentType() string {
 	return ""
 }
 
+// DeleteFcmCredentialResponse401Headers the declared response headers of an HTTP 401 response for DeleteFcmCredential
+type DeleteFcmCredentialResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// DeleteFcmCredentialResponse429Headers the declared response headers of an HTTP 429 response for DeleteFcmCredential
+type DeleteFcmCredentialResponse429Headers struct {
+	RateLimit       *string
+	RateLimitPolicy *string
+	RetryAfter      int
+}
+
+// DeleteFcmCredentialResponse503Headers the declared response headers of an HTTP 503 response for DeleteFcmCredential
+type DeleteFcmCredentialResponse503Headers struct {
+	RetryAfter int
+}
+
+type DeleteFcmCredentialResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationproblemJSON401 *Unauthorized
+	// ApplicationproblemJSON403 the response for an HTTP 403 `application/problem+json` response
+	ApplicationproblemJSON403 *Forbidden
+	// ApplicationproblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationproblemJSON404 *NotFound
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooManyRequests
+	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
+	ApplicationproblemJSON500 *Internal
+	// ApplicationproblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationproblemJSON503 *Unavailable
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *DeleteFcmCredentialResponse401Headers
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *DeleteFcmCredentialResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *DeleteFcmCredentialResponse503Headers
+}
+
+// GetApplicationproblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
+func (r DeleteFcmCredentialResponse) GetApplicationproblemJSON401() *Unauthorized {
+	return r.ApplicationproblemJSON401
+}
+
+// GetApplicationproblemJSON403 returns the response for an HTTP 403 `application/problem+json` response
+func (r DeleteFcmCredentialResponse) GetApplicationproblemJSON403() *Forbidden {
+	return r.ApplicationproblemJSON403
+}
+
+// GetApplicationproblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r DeleteFcmCredentialResponse) GetApplicationproblemJSON404() *NotFound {
+	return r.ApplicationproblemJSON404
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r DeleteFcmCredentialResponse) GetApplicationproblemJSON429() *TooManyRequests {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSON500 returns the response for an HTTP 500 `application/problem+json` response
+func (r DeleteFcmCredentialResponse) GetApplicationproblemJSON500() *Internal {
+	return r.ApplicationproblemJSON500
+}
+
+// GetApplicationproblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r DeleteFcmCredentialResponse) GetApplicationproblemJSON503() *Unavailable {
+	return r.ApplicationproblemJSON503
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteFcmCredentialResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteFcmCredentialResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteFcmCredentialResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteFcmCredentialResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // PutFcmCredentialResponse401Headers the declared response headers of an HTTP 401 response for PutFcmCredential
 type PutFcmCredentialResponse401Headers struct {
 	WWWAuthenticate string
@@ -4685,105 +4943,6 @@ func (r PutFcmCredentialResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r PutFcmCredentialResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-// DeleteCredentialResponse401Headers the declared response headers of an HTTP 401 response for DeleteCredential
-type DeleteCredentialResponse401Headers struct {
-	WWWAuthenticate string
-}
-
-// DeleteCredentialResponse429Headers the declared response headers of an HTTP 429 response for DeleteCredential
-type DeleteCredentialResponse429Headers struct {
-	RateLimit       *string
-	RateLimitPolicy *string
-	RetryAfter      int
-}
-
-// DeleteCredentialResponse503Headers the declared response headers of an HTTP 503 response for DeleteCredential
-type DeleteCredentialResponse503Headers struct {
-	RetryAfter int
-}
-
-type DeleteCredentialResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
-	ApplicationproblemJSON401 *Unauthorized
-	// ApplicationproblemJSON403 the response for an HTTP 403 `application/problem+json` response
-	ApplicationproblemJSON403 *Forbidden
-	// ApplicationproblemJSON404 the response for an HTTP 404 `application/problem+json` response
-	ApplicationproblemJSON404 *NotFound
-	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
-	ApplicationproblemJSON429 *TooManyRequests
-	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
-	ApplicationproblemJSON500 *Internal
-	// ApplicationproblemJSON503 the response for an HTTP 503 `application/problem+json` response
-	ApplicationproblemJSON503 *Unavailable
-	// Headers401 the parsed response headers for an HTTP 401 response
-	Headers401 *DeleteCredentialResponse401Headers
-	// Headers429 the parsed response headers for an HTTP 429 response
-	Headers429 *DeleteCredentialResponse429Headers
-	// Headers503 the parsed response headers for an HTTP 503 response
-	Headers503 *DeleteCredentialResponse503Headers
-}
-
-// GetApplicationproblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
-func (r DeleteCredentialResponse) GetApplicationproblemJSON401() *Unauthorized {
-	return r.ApplicationproblemJSON401
-}
-
-// GetApplicationproblemJSON403 returns the response for an HTTP 403 `application/problem+json` response
-func (r DeleteCredentialResponse) GetApplicationproblemJSON403() *Forbidden {
-	return r.ApplicationproblemJSON403
-}
-
-// GetApplicationproblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
-func (r DeleteCredentialResponse) GetApplicationproblemJSON404() *NotFound {
-	return r.ApplicationproblemJSON404
-}
-
-// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
-func (r DeleteCredentialResponse) GetApplicationproblemJSON429() *TooManyRequests {
-	return r.ApplicationproblemJSON429
-}
-
-// GetApplicationproblemJSON500 returns the response for an HTTP 500 `application/problem+json` response
-func (r DeleteCredentialResponse) GetApplicationproblemJSON500() *Internal {
-	return r.ApplicationproblemJSON500
-}
-
-// GetApplicationproblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
-func (r DeleteCredentialResponse) GetApplicationproblemJSON503() *Unavailable {
-	return r.ApplicationproblemJSON503
-}
-
-// GetBody returns the raw response body bytes
-func (r DeleteCredentialResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r DeleteCredentialResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r DeleteCredentialResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r DeleteCredentialResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -6902,6 +7061,21 @@ func (c *ClientWithResponses) ListCredentialsWithResponse(ctx context.Context, a
 	return ParseListCredentialsResponse(rsp)
 }
 
+// DeleteApnsCredentialWithResponse Forget the credential for Apple
+//
+// Devices of that provider are no longer woken; their inboxes stay.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/apps/{app_id}/credentials/apns (the `DeleteApnsCredential` operationId).
+func (c *ClientWithResponses) DeleteApnsCredentialWithResponse(ctx context.Context, appId AppId, reqEditors ...RequestEditorFn) (*DeleteApnsCredentialResponse, error) {
+	rsp, err := c.DeleteApnsCredential(ctx, appId, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteApnsCredentialResponse(rsp)
+}
+
 // PutApnsCredentialWithBodyWithResponse Put the credential for Apple
 //
 // Either a signing key (`team_id`, `key_id`, `private_key`) or a certificate (`certificate`, `certificate_key`), not
@@ -6934,6 +7108,21 @@ func (c *ClientWithResponses) PutApnsCredentialWithResponse(ctx context.Context,
 	return ParsePutApnsCredentialResponse(rsp)
 }
 
+// DeleteFcmCredentialWithResponse Forget the credential for Google
+//
+// Devices of that provider are no longer woken; their inboxes stay.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/apps/{app_id}/credentials/fcm (the `DeleteFcmCredential` operationId).
+func (c *ClientWithResponses) DeleteFcmCredentialWithResponse(ctx context.Context, appId AppId, reqEditors ...RequestEditorFn) (*DeleteFcmCredentialResponse, error) {
+	rsp, err := c.DeleteFcmCredential(ctx, appId, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteFcmCredentialResponse(rsp)
+}
+
 // PutFcmCredentialWithBodyWithResponse Put the credential for Google
 //
 // The service account's JSON as Google gave it. Its `token_uri` is ignored. The secret is sealed and never given out
@@ -6964,21 +7153,6 @@ func (c *ClientWithResponses) PutFcmCredentialWithResponse(ctx context.Context, 
 		return nil, err
 	}
 	return ParsePutFcmCredentialResponse(rsp)
-}
-
-// DeleteCredentialWithResponse Forget a credential
-//
-// Devices of that provider are no longer woken; their inboxes stay.
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with DELETE /v1/apps/{app_id}/credentials/{provider} (the `DeleteCredential` operationId).
-func (c *ClientWithResponses) DeleteCredentialWithResponse(ctx context.Context, appId AppId, provider string, reqEditors ...RequestEditorFn) (*DeleteCredentialResponse, error) {
-	rsp, err := c.DeleteCredential(ctx, appId, provider, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseDeleteCredentialResponse(rsp)
 }
 
 // ListKeysWithResponse List an app's keys
@@ -8064,6 +8238,117 @@ func ParseListCredentialsResponse(rsp *http.Response) (*ListCredentialsResponse,
 	return response, nil
 }
 
+// ParseDeleteApnsCredentialResponse parses an HTTP response from a DeleteApnsCredentialWithResponse call
+func ParseDeleteApnsCredentialResponse(rsp *http.Response) (*DeleteApnsCredentialResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteApnsCredentialResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthorized
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Forbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooManyRequests
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers DeleteApnsCredentialResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 429:
+		var headers DeleteApnsCredentialResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = &value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = &value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers DeleteApnsCredentialResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
 // ParsePutApnsCredentialResponse parses an HTTP response from a PutApnsCredentialWithResponse call
 func ParsePutApnsCredentialResponse(rsp *http.Response) (*PutApnsCredentialResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -8207,6 +8492,117 @@ func ParsePutApnsCredentialResponse(rsp *http.Response) (*PutApnsCredentialRespo
 	return response, nil
 }
 
+// ParseDeleteFcmCredentialResponse parses an HTTP response from a DeleteFcmCredentialWithResponse call
+func ParseDeleteFcmCredentialResponse(rsp *http.Response) (*DeleteFcmCredentialResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteFcmCredentialResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthorized
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Forbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooManyRequests
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers DeleteFcmCredentialResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 429:
+		var headers DeleteFcmCredentialResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = &value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = &value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers DeleteFcmCredentialResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
 // ParsePutFcmCredentialResponse parses an HTTP response from a PutFcmCredentialWithResponse call
 func ParsePutFcmCredentialResponse(rsp *http.Response) (*PutFcmCredentialResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -8337,117 +8733,6 @@ func ParsePutFcmCredentialResponse(rsp *http.Response) (*PutFcmCredentialRespons
 		response.Headers429 = &headers
 	case rsp.StatusCode == 503:
 		var headers PutFcmCredentialResponse503Headers
-		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
-			var value int
-			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.RetryAfter = value
-		}
-		response.Headers503 = &headers
-	}
-
-	return response, nil
-}
-
-// ParseDeleteCredentialResponse parses an HTTP response from a DeleteCredentialWithResponse call
-func ParseDeleteCredentialResponse(rsp *http.Response) (*DeleteCredentialResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &DeleteCredentialResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case rsp.StatusCode == 204:
-		break // No content-type
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
-		var dest Unauthorized
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSON401 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
-		var dest Forbidden
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSON403 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
-		var dest NotFound
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSON404 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
-		var dest TooManyRequests
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSON429 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
-		var dest Internal
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSON500 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest Unavailable
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSON503 = &dest
-
-	}
-
-	switch {
-	case rsp.StatusCode == 401:
-		var headers DeleteCredentialResponse401Headers
-		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.WWWAuthenticate = value
-		}
-		response.Headers401 = &headers
-	case rsp.StatusCode == 429:
-		var headers DeleteCredentialResponse429Headers
-		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.RateLimit = &value
-		}
-		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.RateLimitPolicy = &value
-		}
-		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
-			var value int
-			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.RetryAfter = value
-		}
-		response.Headers429 = &headers
-	case rsp.StatusCode == 503:
-		var headers DeleteCredentialResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {

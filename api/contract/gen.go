@@ -1227,15 +1227,18 @@ type ServerInterface interface {
 	// ListCredentials List an app's credentials
 	// (GET /v1/apps/{app_id}/credentials)
 	ListCredentials(w http.ResponseWriter, r *http.Request, appId AppId)
+	// DeleteApnsCredential Forget the credential for Apple
+	// (DELETE /v1/apps/{app_id}/credentials/apns)
+	DeleteApnsCredential(w http.ResponseWriter, r *http.Request, appId AppId)
 	// PutApnsCredential Put the credential for Apple
 	// (PUT /v1/apps/{app_id}/credentials/apns)
 	PutApnsCredential(w http.ResponseWriter, r *http.Request, appId AppId)
+	// DeleteFcmCredential Forget the credential for Google
+	// (DELETE /v1/apps/{app_id}/credentials/fcm)
+	DeleteFcmCredential(w http.ResponseWriter, r *http.Request, appId AppId)
 	// PutFcmCredential Put the credential for Google
 	// (PUT /v1/apps/{app_id}/credentials/fcm)
 	PutFcmCredential(w http.ResponseWriter, r *http.Request, appId AppId)
-	// DeleteCredential Forget a credential
-	// (DELETE /v1/apps/{app_id}/credentials/{provider})
-	DeleteCredential(w http.ResponseWriter, r *http.Request, appId AppId, provider string)
 	// ListKeys List an app's keys
 	// (GET /v1/apps/{app_id}/keys)
 	ListKeys(w http.ResponseWriter, r *http.Request, appId AppId)
@@ -1326,21 +1329,27 @@ func (_ Unimplemented) ListCredentials(w http.ResponseWriter, r *http.Request, a
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
+// DeleteApnsCredential Forget the credential for Apple
+// (DELETE /v1/apps/{app_id}/credentials/apns)
+func (_ Unimplemented) DeleteApnsCredential(w http.ResponseWriter, r *http.Request, appId AppId) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
 // PutApnsCredential Put the credential for Apple
 // (PUT /v1/apps/{app_id}/credentials/apns)
 func (_ Unimplemented) PutApnsCredential(w http.ResponseWriter, r *http.Request, appId AppId) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
-// PutFcmCredential Put the credential for Google
-// (PUT /v1/apps/{app_id}/credentials/fcm)
-func (_ Unimplemented) PutFcmCredential(w http.ResponseWriter, r *http.Request, appId AppId) {
+// DeleteFcmCredential Forget the credential for Google
+// (DELETE /v1/apps/{app_id}/credentials/fcm)
+func (_ Unimplemented) DeleteFcmCredential(w http.ResponseWriter, r *http.Request, appId AppId) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
-// DeleteCredential Forget a credential
-// (DELETE /v1/apps/{app_id}/credentials/{provider})
-func (_ Unimplemented) DeleteCredential(w http.ResponseWriter, r *http.Request, appId AppId, provider string) {
+// PutFcmCredential Put the credential for Google
+// (PUT /v1/apps/{app_id}/credentials/fcm)
+func (_ Unimplemented) PutFcmCredential(w http.ResponseWriter, r *http.Request, appId AppId) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -1613,6 +1622,32 @@ func (siw *ServerInterfaceWrapper) ListCredentials(w http.ResponseWriter, r *htt
 	handler.ServeHTTP(w, r)
 }
 
+// DeleteApnsCredential operation middleware
+func (siw *ServerInterfaceWrapper) DeleteApnsCredential(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "app_id" -------------
+	var appId AppId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "app_id", chi.URLParam(r, "app_id"), &appId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "app_id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DeleteApnsCredential(w, r, appId)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // PutApnsCredential operation middleware
 func (siw *ServerInterfaceWrapper) PutApnsCredential(w http.ResponseWriter, r *http.Request) {
 
@@ -1639,6 +1674,32 @@ func (siw *ServerInterfaceWrapper) PutApnsCredential(w http.ResponseWriter, r *h
 	handler.ServeHTTP(w, r)
 }
 
+// DeleteFcmCredential operation middleware
+func (siw *ServerInterfaceWrapper) DeleteFcmCredential(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "app_id" -------------
+	var appId AppId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "app_id", chi.URLParam(r, "app_id"), &appId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "app_id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DeleteFcmCredential(w, r, appId)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // PutFcmCredential operation middleware
 func (siw *ServerInterfaceWrapper) PutFcmCredential(w http.ResponseWriter, r *http.Request) {
 
@@ -1656,41 +1717,6 @@ func (siw *ServerInterfaceWrapper) PutFcmCredential(w http.ResponseWriter, r *ht
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.PutFcmCredential(w, r, appId)
-	}))
-
-	for _, middleware := range siw.HandlerMiddlewares {
-		handler = middleware(handler)
-	}
-
-	handler.ServeHTTP(w, r)
-}
-
-// DeleteCredential operation middleware
-func (siw *ServerInterfaceWrapper) DeleteCredential(w http.ResponseWriter, r *http.Request) {
-
-	var err error
-	_ = err
-
-	// ------------- Path parameter "app_id" -------------
-	var appId AppId
-
-	err = runtime.BindStyledParameterWithOptions("simple", "app_id", chi.URLParam(r, "app_id"), &appId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
-	if err != nil {
-		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "app_id", Err: err})
-		return
-	}
-
-	// ------------- Path parameter "provider" -------------
-	var provider string
-
-	err = runtime.BindStyledParameterWithOptions("simple", "provider", chi.URLParam(r, "provider"), &provider, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
-	if err != nil {
-		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "provider", Err: err})
-		return
-	}
-
-	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		siw.Handler.DeleteCredential(w, r, appId, provider)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -2256,13 +2282,16 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 		r.Get(options.BaseURL+"/v1/apps/{app_id}/credentials", wrapper.ListCredentials)
 	})
 	r.Group(func(r chi.Router) {
+		r.Delete(options.BaseURL+"/v1/apps/{app_id}/credentials/apns", wrapper.DeleteApnsCredential)
+	})
+	r.Group(func(r chi.Router) {
 		r.Put(options.BaseURL+"/v1/apps/{app_id}/credentials/apns", wrapper.PutApnsCredential)
 	})
 	r.Group(func(r chi.Router) {
-		r.Put(options.BaseURL+"/v1/apps/{app_id}/credentials/fcm", wrapper.PutFcmCredential)
+		r.Delete(options.BaseURL+"/v1/apps/{app_id}/credentials/fcm", wrapper.DeleteFcmCredential)
 	})
 	r.Group(func(r chi.Router) {
-		r.Delete(options.BaseURL+"/v1/apps/{app_id}/credentials/{provider}", wrapper.DeleteCredential)
+		r.Put(options.BaseURL+"/v1/apps/{app_id}/credentials/fcm", wrapper.PutFcmCredential)
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/v1/devices", wrapper.RegisterDevice)
@@ -3223,6 +3252,127 @@ func (response ListCredentials503ApplicationProblemPlusJSONResponse) VisitListCr
 	return err
 }
 
+type DeleteApnsCredentialRequestObject struct {
+	AppId AppId `json:"app_id"`
+}
+
+type DeleteApnsCredentialResponseObject interface {
+	VisitDeleteApnsCredentialResponse(w http.ResponseWriter) error
+}
+
+type DeleteApnsCredential204Response struct {
+}
+
+func (response DeleteApnsCredential204Response) VisitDeleteApnsCredentialResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteApnsCredential401ApplicationProblemPlusJSONResponse struct {
+	UnauthorizedApplicationProblemPlusJSONResponse
+}
+
+func (response DeleteApnsCredential401ApplicationProblemPlusJSONResponse) VisitDeleteApnsCredentialResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
+	w.WriteHeader(401)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteApnsCredential403ApplicationProblemPlusJSONResponse struct {
+	ForbiddenApplicationProblemPlusJSONResponse
+}
+
+func (response DeleteApnsCredential403ApplicationProblemPlusJSONResponse) VisitDeleteApnsCredentialResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(403)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteApnsCredential404ApplicationProblemPlusJSONResponse struct {
+	NotFoundApplicationProblemPlusJSONResponse
+}
+
+func (response DeleteApnsCredential404ApplicationProblemPlusJSONResponse) VisitDeleteApnsCredentialResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteApnsCredential429ApplicationProblemPlusJSONResponse struct {
+	TooManyRequestsApplicationProblemPlusJSONResponse
+}
+
+func (response DeleteApnsCredential429ApplicationProblemPlusJSONResponse) VisitDeleteApnsCredentialResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	if response.Headers.RateLimit != nil {
+		w.Header().Set("RateLimit", fmt.Sprint(*response.Headers.RateLimit))
+	}
+	if response.Headers.RateLimitPolicy != nil {
+		w.Header().Set("RateLimit-Policy", fmt.Sprint(*response.Headers.RateLimitPolicy))
+	}
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(429)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteApnsCredential500ApplicationProblemPlusJSONResponse struct {
+	InternalApplicationProblemPlusJSONResponse
+}
+
+func (response DeleteApnsCredential500ApplicationProblemPlusJSONResponse) VisitDeleteApnsCredentialResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(500)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteApnsCredential503ApplicationProblemPlusJSONResponse struct {
+	UnavailableApplicationProblemPlusJSONResponse
+}
+
+func (response DeleteApnsCredential503ApplicationProblemPlusJSONResponse) VisitDeleteApnsCredentialResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type PutApnsCredentialRequestObject struct {
 	AppId AppId `json:"app_id"`
 	Body  *PutApnsCredentialJSONRequestBody
@@ -3415,6 +3565,127 @@ func (response PutApnsCredential503ApplicationProblemPlusJSONResponse) VisitPutA
 	return err
 }
 
+type DeleteFcmCredentialRequestObject struct {
+	AppId AppId `json:"app_id"`
+}
+
+type DeleteFcmCredentialResponseObject interface {
+	VisitDeleteFcmCredentialResponse(w http.ResponseWriter) error
+}
+
+type DeleteFcmCredential204Response struct {
+}
+
+func (response DeleteFcmCredential204Response) VisitDeleteFcmCredentialResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteFcmCredential401ApplicationProblemPlusJSONResponse struct {
+	UnauthorizedApplicationProblemPlusJSONResponse
+}
+
+func (response DeleteFcmCredential401ApplicationProblemPlusJSONResponse) VisitDeleteFcmCredentialResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
+	w.WriteHeader(401)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteFcmCredential403ApplicationProblemPlusJSONResponse struct {
+	ForbiddenApplicationProblemPlusJSONResponse
+}
+
+func (response DeleteFcmCredential403ApplicationProblemPlusJSONResponse) VisitDeleteFcmCredentialResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(403)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteFcmCredential404ApplicationProblemPlusJSONResponse struct {
+	NotFoundApplicationProblemPlusJSONResponse
+}
+
+func (response DeleteFcmCredential404ApplicationProblemPlusJSONResponse) VisitDeleteFcmCredentialResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteFcmCredential429ApplicationProblemPlusJSONResponse struct {
+	TooManyRequestsApplicationProblemPlusJSONResponse
+}
+
+func (response DeleteFcmCredential429ApplicationProblemPlusJSONResponse) VisitDeleteFcmCredentialResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	if response.Headers.RateLimit != nil {
+		w.Header().Set("RateLimit", fmt.Sprint(*response.Headers.RateLimit))
+	}
+	if response.Headers.RateLimitPolicy != nil {
+		w.Header().Set("RateLimit-Policy", fmt.Sprint(*response.Headers.RateLimitPolicy))
+	}
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(429)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteFcmCredential500ApplicationProblemPlusJSONResponse struct {
+	InternalApplicationProblemPlusJSONResponse
+}
+
+func (response DeleteFcmCredential500ApplicationProblemPlusJSONResponse) VisitDeleteFcmCredentialResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(500)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteFcmCredential503ApplicationProblemPlusJSONResponse struct {
+	UnavailableApplicationProblemPlusJSONResponse
+}
+
+func (response DeleteFcmCredential503ApplicationProblemPlusJSONResponse) VisitDeleteFcmCredentialResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type PutFcmCredentialRequestObject struct {
 	AppId AppId `json:"app_id"`
 	Body  *PutFcmCredentialJSONRequestBody
@@ -3595,128 +3866,6 @@ type PutFcmCredential503ApplicationProblemPlusJSONResponse struct {
 }
 
 func (response PutFcmCredential503ApplicationProblemPlusJSONResponse) VisitPutFcmCredentialResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
-	w.WriteHeader(503)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type DeleteCredentialRequestObject struct {
-	AppId    AppId  `json:"app_id"`
-	Provider string `json:"provider"`
-}
-
-type DeleteCredentialResponseObject interface {
-	VisitDeleteCredentialResponse(w http.ResponseWriter) error
-}
-
-type DeleteCredential204Response struct {
-}
-
-func (response DeleteCredential204Response) VisitDeleteCredentialResponse(w http.ResponseWriter) error {
-	w.WriteHeader(204)
-	return nil
-}
-
-type DeleteCredential401ApplicationProblemPlusJSONResponse struct {
-	UnauthorizedApplicationProblemPlusJSONResponse
-}
-
-func (response DeleteCredential401ApplicationProblemPlusJSONResponse) VisitDeleteCredentialResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
-	w.WriteHeader(401)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type DeleteCredential403ApplicationProblemPlusJSONResponse struct {
-	ForbiddenApplicationProblemPlusJSONResponse
-}
-
-func (response DeleteCredential403ApplicationProblemPlusJSONResponse) VisitDeleteCredentialResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(403)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type DeleteCredential404ApplicationProblemPlusJSONResponse struct {
-	NotFoundApplicationProblemPlusJSONResponse
-}
-
-func (response DeleteCredential404ApplicationProblemPlusJSONResponse) VisitDeleteCredentialResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(404)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type DeleteCredential429ApplicationProblemPlusJSONResponse struct {
-	TooManyRequestsApplicationProblemPlusJSONResponse
-}
-
-func (response DeleteCredential429ApplicationProblemPlusJSONResponse) VisitDeleteCredentialResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	if response.Headers.RateLimit != nil {
-		w.Header().Set("RateLimit", fmt.Sprint(*response.Headers.RateLimit))
-	}
-	if response.Headers.RateLimitPolicy != nil {
-		w.Header().Set("RateLimit-Policy", fmt.Sprint(*response.Headers.RateLimitPolicy))
-	}
-	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
-	w.WriteHeader(429)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type DeleteCredential500ApplicationProblemPlusJSONResponse struct {
-	InternalApplicationProblemPlusJSONResponse
-}
-
-func (response DeleteCredential500ApplicationProblemPlusJSONResponse) VisitDeleteCredentialResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(500)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type DeleteCredential503ApplicationProblemPlusJSONResponse struct {
-	UnavailableApplicationProblemPlusJSONResponse
-}
-
-func (response DeleteCredential503ApplicationProblemPlusJSONResponse) VisitDeleteCredentialResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -6214,15 +6363,18 @@ type StrictServerInterface interface {
 	// ListCredentials List an app's credentials
 	// (GET /v1/apps/{app_id}/credentials)
 	ListCredentials(ctx context.Context, request ListCredentialsRequestObject) (ListCredentialsResponseObject, error)
+	// DeleteApnsCredential Forget the credential for Apple
+	// (DELETE /v1/apps/{app_id}/credentials/apns)
+	DeleteApnsCredential(ctx context.Context, request DeleteApnsCredentialRequestObject) (DeleteApnsCredentialResponseObject, error)
 	// PutApnsCredential Put the credential for Apple
 	// (PUT /v1/apps/{app_id}/credentials/apns)
 	PutApnsCredential(ctx context.Context, request PutApnsCredentialRequestObject) (PutApnsCredentialResponseObject, error)
+	// DeleteFcmCredential Forget the credential for Google
+	// (DELETE /v1/apps/{app_id}/credentials/fcm)
+	DeleteFcmCredential(ctx context.Context, request DeleteFcmCredentialRequestObject) (DeleteFcmCredentialResponseObject, error)
 	// PutFcmCredential Put the credential for Google
 	// (PUT /v1/apps/{app_id}/credentials/fcm)
 	PutFcmCredential(ctx context.Context, request PutFcmCredentialRequestObject) (PutFcmCredentialResponseObject, error)
-	// DeleteCredential Forget a credential
-	// (DELETE /v1/apps/{app_id}/credentials/{provider})
-	DeleteCredential(ctx context.Context, request DeleteCredentialRequestObject) (DeleteCredentialResponseObject, error)
 	// ListKeys List an app's keys
 	// (GET /v1/apps/{app_id}/keys)
 	ListKeys(ctx context.Context, request ListKeysRequestObject) (ListKeysResponseObject, error)
@@ -6480,6 +6632,32 @@ func (sh *strictHandler) ListCredentials(w http.ResponseWriter, r *http.Request,
 	}
 }
 
+// DeleteApnsCredential operation middleware
+func (sh *strictHandler) DeleteApnsCredential(w http.ResponseWriter, r *http.Request, appId AppId) {
+	var request DeleteApnsCredentialRequestObject
+
+	request.AppId = appId
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteApnsCredential(ctx, request.(DeleteApnsCredentialRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteApnsCredential")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(DeleteApnsCredentialResponseObject); ok {
+		if err := validResponse.VisitDeleteApnsCredentialResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // PutApnsCredential operation middleware
 func (sh *strictHandler) PutApnsCredential(w http.ResponseWriter, r *http.Request, appId AppId) {
 	var request PutApnsCredentialRequestObject
@@ -6513,6 +6691,32 @@ func (sh *strictHandler) PutApnsCredential(w http.ResponseWriter, r *http.Reques
 	}
 }
 
+// DeleteFcmCredential operation middleware
+func (sh *strictHandler) DeleteFcmCredential(w http.ResponseWriter, r *http.Request, appId AppId) {
+	var request DeleteFcmCredentialRequestObject
+
+	request.AppId = appId
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteFcmCredential(ctx, request.(DeleteFcmCredentialRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteFcmCredential")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(DeleteFcmCredentialResponseObject); ok {
+		if err := validResponse.VisitDeleteFcmCredentialResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // PutFcmCredential operation middleware
 func (sh *strictHandler) PutFcmCredential(w http.ResponseWriter, r *http.Request, appId AppId) {
 	var request PutFcmCredentialRequestObject
@@ -6539,33 +6743,6 @@ func (sh *strictHandler) PutFcmCredential(w http.ResponseWriter, r *http.Request
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(PutFcmCredentialResponseObject); ok {
 		if err := validResponse.VisitPutFcmCredentialResponse(w); err != nil {
-			sh.options.ResponseErrorHandlerFunc(w, r, err)
-		}
-	} else if response != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
-	}
-}
-
-// DeleteCredential operation middleware
-func (sh *strictHandler) DeleteCredential(w http.ResponseWriter, r *http.Request, appId AppId, provider string) {
-	var request DeleteCredentialRequestObject
-
-	request.AppId = appId
-	request.Provider = provider
-
-	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
-		return sh.ssi.DeleteCredential(ctx, request.(DeleteCredentialRequestObject))
-	}
-	for _, middleware := range sh.middlewares {
-		handler = middleware(handler, "DeleteCredential")
-	}
-
-	response, err := handler(r.Context(), w, r, request)
-
-	if err != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, err)
-	} else if validResponse, ok := response.(DeleteCredentialResponseObject); ok {
-		if err := validResponse.VisitDeleteCredentialResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

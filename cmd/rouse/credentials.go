@@ -124,7 +124,11 @@ func (c *credentialsDeleteCmd) Run(ctx context.Context, term *terminal) error {
 	if err != nil {
 		return err
 	}
-	if _, err := answer[nothing](api.DeleteCredential(ctx, c.App, c.Provider)); err != nil {
+	forget := api.DeleteApnsCredential
+	if c.Provider == "fcm" {
+		forget = api.DeleteFcmCredential
+	}
+	if _, err := answer[nothing](forget(ctx, c.App)); err != nil {
 		return fmt.Errorf("deleting the credential: %w", err)
 	}
 	fmt.Fprintf(term.out, "%s credential of %s is gone\n", c.Provider, c.App)
