@@ -2,6 +2,7 @@ package apns
 
 import (
 	"encoding/json"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/sideshow/apns2"
@@ -79,15 +80,20 @@ func fit(p payload) ([]byte, error) {
 	}
 }
 
-// shorten drops at least over bytes from the end of s and marks the place.
+// worstEscape is how many bytes of JSON one byte of text can become.
+const worstEscape = 6
+
+// shorten drops some of the over bytes from the end of s and marks the place.
+// It takes off no more than escapes may account for, so call it until s fits.
 func shorten(s string, over int) string {
 	const mark = "…"
-	keep := len(s) - over - len(mark)
-	if keep <= 0 {
-		return ""
-	}
+	s = strings.TrimSuffix(s, mark)
+	keep := len(s) - max(over/worstEscape, 1) - len(mark)
 	for keep > 0 && !utf8.RuneStart(s[keep]) {
 		keep--
+	}
+	if keep <= 0 {
+		return ""
 	}
 	return s[:keep] + mark
 }
