@@ -332,3 +332,24 @@ func TestAPNsOpensUpAfterAuthentication(t *testing.T) {
 		t.Errorf("%d different pushes arrived", len(seen))
 	}
 }
+
+// TestAPNsShowsTheColdStart is the same without the first push: what a client does
+// that does not warm its connection up must be visible here.
+func TestAPNsShowsTheColdStart(t *testing.T) {
+	t.Parallel()
+	s := start(t, sim.Options{})
+	a := newApple(t, s)
+	s.AddRule(sim.Rule{Action: sim.Action{Delay: 50 * time.Millisecond}})
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() {
+			if got, err := a.try(within(t, patience), ask{}); err != nil || got.status != 200 {
+				t.Errorf("%+v %v", got, err)
+			}
+		})
+	}
+	wg.Wait()
+	if stats := s.Stats().APNs; stats.RefusedStreams == 0 || stats.Accepted != 50 {
+		t.Errorf("%+v", stats)
+	}
+}

@@ -26,10 +26,7 @@ type answer struct {
 func (c *apnsConn) serve(st *apnsStream, r *apnsRequest) {
 	sim := c.srv.sim
 	refused := c.srv.judge(r, &c.who)
-	r.good = refused.reason == ""
-	if c.who.key != nil {
-		c.raise()
-	}
+	r.good, r.proven = refused.reason == "", c.who.key != nil
 	for _, note := range advise(r) {
 		c.violation(note)
 	}
@@ -116,6 +113,9 @@ func (c *apnsConn) finish(st *apnsStream, r *apnsRequest, ans answer, act Action
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if r.proven && act.processed() {
+		c.raise()
+	}
 	c.act(st, ans, act)
 }
 

@@ -55,6 +55,7 @@ type apnsRequest struct {
 	repeated     string            // a single-value header that came twice, or empty
 	body         []byte
 	good         bool // nothing is wrong with it
+	proven       bool // the connection has shown a valid JWT
 	at           time.Time
 }
 

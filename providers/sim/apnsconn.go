@@ -180,7 +180,7 @@ func (c *apnsConn) open() bool {
 }
 
 // fail ends the connection for an error of reading; one that is the client's
-// fault is counted, and in strict mode told by GOAWAY.
+// fault is counted, and told by GOAWAY.
 func (c *apnsConn) fail(err error) {
 	var connection http2.ConnectionError
 	code := http2.ErrCodeProtocol
@@ -192,11 +192,14 @@ func (c *apnsConn) fail(err error) {
 	default:
 		return // the client left, or the Sim is closing
 	}
-	c.violation("a connection error: " + code.String())
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	_ = c.framer.WriteGoAway(c.newest, code, nil)
-	c.flushLocked()
+	if !c.hungUp {
+		c.violation("a connection error: " + code.String())
+		_ = c.framer.WriteGoAway(c.newest, code, nil)
+	}
+	c.hangUp()
+	c.mu.Unlock()
+	_, _ = io.Copy(io.Discard, c.in)
 }
 
 func (c *apnsConn) violation(sentence string) { c.srv.sim.journal.violation(APNs, sentence) }

@@ -78,11 +78,11 @@ func (c *apnsConn) resume() {
 	}
 }
 
-// raise lets the client open more streams, once its JWT has been validated. It
-// goes out before the answer, so that who waited for that knows the limit.
+// raise lets the client open more streams, with the first answer to a request
+// whose JWT was valid. It goes out before that answer, so that a client that
+// waited for it knows the limit, and one that did not runs into refused streams
+// for as long as the answer takes.
 func (c *apnsConn) raise() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.limit == streamsAfterAuth || c.hungUp {
 		return
 	}

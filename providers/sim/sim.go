@@ -33,8 +33,8 @@ type Options struct {
 	Hosts []string
 	// Log gets a line for each start, refusal and fault; nil for none. No token is written in full.
 	Log *slog.Logger
-	// Strict ends a connection with GOAWAY when its client breaks HTTP/2 or goes
-	// over the stream limit it had acknowledged. Without it that is only counted.
+	// Strict ends an APNs connection with GOAWAY when its client goes over a stream
+	// limit that it had acknowledged. Without it the stream is refused and counted.
 	Strict bool
 	// AccessTokenLife is how long FCM access tokens work; 3599 s if 0.
 	AccessTokenLife time.Duration
