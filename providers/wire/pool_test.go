@@ -1,0 +1,342 @@
+package wire
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const patience = 10 * time.Second
+
+// server answers with h and counts connections and requests in hand.
+type server struct {
+	*httptest.Server
+	opened, inHand, peak atomic.Int64
+}
+
+func serve(t *testing.T, streams int, h http.HandlerFunc) *server {
+	t.Helper()
+	s := &server{}
+	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		now := s.inHand.Add(1)
+		defer s.inHand.Add(-1)
+		for peak := s.peak.Load(); now > peak && !s.peak.CompareAndSwap(peak, now); peak = s.peak.Load() {
+		}
+		h(w, r)
+	}))
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			s.opened.Add(1)
+		}
+	}
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	if streams > 0 {
+		s.EnableHTTP2 = true
+		s.Config.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: streams}
+	}
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s
+}
+
+// pool connects to s; change adjusts the options.
+func (s *server) pool(t *testing.T, change func(*Options)) *Pool {
+	t.Helper()
+	u, err := ParseEndpoint(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(s.Certificate())
+	o := Options{URL: u, RootCAs: roots, Slots: 100, PerConn: 100, MaxConns: 1, Dial: patience, Idle: time.Minute}
+	change(&o)
+	p := New(o)
+	t.Cleanup(p.Close)
+	return p
+}
+
+func send(ctx context.Context, p *Pool) (Reply, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.o.URL.String(), strings.NewReader("{}"))
+	if err != nil {
+		return Reply{}, err
+	}
+	return p.Send(req, 512)
+}
+
+func reasonOf(err error) string {
+	var e *Error
+	if !errors.As(err, &e) {
+		return "no *Error"
+	}
+	return e.Reason
+}
+
+// TestColdConnectionCarriesOne holds the first request and looks who else came.
+func TestColdConnectionCarriesOne(t *testing.T) {
+	t.Parallel()
+	first, let := make(chan struct{}), make(chan struct{})
+	var n atomic.Int64
+	s := serve(t, 100, func(http.ResponseWriter, *http.Request) {
+		if n.Add(1) == 1 {
+			close(first)
+			<-let
+		}
+	})
+	p := s.pool(t, func(*Options) {})
+	var all sync.WaitGroup
+	for range 50 {
+		all.Go(func() {
+			if _, err := send(t.Context(), p); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	<-first
+	waitFor(t, "49 wait", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.waiters.Len() == 49
+	})
+	if got := n.Load(); got != 1 {
+		t.Errorf("%d requests on a cold connection", got)
+	}
+	close(let)
+	all.Wait()
+	if s.opened.Load() != 1 || n.Load() != 50 {
+		t.Errorf("%d connections and %d requests, want 1 and 50", s.opened.Load(), n.Load())
+	}
+}
+
+func waitFor(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+func TestBounds(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		streams     int
+		change      func(*Options)
+		peak, conns int64
+	}{
+		"the server's streams": {10, func(*Options) {}, 10, 1},
+		"our slots":            {100, func(o *Options) { o.Slots = 7 }, 7, 1},
+		"three connections":    {10, func(o *Options) { o.PerConn, o.MaxConns = 10, 3 }, 30, 3},
+		"one stream":           {1, func(*Options) {}, 1, 1},
+		"HTTP/1.1":             {0, func(o *Options) { o.HTTP1, o.MaxConns = true, 4 }, 4, 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, tt.streams, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+			p := s.pool(t, tt.change)
+			var all sync.WaitGroup
+			for range 400 {
+				all.Go(func() {
+					if reply, err := send(t.Context(), p); err != nil || reply.Status != 200 {
+						t.Errorf("%d %v", reply.Status, err)
+					}
+				})
+			}
+			all.Wait()
+			if s.peak.Load() > tt.peak || s.opened.Load() > tt.conns {
+				t.Errorf("peak %d on %d connections, want at most %d on %d", s.peak.Load(), s.opened.Load(), tt.peak, tt.conns)
+			}
+		})
+	}
+}
+
+func TestRenewFinishesWhatIsUnderWay(t *testing.T) {
+	t.Parallel()
+	arrived, let := make(chan struct{}), make(chan struct{})
+	var slow atomic.Bool
+	s := serve(t, 100, func(http.ResponseWriter, *http.Request) {
+		if slow.CompareAndSwap(true, false) {
+			close(arrived)
+			<-let
+		}
+	})
+	p := s.pool(t, func(*Options) {})
+	reply, err := send(t.Context(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slow.Store(true)
+	done := make(chan error, 1)
+	go func() { _, err := send(t.Context(), p); done <- err }()
+	<-arrived
+	p.Renew(reply.Epoch)
+	p.Renew(reply.Epoch) // a second failure of the same connection
+	next, err := send(t.Context(), p)
+	if err != nil || next.Epoch != reply.Epoch+1 {
+		t.Errorf("after the renewal: epoch %d, %v", next.Epoch, err)
+	}
+	close(let)
+	if err := <-done; err != nil {
+		t.Errorf("what was under way: %v", err)
+	}
+	if s.opened.Load() != 2 {
+		t.Errorf("%d connections, want 2", s.opened.Load())
+	}
+	waitFor(t, "the old connection is closed", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return len(p.conns) == 1
+	})
+}
+
+func TestCloseTurnsWaitersAway(t *testing.T) {
+	t.Parallel()
+	arrived, let := make(chan struct{}), make(chan struct{})
+	s := serve(t, 100, func(http.ResponseWriter, *http.Request) { close(arrived); <-let })
+	p := s.pool(t, func(*Options) {})
+	under, waiting := make(chan error, 1), make(chan error, 1)
+	go func() { _, err := send(t.Context(), p); under <- err }()
+	<-arrived
+	go func() { _, err := send(t.Context(), p); waiting <- err }()
+	waitFor(t, "one waits", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.waiters.Len() == 1
+	})
+	p.Close()
+	if got := reasonOf(<-waiting); got != Closed {
+		t.Errorf("the waiting one: %q", got)
+	}
+	close(let)
+	if err := <-under; err != nil {
+		t.Errorf("the one under way: %v", err)
+	}
+	_, err := send(t.Context(), p)
+	if got := reasonOf(err); got != Closed {
+		t.Errorf("a late one: %q", got)
+	}
+}
+
+func TestCloseEndsADial(t *testing.T) {
+	t.Parallel()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	p := New(Options{URL: &url.URL{Scheme: "https", Host: l.Addr().String()}, Slots: 1, PerConn: 1, MaxConns: 1, Dial: time.Hour})
+	done := make(chan error, 1)
+	go func() { _, err := send(t.Context(), p); done <- err }()
+	if _, err := l.Accept(); err != nil { // and say nothing
+		t.Fatal(err)
+	}
+	p.Close()
+	if got := reasonOf(<-done); got != Closed {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestWithoutHTTP2(t *testing.T) {
+	t.Parallel()
+	s := serve(t, 0, func(http.ResponseWriter, *http.Request) {})
+	p := s.pool(t, func(*Options) {})
+	_, err := send(t.Context(), p)
+	if got := reasonOf(err); got != ConnectFailed {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestUntrusted(t *testing.T) {
+	t.Parallel()
+	s := serve(t, 100, func(http.ResponseWriter, *http.Request) {})
+	p := s.pool(t, func(o *Options) { o.RootCAs = x509.NewCertPool() })
+	_, err := send(t.Context(), p)
+	var verification *tls.CertificateVerificationError
+	if got := reasonOf(err); got != UntrustedCertificate || !errors.As(err, &verification) {
+		t.Errorf("%q: %v", got, err)
+	}
+}
+
+func TestBodyIsCut(t *testing.T) {
+	t.Parallel()
+	s := serve(t, 100, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, strings.Repeat("x", 5000)) })
+	p := s.pool(t, func(*Options) {})
+	for range 2 {
+		reply, err := send(t.Context(), p)
+		if err != nil || len(reply.Body) != 512 {
+			t.Errorf("%d bytes, %v", len(reply.Body), err)
+		}
+	}
+}
+
+func TestIdleConnectionCloses(t *testing.T) {
+	t.Parallel()
+	s := serve(t, 100, func(http.ResponseWriter, *http.Request) {})
+	p := s.pool(t, func(o *Options) { o.Idle = 10 * time.Millisecond })
+	for range 2 {
+		if _, err := send(t.Context(), p); err != nil {
+			t.Error(err)
+		}
+		waitFor(t, "the connection is gone", func() bool {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return len(p.conns) == 0
+		})
+	}
+}
+
+func TestParseEndpoint(t *testing.T) {
+	t.Parallel()
+	for s, good := range map[string]bool{
+		"https://fcm.googleapis.com/v1": true, "http://127.0.0.1:80": true,
+		"": false, "host": false, "ftp://host": false, "https://": false, "https://u:p@host": false, "https://host?a=b": false, "https://host#f": false, "https://ho st": false,
+	} {
+		if _, err := ParseEndpoint(s); (err == nil) != good {
+			t.Errorf("%q: %v", s, err)
+		}
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for header, want := range map[string]time.Duration{
+		"":                              0,
+		"0":                             0,
+		"17":                            17 * time.Second,
+		" 17 ":                          17 * time.Second,
+		"-5":                            0,
+		"99999999999":                   24 * time.Hour,
+		"99999999999999999999":          0,
+		"1.5":                           0,
+		"soon":                          0,
+		"Fri, 02 Jan 2026 03:05:05 GMT": time.Minute,
+		"Fri, 02 Jan 2026 03:00:00 GMT": 0,
+		"Fri, 02 Jan 2099 03:00:00 GMT": 24 * time.Hour,
+	} {
+		if got := RetryAfter(header, now); got != want {
+			t.Errorf("%q: %v, want %v", header, got, want)
+		}
+	}
+}
