@@ -1,8 +1,7 @@
 package worker
 
 import (
-	"fmt"
-	"strings"
+	"encoding/binary"
 	"testing"
 	"time"
 
@@ -56,18 +55,29 @@ func (m *marks) failed(now time.Time)   { m.s.failed(now.Add(apnsFirstRetry)) }
 func (m *marks) clone() machine         { c := *m; return &c }
 func (m *marks) key(now time.Time) string {
 	s := m.s
-	var b strings.Builder
-	fmt.Fprint(&b, s.head, s.woken, s.seen, s.acked, s.sending, s.captured, min(s.streak, 2), min(s.unanswered, 2))
-	for _, t := range []time.Time{s.hold, s.again, s.rung, s.retry, s.lastPush} {
-		switch d := t.Sub(now); {
-		case t.IsZero() || d < -burstAfter:
-			b.WriteString(" -")
-		default:
-			fmt.Fprint(&b, " ", d)
-		}
-	}
-	return b.String()
+	return packed(int64(s.head.High), int64(s.woken.High), int64(s.woken.Normal), int64(s.seen), int64(s.acked), truth(s.sending),
+		int64(s.captured.High), int64(min(s.streak, 2)), int64(min(s.unanswered, 2)),
+		age(s.hold, now), age(s.again, now), age(s.rung, now), age(s.retry, now), age(s.lastPush, now))
 }
+
+// packed is a key that is quick to make: the walk makes millions.
+func packed(parts ...int64) string {
+	b := make([]byte, 0, 4*len(parts))
+	for _, p := range parts {
+		b = binary.AppendVarint(b, p)
+	}
+	return string(b)
+}
+
+func truth(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// age is t against now; long ago is all the same.
+func age(t, now time.Time) int64 { return int64(max(t.Sub(now), -burstAfter)) }
 
 // flag is the tempting machine: "a wake is pending" as a boolean, set when a push
 // was accepted, cleared when the phone fetches.
@@ -90,7 +100,7 @@ func (f *flag) look(w messages.Waiting, _ time.Time) bool {
 func (f *flag) accepted(time.Time)   { f.sending, f.todo, f.waking = false, false, true }
 func (f *flag) failed(time.Time)     { f.sending = false }
 func (f *flag) clone() machine       { c := *f; return &c }
-func (f *flag) key(time.Time) string { return fmt.Sprint(*f) }
+func (f *flag) key(time.Time) string { return packed(truth(f.todo), truth(f.waking), truth(f.sending)) }
 
 // world is one state of the model. Sequence numbers are 1, 2, ...
 type world struct {
@@ -120,9 +130,15 @@ func (w *world) clone() *world {
 }
 
 func (w *world) key() string {
-	age := func(t time.Time) time.Duration { return max(t.Sub(w.now), -burstAfter) }
-	return fmt.Sprint(w.m.key(w.now), "|", w.left, w.inserted, w.acked, w.seen, w.seenDurable, w.woken, w.wokenDurable,
-		age(w.wokenAt), age(w.wokenAtDurable), min(w.unanswered, 2), w.hints, w.looking, w.pushing, w.answered, w.captured, w.rung, w.page)
+	parts := []int64{
+		int64(w.left.inserts), int64(w.left.crashes), int64(w.left.failures), int64(w.inserted), int64(w.acked),
+		int64(w.seen), int64(w.seenDurable), int64(w.woken), int64(w.wokenDurable), age(w.wokenAt, w.now), age(w.wokenAtDurable, w.now),
+		int64(min(w.unanswered, 2)), truth(w.looking), truth(w.pushing), truth(w.answered), int64(w.captured), truth(w.rung), int64(w.page),
+	}
+	for _, h := range w.hints {
+		parts = append(parts, int64(h.Kind), int64(h.Seq))
+	}
+	return packed(parts...) + w.m.key(w.now)
 }
 
 // bounds is how many times the outside may act.
@@ -328,7 +344,7 @@ func TestEveryPendingMessageHasAWakeToCome(t *testing.T) {
 				t.Errorf("the walk saw only %d states: it does not enumerate the interleavings", states)
 			}
 			for _, w := range stuck[:min(len(stuck), 5)] {
-				t.Errorf("no wake will come: %s", w.key())
+				t.Errorf("no wake will come: %+v with %+v", *w, w.m)
 			}
 			t.Logf("%d states, %d of them stuck", states, len(stuck))
 		})

@@ -17,6 +17,8 @@ const (
 	burstAfter = 10 * time.Second
 	// maxSpacing bounds the time between two wakes of a device that fetches at once but does not wait.
 	maxSpacing = 3 * time.Second
+	// sameCall is how close to a push a step of the ladder may lie and still be served by it.
+	sameCall = 30 * time.Second
 	// offlineSpacing bounds how often new messages alone wake a device that answers nothing.
 	offlineSpacing = 15 * time.Minute
 )
@@ -247,7 +249,9 @@ func (s *state) spend(now time.Time) {
 // accepted notes that the provider took a push of the class for what was captured.
 func (s *state) accepted(c messages.Class, now time.Time) {
 	s.sending = false
-	s.spend(now)
+	// This push called for everything, an un-acked page and a step of the ladder that is all but due included.
+	s.again = time.Time{}
+	s.spend(now.Add(sameCall))
 	s.woken = s.woken.Raise(messages.NormalWake, s.captured.Normal)
 	if c == messages.HighWake {
 		// An alert brings the phone to fetch everything, so it stands for both classes.
