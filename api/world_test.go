@@ -225,8 +225,8 @@ var contract = sync.OnceValue(func() routers.Router {
 	if err != nil {
 		panic(err)
 	}
-	// A schema without a type takes null in 3.1; this validator still reads it as 3.0 did.
-	doc.Components.Schemas["InboxMessage"].Value.Properties["data"].Value.Nullable = true
+	// A schema without a type takes null in 3.1; this validator reads it as 3.0 did, so it is told.
+	doc.Components.Schemas["InboxMessage"].Value.Properties["data"].Value.Type = &openapi3.Types{"null", "boolean", "number", "string", "array", "object"}
 	router, err := gorillamux.NewRouter(doc)
 	if err != nil {
 		panic(err)
