@@ -15,8 +15,9 @@ const (
 	unackedAfter = 60 * time.Second
 	// burstAfter ends a burst: wakes this far apart do not slow each other down.
 	burstAfter = 10 * time.Second
-	// maxSpacing bounds the time between two wakes of a device that fetches at once but does not wait.
-	maxSpacing = 3 * time.Second
+	// secondSpacing and maxSpacing keep the wakes of a burst apart, for a device that fetches at once but does not wait.
+	secondSpacing = 2 * time.Second
+	maxSpacing    = 3 * time.Second
 	// sameCall is how close to a push a step of the ladder may lie and still be served by it.
 	sameCall = 30 * time.Second
 	// offlineSpacing bounds how often new messages alone wake a device that answers nothing.
@@ -192,12 +193,18 @@ func (s *state) next() (time.Time, bool) {
 	return at, found
 }
 
-// spaced returns the earliest time for a further push in a burst.
+// spaced returns the earliest time for a further push in a burst. The second is free: a
+// message may well come while the phone reads the first. From then on the phone is
+// plainly awake, and a push for each message would only cost it its budget.
 func (s *state) spaced() time.Time {
-	if s.lastPush.IsZero() {
+	switch s.streak {
+	case 0:
 		return time.Time{}
+	case 1:
+		return s.lastPush.Add(secondSpacing)
+	default:
+		return s.lastPush.Add(maxSpacing)
 	}
-	return s.lastPush.Add(min(time.Second<<min(s.streak, 2), maxSpacing))
 }
 
 // forced reports whether what is due at now goes out even if a wake is outstanding.

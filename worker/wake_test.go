@@ -79,7 +79,7 @@ func TestAMessageDuringAPushIsNotTakenForWoken(t *testing.T) {
 	x.new(0.1, 2)
 	x.served(0.2, 1, false)
 	x.s.accepted(messages.HighWake, sec(0.3))
-	x.wakesAt(1.3) // a second after the push, as in any burst
+	x.wakesBy(0.3)
 }
 
 func TestAPollingPhoneIsWokenOnlyAfterTheGrace(t *testing.T) {
@@ -156,7 +156,7 @@ func TestABurstToAPhoneThatFetchesAtOnceIsSpaced(t *testing.T) {
 	if pushes > 3 {
 		t.Errorf("%d pushes for 100 messages in 3 s, want at most 3", pushes)
 	}
-	x.wakesBy(at + 2) // what came after the last push is due, not lost
+	x.wakesBy(at + 3) // what came after the last push is due, not lost
 }
 
 func TestTheLadderForcesAWakeAndSlowsDownWithSilence(t *testing.T) {
