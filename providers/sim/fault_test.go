@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -61,8 +62,8 @@ func TestAPNsFaults(t *testing.T) {
 		delivered int
 		check     func(t *testing.T, got said, err error)
 	}{
-		{sim.FaultHang, 0, isTimeout},
-		{sim.FaultBlackhole, 0, isTimeout},
+		{sim.FaultHang, 0, isGivenUp},
+		{sim.FaultBlackhole, 0, isGivenUp},
 		{sim.FaultReset, 0, func(t *testing.T, _ said, err error) {
 			if !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("%v, want a connection reset", err)
@@ -90,11 +91,11 @@ func TestAPNsFaults(t *testing.T) {
 			a := newApple(t, s)
 			a.push(ask{})
 			s.AddRule(sim.Rule{Provider: sim.APNs, Count: 1, Action: sim.Action{Fault: row.fault}})
-			limit := patience
+			ctx := within(t, patience)
 			if row.fault == sim.FaultHang || row.fault == sim.FaultBlackhole {
-				limit = 100 * time.Millisecond
+				ctx = untilLogged(t, s, 2)
 			}
-			got, err := a.try(within(t, limit), ask{})
+			got, err := a.try(ctx, ask{})
 			row.check(t, got, err)
 			if n := len(s.Pushes(a.token)) - 1; n != row.delivered {
 				t.Errorf("delivered %d times, want %d", n, row.delivered)
@@ -112,11 +113,36 @@ func TestAPNsFaults(t *testing.T) {
 	}
 }
 
-func isTimeout(t *testing.T, _ said, err error) {
+func isGivenUp(t *testing.T, _ said, err error) {
 	t.Helper()
-	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("%v, want a time-out", err)
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("%v; it should have gone on until the client gave up", err)
 	}
+}
+
+// untilLogged returns a context that ends a moment after the log has n entries:
+// long enough for an answer that should not come.
+func untilLogged(t *testing.T, s *sim.Sim, n int) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	t.Cleanup(wg.Wait)
+	t.Cleanup(cancel)
+	wg.Go(func() {
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				if len(s.Log()) >= n {
+					cancel()
+				}
+			}
+		}
+	})
+	return ctx
 }
 
 func isOK(t *testing.T, got said, err error) {
@@ -326,5 +352,27 @@ func TestAddRulePanicsOnNonsense(t *testing.T) {
 			}()
 			s.AddRule(r)
 		}()
+	}
+}
+
+// TestScripted200DoesNotDeliverWhatWasWrong: a rule may hide a refusal from the
+// client, but not put a bad push on the phone.
+func TestScripted200DoesNotDeliverWhatWasWrong(t *testing.T) {
+	t.Parallel()
+	s := start(t, sim.Options{})
+	a, g := newApple(t, s), newGoogle(t, s)
+	s.AddRule(sim.Rule{Action: sim.Action{Status: 200, Body: "{}"}})
+	for _, priority := range []string{"7", "10"} {
+		if got := a.push(ask{header: map[string]string{"apns-priority": priority}}); got.status != 200 {
+			t.Errorf("%+v", got)
+		}
+	}
+	for _, more := range []string{`,"android":{"priority":"URGENT"}`, ""} {
+		if got := g.send(g.message(more)); got.status != 200 {
+			t.Errorf("%+v", got)
+		}
+	}
+	if apns, fcm := len(s.Pushes(a.token)), len(s.Pushes(g.token)); apns != 1 || fcm != 1 {
+		t.Errorf("%d and %d pushes, want the good one of each", apns, fcm)
 	}
 }

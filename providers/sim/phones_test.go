@@ -125,7 +125,7 @@ func TestCloseEndsWhatHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := newGoogle(t, s)
-	dialSilent(t, s) // never says a word
+	dialSilent(t, s, s.APNsURL()) // never says a word
 	faults := []sim.Action{{Fault: sim.FaultHang}, {Fault: sim.FaultBlackhole}, {Delay: time.Hour}, {Fault: sim.FaultSlowBody, Reason: "INTERNAL", Delay: time.Hour}}
 	var wg sync.WaitGroup
 	for _, action := range faults {

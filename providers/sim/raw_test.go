@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -28,7 +29,7 @@ type raw struct {
 // dialRaw connects, sends the preface and these settings, and acknowledges the server's.
 func dialRaw(t *testing.T, s *sim.Sim, settings ...http2.Setting) *raw {
 	t.Helper()
-	c := dialSilent(t, s)
+	c := dialSilent(t, s, s.APNsURL())
 	if _, err := io.WriteString(c.conn, http2.ClientPreface); err != nil {
 		t.Fatal(err)
 	}
@@ -37,11 +38,15 @@ func dialRaw(t *testing.T, s *sim.Sim, settings ...http2.Setting) *raw {
 }
 
 // dialSilent connects and says nothing beyond TLS.
-func dialSilent(t *testing.T, s *sim.Sim) *raw {
+func dialSilent(t *testing.T, s *sim.Sim, to string) *raw {
 	t.Helper()
 	config := trust(t, s)
 	config.NextProtos = []string{"h2"}
-	conn, err := tls.Dial("tcp", strings.TrimPrefix(s.APNsURL(), "https://"), config)
+	where, err := url.Parse(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := tls.Dial("tcp", where.Host, config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -320,7 +325,7 @@ func TestAPNsResetsBadStreamsAndGoesOn(t *testing.T) {
 func TestAPNsClosesWhatIsNotHTTP2(t *testing.T) {
 	t.Parallel()
 	s := start(t, sim.Options{})
-	c := dialSilent(t, s)
+	c := dialSilent(t, s, s.APNsURL())
 	if _, err := io.WriteString(c.conn, "POST /3/device/x HTTP/1.1\r\nHost: sim\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
