@@ -222,8 +222,8 @@ func (d *demo) burst(ctx context.Context) error {
 		return fmt.Errorf("%d of %d messages read, %d pushes (at most %d are meant)", read, burstSize, pushes, burstPushes)
 	}
 	d.rows = append(d.rows, row{
-		name: fmt.Sprintf("the same, %d messages", burstSize), accepted: accepted.Sub(begun), woken: max(push.At.Sub(begun), time.Microsecond), fetched: took,
-		remark: fmt.Sprintf("%d pushes in all; each read once, in order, in pages of 25", pushes),
+		name: fmt.Sprintf("Android, %d messages", burstSize), accepted: accepted.Sub(begun), woken: max(push.At.Sub(begun), time.Microsecond), fetched: took,
+		remark: fmt.Sprintf("pushes in all: %d; each read once, in order, in pages of 25", pushes),
 	})
 	return nil
 }
@@ -273,7 +273,7 @@ func (d *demo) restart(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("after the restart no push reached the phone: %w", err)
 	}
-	r, err := d.fetchOne(ctx, d.android, sent.Id, row{name: "the same, after a restart"})
+	r, err := d.fetchOne(ctx, d.android, sent.Id, row{name: "Android, after a restart"})
 	if err != nil {
 		return err
 	}

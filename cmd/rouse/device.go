@@ -36,12 +36,11 @@ func (c *deviceCmd) Run(ctx context.Context, term *terminal) error {
 	if h.file.Provider != "" && h.file.Provider != c.Provider {
 		return mistake("the phone %q is of provider %s; give the new one another --name", c.Name, h.file.Provider)
 	}
-	err = h.live(ctx, c.User)
-	if ctx.Err() != nil {
-		fmt.Fprintln(term.out, "switched off")
-		return nil
+	if err = h.live(ctx, c.User); ctx.Err() == nil {
+		return err
 	}
-	return err
+	fmt.Fprintln(term.out, "switched off")
+	return nil
 }
 
 // handset is a phone in a terminal: it remembers who it is in a file.
@@ -193,7 +192,7 @@ func (h *handset) nap(ctx context.Context) error {
 		return err
 	}
 	for _, push := range pushes {
-		h.say("woken by a %s push of %d bytes", push.Kind, len(push.Body))
+		h.say("woken: %s push, %d bytes", push.Kind, len(push.Body))
 		if err := h.fetch(ctx, push.At); err != nil {
 			return err
 		}

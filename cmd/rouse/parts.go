@@ -72,12 +72,18 @@ func (p *parts) wait(ctx context.Context) error {
 	}
 }
 
-// end asks a part to stop and returns when it has.
-func (p *parts) end(name string) {
+// expect says that a part may end now: something else than its context is about to stop it.
+func (p *parts) expect(name string) *part {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	one := p.all[name]
 	one.asked = true
-	p.mu.Unlock()
+	return one
+}
+
+// end asks a part to stop and returns when it has.
+func (p *parts) end(name string) {
+	one := p.expect(name)
 	one.cancel()
 	<-one.done
 }

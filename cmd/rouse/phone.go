@@ -76,9 +76,14 @@ type fetched struct {
 // empty reads and acks everything that waits, page by page, and hands each message to show; a
 // message is acked only after show was called for it. It returns how many there were.
 func (p *phone) empty(ctx context.Context, show func(fetched)) (int, error) {
+	return p.emptyBy(ctx, maxPage, show)
+}
+
+// emptyBy is empty with pages of at most limit messages.
+func (p *phone) emptyBy(ctx context.Context, limit int, show func(fetched)) (int, error) {
 	n, ack := 0, ""
 	for {
-		page, err := p.page(ctx, ack, maxPage, 0)
+		page, err := p.page(ctx, ack, limit, 0)
 		if err != nil {
 			return n, err
 		}

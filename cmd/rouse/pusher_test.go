@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"testing"
@@ -170,7 +171,9 @@ func TestPusherReplacesAClientBeforeTheWorkerHears(t *testing.T) {
 			t.Errorf("old: closed %v, misused %v; new: closed %v", b.lines[0].closed, b.lines[0].misused, b.lines[1].closed)
 		}
 		cancel()
-		<-done
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("the listener ended with %v", err)
+		}
 		b.pusher.Close()
 		if !b.lines[1].closed {
 			t.Error("Close left a client open")

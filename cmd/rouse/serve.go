@@ -48,7 +48,7 @@ func serve(ctx context.Context, cfg config.Serve, log *slog.Logger, ready func(a
 		return err
 	}
 	defer func() { err = errors.Join(err, n.store.Close()) }()
-	if err := n.listen(); err != nil {
+	if err := n.listen(ctx); err != nil {
 		return err
 	}
 	parts := n.start(ctx)
@@ -121,11 +121,12 @@ func (n *node) build(ctx context.Context) (err error) {
 }
 
 // listen takes both ports before anything runs, so that a taken one is told at once.
-func (n *node) listen() (err error) {
-	if n.public, err = net.Listen("tcp", n.cfg.Listen); err != nil {
+func (n *node) listen(ctx context.Context) (err error) {
+	var lc net.ListenConfig
+	if n.public, err = lc.Listen(ctx, "tcp", n.cfg.Listen); err != nil {
 		return fmt.Errorf("listening for the API: %w", err)
 	}
-	if n.private, err = net.Listen("tcp", n.cfg.OpsListen); err != nil {
+	if n.private, err = lc.Listen(ctx, "tcp", n.cfg.OpsListen); err != nil {
 		return errors.Join(fmt.Errorf("listening for operations: %w", err), n.public.Close())
 	}
 	errorLog := slog.NewLogLogger(n.log.Handler(), slog.LevelDebug)
@@ -161,6 +162,7 @@ func (n *node) stop(p *parts, cause error) error {
 	close(n.draining)
 	calls, cancel := context.WithTimeout(context.Background(), n.cfg.DrainTimeout)
 	defer cancel()
+	p.expect("http")
 	if err := n.front.Shutdown(calls); err != nil {
 		n.log.Warn("calls were cut off at the end of the drain", "error", err)
 		_ = n.front.Close()
@@ -170,6 +172,7 @@ func (n *node) stop(p *parts, cause error) error {
 	p.end("worker")
 	n.pusher.Close()
 	p.end("store")
+	p.expect("operations")
 	_ = n.ops.Close()
 	p.end("operations")
 	n.log.Info("stopped", "took", time.Since(begun).Round(time.Millisecond))

@@ -7,7 +7,7 @@ import (
 )
 
 // version is set by the linker in release builds and never written otherwise.
-var version string //nolint:gochecknoglobals // -ldflags -X can set nothing else
+var version string
 
 type versionCmd struct{}
 

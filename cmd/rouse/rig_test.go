@@ -1,0 +1,428 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"rouse/client"
+	"rouse/providers/sim"
+)
+
+// patient bounds every wait of these tests for something that must come.
+const patient = 30 * time.Second
+
+// scratch is a folder for what all tests share; TestMain makes and removes it.
+var scratch string
+
+// binary is the program as a stranger builds it, built once for all tests that need it.
+var binary = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(scratch, "rouse")
+	out, err := exec.Command("go", "build", "-tags", "disable_grpc_modules", "-o", path, ".").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// rig is a server in a process of its own, over a database of its own, and the
+// simulator in this one, which outlives it. Nothing a server logs may hold a secret.
+type rig struct {
+	t     *testing.T
+	sim   *sim.Sim
+	dir   string
+	flags []string
+	admin string
+	app   client.AppCreated
+	child *child
+
+	mu      sync.Mutex
+	secrets []string
+	logs    []*transcript
+}
+
+// newRig starts a server with the flags, and makes an app with both credentials in it.
+func newRig(t *testing.T, flags ...string) *rig {
+	t.Helper()
+	s, err := sim.Start(context.Background(), sim.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, sim: s, dir: t.TempDir(), flags: flags, admin: mintAdminKey()}
+	r.secret(r.admin)
+	if err := os.WriteFile(filepath.Join(r.dir, "ca.pem"), s.CAPEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		r.kill()
+		_ = s.Close()
+		r.checkLogs()
+	})
+	r.start()
+	admin := r.client(r.admin)
+	if r.app, err = answer[client.AppCreated](admin.CreateApp(t.Context(), client.AppCreate{Name: t.Name()})); err != nil {
+		t.Fatal(err)
+	}
+	r.secret(r.app.SecretKey, r.app.PublishableKey)
+	if err := putDemoCredentials(t.Context(), admin, s, r.app.Id); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// secret notes what must not be in any log.
+func (r *rig) secret(s ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.secrets = append(r.secrets, s...)
+}
+
+func (r *rig) checkLogs() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, log := range r.logs {
+		text := log.String()
+		for _, secret := range append(r.secrets, "BEGIN PRIVATE KEY", "ya29.", secretWords) {
+			if strings.Contains(text, secret) {
+				r.t.Errorf("a secret (%.14s...) is in the server's log", secret)
+			}
+		}
+		if r.t.Failed() {
+			r.t.Logf("server log, last lines:\n%s", lastLines(text, 25))
+		}
+	}
+}
+
+func lastLines(text string, n int) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
+
+// child is one run of the server.
+type child struct {
+	cmd    *exec.Cmd
+	log    *transcript
+	at     addresses
+	exited chan struct{} // closed once the process is gone
+}
+
+var servingLine = regexp.MustCompile(`msg=serving .*api=(\S+) ops=(\S+)`)
+
+// start runs a server and returns once it serves.
+func (r *rig) start() {
+	r.t.Helper()
+	path, err := binary()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	args := append([]string{"serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--log-level", "debug"}, r.flags...)
+	cmd := exec.Command(path, args...)
+	ca := filepath.Join(r.dir, "ca.pem")
+	cmd.Env = append(os.Environ(),
+		"ROUSE_DB=sqlite:"+filepath.Join(r.dir, "rouse.db"), "ROUSE_ADMIN_KEY="+r.admin,
+		"ROUSE_APNS_ENDPOINT="+r.sim.APNsURL(), "ROUSE_APNS_SANDBOX_ENDPOINT="+r.sim.APNsSandboxURL(), "ROUSE_APNS_CA="+ca,
+		"ROUSE_FCM_ENDPOINT="+r.sim.FCMURL(), "ROUSE_FCM_TOKEN_ENDPOINT="+r.sim.FCMTokenURL(), "ROUSE_FCM_CA="+ca)
+	c := &child{cmd: cmd, log: newTranscript(), exited: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = c.log, c.log
+	if err := cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	go func() {
+		defer close(c.exited)
+		_ = cmd.Wait()
+	}()
+	r.mu.Lock()
+	r.child, r.logs = c, append(r.logs, c.log)
+	r.mu.Unlock()
+	m := c.log.await(r.t, servingLine, c.exited)
+	c.at = addresses{api: m[1], ops: m[2]}
+}
+
+// kill ends the server as a power cut would; it may be gone already.
+func (r *rig) kill() {
+	_ = r.child.cmd.Process.Kill()
+	<-r.child.exited
+}
+
+// terminate asks the server to stop, and returns how it exited and how long that took.
+func (r *rig) terminate() (code int, took time.Duration) {
+	r.t.Helper()
+	begun := time.Now()
+	if err := r.child.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		r.t.Fatal(err)
+	}
+	select {
+	case <-r.child.exited:
+	case <-time.After(patient):
+		r.t.Fatal("the server does not stop")
+	}
+	return r.child.cmd.ProcessState.ExitCode(), time.Since(begun)
+}
+
+// client calls the server that runs now.
+func (r *rig) client(key string) *client.Client {
+	r.t.Helper()
+	c, err := newClient(r.child.at.api, key)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return c
+}
+
+func (r *rig) backend() *client.Client { return r.client(r.app.SecretKey) }
+
+// testPhone is a phone and the token that the simulator knows it by.
+type testPhone struct {
+	*phone
+	token string
+}
+
+// enrol registers a new phone of the provider.
+func (r *rig) enrol(name, provider string) *testPhone {
+	r.t.Helper()
+	p := &testPhone{}
+	switch provider {
+	case "apns":
+		p.token = r.sim.NewAPNsToken(demoTopic, false)
+	case "fcm":
+		p.token = r.sim.NewFCMToken(demoProject)
+	}
+	var err error
+	p.phone, err = enrol(r.t.Context(), enrolment{url: r.child.at.api, publishableKey: r.app.PublishableKey, installation: name, provider: provider, token: p.token})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.secret(p.secret)
+	if p.token != "" {
+		r.secret(p.token)
+	}
+	return p
+}
+
+// again is the phone, calling the server that runs now.
+func (r *rig) again(p *testPhone) {
+	r.t.Helper()
+	now, err := knownPhone(r.child.at.api, p.device, p.secret)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	p.phone = now
+}
+
+// send posts one message and returns its id.
+func (r *rig) send(ctx context.Context, backend *client.Client, device, data string) (string, error) {
+	m, err := answer[client.MessageAccepted](backend.SendMessage(ctx, &client.SendMessageParams{}, client.MessageSend{
+		To: client.Recipient{DeviceId: &device}, Data: []byte(data),
+	}))
+	return m.Id, err
+}
+
+func (r *rig) mustSend(device, data string) string {
+	r.t.Helper()
+	id, err := r.send(r.t.Context(), r.backend(), device, data)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return id
+}
+
+// heard is the number of the last push that reached the phone.
+func (r *rig) heard(p *testPhone) int {
+	pushes := r.sim.Pushes(p.token)
+	if len(pushes) == 0 {
+		return 0
+	}
+	return pushes[len(pushes)-1].N
+}
+
+// awaitPush returns the first push after the one of that number.
+func (r *rig) awaitPush(p *testPhone, after int) sim.Delivered {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.t.Context(), patient)
+	defer cancel()
+	push, err := r.sim.NextPush(ctx, p.token, after)
+	if err != nil {
+		r.t.Fatalf("no push reached the phone: %v", err)
+	}
+	return push
+}
+
+// noPush fails if a push after the one of that number comes within d.
+func (r *rig) noPush(p *testPhone, after int, d time.Duration) {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.t.Context(), d)
+	defer cancel()
+	if push, err := r.sim.NextPush(ctx, p.token, after); !errors.Is(err, context.DeadlineExceeded) {
+		r.t.Errorf("a push came that nobody needs: %s (%v)", push.Body, err)
+	}
+}
+
+// awaitMetric returns once the server counts at least so many.
+func (r *rig) awaitMetric(name string, least float64) {
+	r.t.Helper()
+	deadline := time.After(patient)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		n, err := metric(r.t.Context(), r.child.at.ops, name)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if n >= least {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			r.t.Fatalf("%s is %v, want %v", name, n, least)
+		}
+	}
+}
+
+// drain reads and acks all that waits for the phone and returns the ids in the order they came.
+func (r *rig) drain(p *testPhone) []string {
+	r.t.Helper()
+	var ids []string
+	if _, err := p.empty(r.t.Context(), func(m fetched) { ids = append(ids, m.Id) }); err != nil {
+		r.t.Fatalf("emptying the inbox of %s: %v", p.device, err)
+	}
+	return ids
+}
+
+// get asks the operations listener and returns status and body.
+func (r *rig) get(path string) string {
+	r.t.Helper()
+	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet, r.child.at.ops+path, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return fmt.Sprintf("%d %s", res.StatusCode, body)
+}
+
+// transcript is what a process or a command wrote so far, for several readers.
+type transcript struct {
+	mu      sync.Mutex
+	text    bytes.Buffer
+	changed chan struct{} // closed and replaced with each write
+}
+
+func newTranscript() *transcript { return &transcript{changed: make(chan struct{})} }
+
+func (t *transcript) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	close(t.changed)
+	t.changed = make(chan struct{})
+	return t.text.Write(b)
+}
+
+func (t *transcript) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.text.String()
+}
+
+// await returns the first match of what was written, waiting for it until end closes.
+func (t *transcript) await(tt *testing.T, want *regexp.Regexp, end <-chan struct{}) []string {
+	tt.Helper()
+	deadline := time.After(patient)
+	for {
+		t.mu.Lock()
+		match := want.FindStringSubmatch(t.text.String())
+		changed := t.changed
+		t.mu.Unlock()
+		if match != nil {
+			return match
+		}
+		select {
+		case <-changed:
+		case <-end:
+			tt.Fatalf("it ended before it said %q:\n%s", want, t)
+		case <-deadline:
+			tt.Fatalf("it never said %q:\n%s", want, t)
+		}
+	}
+}
+
+// running is a subcommand in this process, as a person runs it in a terminal.
+type running struct {
+	out    *transcript
+	cancel context.CancelFunc
+	ended  chan struct{}
+	code   int // written before ended is closed
+}
+
+// start runs a subcommand until it ends or stop is called.
+func startCommand(t *testing.T, env []string, args ...string) *running {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &running{out: newTranscript(), cancel: cancel, ended: make(chan struct{})}
+	go func() {
+		defer close(r.ended)
+		r.code = run(ctx, args, env, strings.NewReader(""), r.out, r.out)
+	}()
+	t.Cleanup(func() { r.stop() })
+	return r
+}
+
+// stop presses Ctrl-C and returns the exit code.
+func (r *running) stop() int {
+	r.cancel()
+	<-r.ended
+	return r.code
+}
+
+// says waits for a line that matches and returns its groups.
+func (r *running) says(t *testing.T, pattern string) []string {
+	t.Helper()
+	return r.out.await(t, regexp.MustCompile(pattern), r.ended)
+}
+
+// command runs a subcommand to its end.
+func command(t *testing.T, env []string, args ...string) (code int, out string) {
+	t.Helper()
+	var b bytes.Buffer
+	code = run(t.Context(), args, env, strings.NewReader(""), &b, &b)
+	return code, b.String()
+}
+
+// mustCommand runs a subcommand that must succeed.
+func mustCommand(t *testing.T, env []string, args ...string) string {
+	t.Helper()
+	code, out := command(t, env, args...)
+	if code != exitOK {
+		t.Fatalf("rouse %s: exit %d\n%s", strings.Join(args, " "), code, out)
+	}
+	return out
+}
+
+// firstLine returns the first line of a text.
+func firstLine(text string) string {
+	line, err := bufio.NewReader(strings.NewReader(text)).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return ""
+	}
+	return strings.TrimSpace(line)
+}
