@@ -1,0 +1,95 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// settingsOf collects the environment variables that the flags of a command struct name.
+func settingsOf(t reflect.Type, into map[string]bool) {
+	if t.Kind() != reflect.Struct {
+		return
+	}
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if name := f.Tag.Get("setting"); name != "" {
+			into[name] = true
+		}
+		settingsOf(f.Type, into)
+	}
+}
+
+// TestDocsNameRealSettings: what the pages and the container files tell people to set exists, and what exists is told.
+func TestDocsNameRealSettings(t *testing.T) {
+	t.Parallel()
+	known := map[string]bool{"ROUSE_PROFILE": true}
+	settingsOf(reflect.TypeFor[commands](), known)
+	name := regexp.MustCompile(`ROUSE_[A-Z_]*[A-Z]`)
+	for _, file := range []string{"README.md", "SECURITY.md", "Dockerfile", "docker-compose.yml", "docs/operations.md", "docs/architecture.md"} {
+		content, err := os.ReadFile(filepath.Join("..", "..", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, used := range name.FindAllString(string(content), -1) {
+			if !known[used] {
+				t.Errorf("%s tells of %s, which nothing reads", file, used)
+			}
+		}
+	}
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "operations.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range reflect.TypeFor[settings]().NumField() {
+		f := reflect.TypeFor[settings]().Field(i)
+		if _, hidden := f.Tag.Lookup("hidden"); !hidden && !strings.Contains(string(page), "`"+f.Tag.Get("setting")+"`") {
+			t.Errorf("docs/operations.md says nothing about %s", f.Tag.Get("setting"))
+		}
+	}
+}
+
+// TestReadmeCommandsParse: every ./rouse line of the README is one that the program understands.
+func TestReadmeCommandsParse(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := regexp.MustCompile(`(?:\./rouse|cmd/rouse) ((?:apps|keys|credentials|serve|dev|device|send|trace|demo)[^\n|#)]*)`).FindAllStringSubmatch(string(page), -1)
+	if len(lines) < 8 {
+		t.Fatalf("only %d commands found in the README", len(lines))
+	}
+	for _, line := range lines {
+		words := strings.Fields(strings.Trim(line[1], "` "))
+		// --help after the command's own words checks that the command and its flags exist, and runs nothing.
+		var flags []string
+		for _, word := range words {
+			if strings.HasPrefix(word, "--") {
+				flags = append(flags, word)
+			}
+		}
+		code, out := command(t, nil, append(leading(words), "--help")...)
+		if code != exitOK {
+			t.Errorf("rouse %s: exit %d\n%s", line[1], code, out)
+		}
+		for _, flag := range flags {
+			if !strings.Contains(out, flag) {
+				t.Errorf("rouse %s: the help knows no %s", line[1], flag)
+			}
+		}
+	}
+}
+
+// leading returns the words of a command that choose it: at most three, none with capitals, quotes or ids.
+func leading(words []string) []string {
+	plain := regexp.MustCompile(`^[a-z]+$`)
+	n := 0
+	for n < len(words) && n < 3 && plain.MatchString(words[n]) {
+		n++
+	}
+	return words[:n]
+}
