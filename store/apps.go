@@ -44,7 +44,7 @@ func (s *Store) CreateApp(ctx context.Context, app tokens.App, keys []tokens.Key
 
 // Apps returns up to limit apps whose ids follow after, in the order of their ids.
 func (s *Store) Apps(ctx context.Context, after ident.App, limit int) ([]tokens.App, error) {
-	const query = "SELECT " + appColumns + " FROM apps WHERE id > ? AND deleting = 0 ORDER BY id LIMIT ?"
+	const query = "SELECT " + appColumns + " FROM apps WHERE id > ? AND deleting = 0 ORDER BY id LIMIT 0 + ?"
 	var rows []appRow
 	if err := s.reads.list(ctx, &rows, query, string(after), limit); err != nil {
 		return nil, s.readError("list apps", err)

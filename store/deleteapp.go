@@ -63,8 +63,8 @@ func (s *Store) finishDelete(ctx context.Context, app ident.App) (int, error) {
 		return total, err
 	}
 	for _, query := range []string{
-		"DELETE FROM messages WHERE id IN (SELECT id FROM messages WHERE app = ? LIMIT ?)",
-		"DELETE FROM idempotency WHERE (app, key) IN (SELECT app, key FROM idempotency WHERE app = ? LIMIT ?)",
+		"DELETE FROM messages WHERE id IN (SELECT id FROM messages WHERE app = ? LIMIT 0 + ?)",
+		"DELETE FROM idempotency WHERE (app, key) IN (SELECT app, key FROM idempotency WHERE app = ? LIMIT 0 + ?)",
 	} {
 		n, err := s.deletePieces(ctx, app, query)
 		if total += n; err != nil {
@@ -97,7 +97,7 @@ func (s *Store) deleteDevices(ctx context.Context, app ident.App) (int, error) {
 	total := 0
 	for {
 		var devices []ident.Device
-		const query = "SELECT id FROM devices WHERE app = ? ORDER BY id LIMIT ?"
+		const query = "SELECT id FROM devices WHERE app = ? ORDER BY id LIMIT 0 + ?"
 		if err := s.reads.list(ctx, &devices, query, string(app), devicesAtATime); err != nil {
 			return total, s.readError("list an app's devices", err)
 		}

@@ -20,26 +20,33 @@ const deviceColumns = `d.id, d.app, d.installation, d.platform, d.provider, d.en
 const (
 	fromDevices  = " FROM devices d JOIN inboxes i ON i.device = d.id "
 	selectDevice = "SELECT " + deviceColumns + fromDevices + "WHERE d.id = ?"
+	selectAuth   = "SELECT " + deviceColumns + ", d.secret, d.secret_previous" + fromDevices + "WHERE d.id = ?"
 )
 
 type deviceRow struct {
-	ID             ident.Device       `db:"id"`
-	App            ident.App          `db:"app"`
-	Installation   string             `db:"installation"`
-	Platform       tokens.Platform    `db:"platform"`
-	Provider       tokens.Provider    `db:"provider"`
-	Environment    tokens.Environment `db:"environment"`
-	TokenState     tokens.TokenState  `db:"token_state"`
-	TokenReason    string             `db:"token_reason"`
-	Generation     int64              `db:"generation"`
-	RegisteredAt   *int64             `db:"registered_at"`
-	User           string             `db:"user_id"`
-	AppVersion     string             `db:"app_version"`
-	Locale         string             `db:"locale"`
-	CreatedAt      int64              `db:"created_at"`
-	UnregisteredAt *int64             `db:"unregistered_at"`
-	Token          []byte             `db:"token"` // sealed
-	ContactAt      int64              `db:"contact_at"`
+	ID             ident.Device
+	App            ident.App
+	Installation   string
+	Platform       tokens.Platform
+	Provider       tokens.Provider
+	Environment    tokens.Environment
+	TokenState     tokens.TokenState
+	TokenReason    string
+	Generation     int64
+	RegisteredAt   *int64
+	User           string
+	AppVersion     string
+	Locale         string
+	CreatedAt      int64
+	UnregisteredAt *int64
+	Token          []byte // sealed
+	ContactAt      int64
+}
+
+// fields are where deviceColumns go. Every request of a device reads this row: it is scanned without reflection on names.
+func (r *deviceRow) fields() []any {
+	return []any{&r.ID, &r.App, &r.Installation, &r.Platform, &r.Provider, &r.Environment, &r.TokenState, &r.TokenReason,
+		&r.Generation, &r.RegisteredAt, &r.User, &r.AppVersion, &r.Locale, &r.CreatedAt, &r.UnregisteredAt, &r.Token, &r.ContactAt}
 }
 
 // device opens the row's token.
@@ -76,7 +83,7 @@ func hashToken(app ident.App, p tokens.Provider, e tokens.Environment, t tokens.
 // for an unregistered one too.
 func (s *Store) Device(ctx context.Context, app ident.App, id ident.Device) (tokens.Device, error) {
 	var r deviceRow
-	err := s.reads.get(ctx, &r, selectDevice, string(id))
+	err := s.reads.scan(ctx, r.fields(), selectDevice, string(id))
 	if errors.Is(err, sql.ErrNoRows) || err == nil && (r.App != app || r.UnregisteredAt != nil) {
 		return tokens.Device{}, deviceNotFound()
 	}
@@ -90,30 +97,27 @@ func (s *Store) Device(ctx context.Context, app ident.App, id ident.Device) (tok
 // the new one was never used, the previous one, else zero. Unauthenticated "unknown_key"; Gone
 // "device_unregistered", with the hashes, so that only the key's holder need be told.
 func (s *Store) DeviceAuth(ctx context.Context, id ident.Device) (d tokens.Device, current, previous tokens.Hash, err error) {
-	var r struct {
-		deviceRow
-		Secret   []byte `db:"secret"`
-		Previous []byte `db:"secret_previous"`
-	}
-	err = s.reads.get(ctx, &r, "SELECT "+deviceColumns+", d.secret, d.secret_previous"+fromDevices+"WHERE d.id = ?", string(id))
+	var r deviceRow
+	var secret, secretPrevious []byte
+	err = s.reads.scan(ctx, append(r.fields(), &secret, &secretPrevious), selectAuth, string(id))
 	if errors.Is(err, sql.ErrNoRows) {
 		return d, current, previous, unknownKey()
 	}
 	if err != nil {
 		return d, current, previous, s.readError("look a device up", err)
 	}
-	if current, err = hashOf(r.Secret); err != nil {
+	if current, err = hashOf(secret); err != nil {
 		return d, current, previous, fmt.Errorf("look a device up: %w", err)
 	}
-	if r.Previous != nil {
-		if previous, err = hashOf(r.Previous); err != nil {
+	if secretPrevious != nil {
+		if previous, err = hashOf(secretPrevious); err != nil {
 			return d, current, previous, fmt.Errorf("look a device up: %w", err)
 		}
 	}
 	if r.UnregisteredAt != nil {
 		return d, current, previous, deviceGone()
 	}
-	d, err = s.device(r.deviceRow)
+	d, err = s.device(r)
 	return d, current, previous, err
 }
 
@@ -129,7 +133,7 @@ func (t *tx) needDevice(id ident.Device) (tokens.Device, error) {
 
 func (t *tx) anyDevice(id ident.Device) (tokens.Device, error) {
 	var r deviceRow
-	err := t.get(&r, selectDevice, string(id))
+	err := t.scan(r.fields(), selectDevice, string(id))
 	if errors.Is(err, sql.ErrNoRows) {
 		return tokens.Device{}, deviceNotFound()
 	}

@@ -18,7 +18,7 @@ const readInbox = `SELECT i.gone_at IS NOT NULL AS gone, i.head, i.seen, g.from_
 	LEFT JOIN gaps g ON g.device = i.device
 	LEFT JOIN deliveries d ON d.device = i.device AND d.ended_at IS NULL AND d.seq > ? AND d.expires_at > ?
 	LEFT JOIN messages m ON d.shared = 1 AND m.id = d.message
-	WHERE i.device = ? ORDER BY d.seq LIMIT ?`
+	WHERE i.device = ? ORDER BY d.seq LIMIT 0 + ?`
 
 // inboxState is what a page's rows repeat.
 type inboxState struct {

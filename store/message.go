@@ -40,7 +40,7 @@ const selectDeliveries = `SELECT d.device, d.app, d.seq, d.class, d.urgency, d.c
 	COALESCE(d.collapse_key, '') AS collapse_key, COALESCE(d.correlation_id, '') AS correlation_id,
 	COALESCE(i.seen, 0) AS seen, COALESCE(i.woken_normal, 0) AS woken_normal, COALESCE(i.woken_high, 0) AS woken_high
 	FROM deliveries d LEFT JOIN inboxes i ON i.device = d.device
-	WHERE d.message = ? AND d.device > ? ORDER BY d.device LIMIT ?`
+	WHERE d.message = ? AND d.device > ? ORDER BY d.device LIMIT 0 + ?`
 
 type messageDelivery struct {
 	Device        ident.Device   `db:"device"`

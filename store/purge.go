@@ -35,9 +35,9 @@ func (s *Store) Purge(ctx context.Context, before, now time.Time, limit int) (in
 		return total, err
 	}
 	for _, q := range []struct{ find, remove string }{
-		{"SELECT id FROM wakes WHERE at < ? AND id <= (SELECT MIN(id) FROM wakes) + 10000 ORDER BY id LIMIT ?", "DELETE FROM wakes WHERE id IN "},
+		{"SELECT id FROM wakes WHERE at < ? AND id <= (SELECT MIN(id) FROM wakes) + 10000 ORDER BY id LIMIT 0 + ?", "DELETE FROM wakes WHERE id IN "},
 		{`SELECT id FROM messages WHERE created_at < ? AND pending = 0 AND NOT EXISTS
-			(SELECT 1 FROM deliveries d WHERE d.message = messages.id) ORDER BY created_at LIMIT ?`, "DELETE FROM messages WHERE id IN "},
+			(SELECT 1 FROM deliveries d WHERE d.message = messages.id) ORDER BY created_at LIMIT 0 + ?`, "DELETE FROM messages WHERE id IN "},
 	} {
 		n, err := s.purgeTable(ctx, q.find, q.remove, millis(before), limit-total)
 		if total += n; err != nil {
@@ -141,7 +141,7 @@ func (s *Store) purgeReplays(ctx context.Context, before int64, limit int) (int,
 		want := min(limit-total, purgeAtATime)
 		err := s.write(ctx, "remove old idempotency keys", newOp(func(t *tx) (err error) {
 			n, err = t.exec(`DELETE FROM idempotency WHERE (app, key) IN
-				(SELECT app, key FROM idempotency WHERE created_at < ? ORDER BY created_at LIMIT ?)`, before, want)
+				(SELECT app, key FROM idempotency WHERE created_at < ? ORDER BY created_at LIMIT 0 + ?)`, before, want)
 			return err
 		}))
 		if err != nil {

@@ -62,6 +62,15 @@ func (r *reader) get(ctx context.Context, dest any, query string, args ...any) e
 	return stmt.Get(dest, args...)
 }
 
+// scan reads one row into fields; sql.ErrNoRows if there is none.
+func (r *reader) scan(ctx context.Context, fields []any, query string, args ...any) error {
+	stmt, err := r.ready(ctx, query)
+	if err != nil {
+		return err
+	}
+	return stmt.Stmt.QueryRow(args...).Scan(fields...)
+}
+
 // list reads all rows into dest, a pointer to a slice.
 func (r *reader) list(ctx context.Context, dest any, query string, args ...any) error {
 	stmt, err := r.ready(ctx, query)

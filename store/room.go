@@ -155,7 +155,7 @@ func (p *plan) oldest(b *box) (*ending, error) {
 		if b.exhausted {
 			return nil, nil
 		}
-		const query = "SELECT " + endingColumns + " FROM deliveries WHERE device = ? AND seq > ? AND ended_at IS NULL ORDER BY seq LIMIT ?"
+		const query = "SELECT " + endingColumns + " FROM deliveries WHERE device = ? AND seq > ? AND ended_at IS NULL ORDER BY seq LIMIT 0 + ?"
 		if err := p.t.list(&b.oldest, query, string(b.device), int64(b.after), oldestPage); err != nil {
 			return nil, fmt.Errorf("read an inbox's oldest: %w", err)
 		}

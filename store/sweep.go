@@ -139,7 +139,7 @@ func (s *Store) Expire(ctx context.Context, now time.Time, limit int) (int, erro
 
 func (t *tx) expire(now int64, limit int) (int, error) {
 	var over []ending
-	const query = "SELECT " + endingColumns + " FROM deliveries WHERE ended_at IS NULL AND expires_at <= ? ORDER BY expires_at LIMIT ?"
+	const query = "SELECT " + endingColumns + " FROM deliveries WHERE ended_at IS NULL AND expires_at <= ? ORDER BY expires_at LIMIT 0 + ?"
 	if err := t.list(&over, query, now, limit); err != nil {
 		return 0, fmt.Errorf("list what expired: %w", err)
 	}

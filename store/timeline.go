@@ -88,7 +88,7 @@ func (s *Store) wakesOf(ctx context.Context, r messageDelivery, e laneEntry) ([]
 		until = *r.EndedAt
 	}
 	const query = `SELECT at, head_normal, head_high, accepted, took, provider, verdict, reason FROM wakes
-		WHERE device = ? AND at >= ? AND at <= ? AND (head_normal >= ? OR head_high >= ?) ORDER BY at, id LIMIT ?`
+		WHERE device = ? AND at >= ? AND at <= ? AND (head_normal >= ? OR head_high >= ?) ORDER BY at, id LIMIT 0 + ?`
 	var rows []wakeRow
 	err := s.reads.list(ctx, &rows, query, string(r.Device), r.CreatedAt-clockSlack.Milliseconds(), until,
 		int64(r.Seq), int64(r.Seq), maxWakesShown)

@@ -74,6 +74,15 @@ func (t *tx) get(dest any, query string, args ...any) error {
 	return stmt.Get(dest, args...)
 }
 
+// scan reads one row into fields; sql.ErrNoRows if there is none.
+func (t *tx) scan(fields []any, query string, args ...any) error {
+	stmt, err := t.w.stmt(query)
+	if err != nil {
+		return err
+	}
+	return stmt.Stmt.QueryRow(args...).Scan(fields...)
+}
+
 // list reads all rows into dest, a pointer to a slice.
 func (t *tx) list(dest any, query string, args ...any) error {
 	stmt, err := t.w.stmt(query)

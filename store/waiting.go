@@ -14,32 +14,33 @@ import (
 	"rouse/tokens"
 )
 
-// readWaiting reads a device, its inbox and what is pending there in one statement, which is one instant. The first three
-// parameters are the place the lane knows as seen, and now twice.
+// readWaiting reads a device, its inbox and what is pending there in one statement, which is one instant. Its
+// parameters are the device, now, the place the lane knows as seen, the device twice, now, the device.
 const readWaiting = `SELECT ` + deviceColumns + `, i.seen, i.woken_normal, i.woken_high, i.woken_at, i.background_at, i.unanswered,
-	COALESCE(MAX(CASE WHEN p.class = 1 THEN p.seq END), 0) AS head_normal,
-	COALESCE(MAX(CASE WHEN p.class = 2 THEN p.seq END), 0) AS head_high,
-	COALESCE(MIN(CASE WHEN p.class > 0 AND p.seq > i.seen AND p.seq > ? THEN p.seq END), MIN(CASE WHEN p.class > 0 THEN p.seq END), 0) AS oldest,
-	MAX(p.expires_at) AS expires_at,
-	(SELECT n.notification FROM deliveries n WHERE n.device = i.device AND n.ended_at IS NULL AND n.class > 0 AND n.expires_at > ?
+	p.head_normal, p.head_high, COALESCE(p.unseen, p.oldest, 0) AS oldest, p.expires_at,
+	(SELECT n.notification FROM deliveries n WHERE n.device = ? AND n.ended_at IS NULL AND n.class > 0 AND n.expires_at > ?
 		ORDER BY n.seq DESC LIMIT 1) AS notification
 	FROM devices d JOIN inboxes i ON i.device = d.id
-	LEFT JOIN deliveries p ON p.device = i.device AND p.ended_at IS NULL AND p.expires_at > ?
-	WHERE d.id = ? GROUP BY d.id, i.device`
+	CROSS JOIN (SELECT COALESCE(MAX(CASE WHEN class = 1 THEN seq END), 0) AS head_normal,
+		COALESCE(MAX(CASE WHEN class = 2 THEN seq END), 0) AS head_high,
+		MIN(CASE WHEN class > 0 AND seq > ? AND seq > (SELECT seen FROM inboxes WHERE device = ?) THEN seq END) AS unseen,
+		MIN(CASE WHEN class > 0 THEN seq END) AS oldest, MAX(expires_at) AS expires_at
+		FROM deliveries WHERE device = ? AND ended_at IS NULL AND expires_at > ?) p
+	WHERE d.id = ?`
 
 type waitingRow struct {
 	deviceRow
-	Seen         messages.Seq `db:"seen"`
-	WokenNormal  messages.Seq `db:"woken_normal"`
-	WokenHigh    messages.Seq `db:"woken_high"`
-	WokenAt      *int64       `db:"woken_at"`
-	BackgroundAt *int64       `db:"background_at"`
-	Unanswered   int          `db:"unanswered"`
-	HeadNormal   messages.Seq `db:"head_normal"`
-	HeadHigh     messages.Seq `db:"head_high"`
-	Oldest       messages.Seq `db:"oldest"`
-	ExpiresAt    *int64       `db:"expires_at"`
-	Notification *string      `db:"notification"`
+	seen, wokenNormal, wokenHigh messages.Seq
+	wokenAt, backgroundAt        *int64
+	unanswered                   int
+	headNormal, headHigh, oldest messages.Seq
+	expiresAt                    *int64
+	notification                 *string
+}
+
+func (r *waitingRow) fields() []any {
+	return append(r.deviceRow.fields(), &r.seen, &r.wokenNormal, &r.wokenHigh, &r.wokenAt, &r.backgroundAt, &r.unanswered,
+		&r.headNormal, &r.headHigh, &r.oldest, &r.expiresAt, &r.notification)
 }
 
 // Waiting returns what is un-acked and alive in an inbox, and its device, read in one instant and
@@ -50,8 +51,8 @@ func (s *Store) Waiting(ctx context.Context, device ident.Device, now time.Time)
 	var d tokens.Device
 	err := s.steady(device, func(e laneEntry) error {
 		var r waitingRow
-		at := millis(now)
-		if err := s.reads.get(ctx, &r, readWaiting, int64(e.seen), at, at, string(device)); err != nil {
+		at, id := millis(now), string(device)
+		if err := s.reads.scan(ctx, r.fields(), readWaiting, id, at, int64(e.seen), id, id, at, id); err != nil {
 			return err
 		}
 		var err error
@@ -73,19 +74,19 @@ func (s *Store) Waiting(ctx context.Context, device ident.Device, now time.Time)
 func (r waitingRow) waiting(e laneEntry) (messages.Waiting, error) {
 	woken, wokenAt, background := e.woken()
 	w := messages.Waiting{
-		Device: r.ID, Head: messages.Marks{Normal: r.HeadNormal, High: r.HeadHigh}, Seen: max(r.Seen, e.seen),
-		Woken:   messages.Marks{Normal: max(r.WokenNormal, woken.Normal), High: max(r.WokenHigh, woken.High)},
-		WokenAt: later(fromNull(r.WokenAt), wokenAt), BackgroundAt: later(fromNull(r.BackgroundAt), background),
-		Unanswered: e.unanswered, Oldest: r.Oldest, ExpiresAt: fromNull(r.ExpiresAt),
+		Device: r.ID, Head: messages.Marks{Normal: r.headNormal, High: r.headHigh}, Seen: max(r.seen, e.seen),
+		Woken:   messages.Marks{Normal: max(r.wokenNormal, woken.Normal), High: max(r.wokenHigh, woken.High)},
+		WokenAt: later(fromNull(r.wokenAt), wokenAt), BackgroundAt: later(fromNull(r.backgroundAt), background),
+		Unanswered: e.unanswered, Oldest: r.oldest, ExpiresAt: fromNull(r.expiresAt),
 	}
 	if !e.served {
-		w.Unanswered += r.Unanswered
+		w.Unanswered += r.unanswered
 	}
-	if r.Notification == nil {
+	if r.notification == nil {
 		return w, nil
 	}
 	w.Notification = &messages.Notification{}
-	if err := json.Unmarshal([]byte(*r.Notification), w.Notification); err != nil {
+	if err := json.Unmarshal([]byte(*r.notification), w.Notification); err != nil {
 		return w, fmt.Errorf("read a stored notification: %w", err)
 	}
 	return w, nil

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -190,6 +191,11 @@ func (w *writer) round(first *op) {
 	}
 	if w.settle(ops, entries, started) {
 		w.store.lane.landed()
+	}
+	if len(ops) > 1 {
+		// Those just answered may be about to ask again: let them, so that the next batch has them all and not every
+		// other one. With nobody else to run this returns at once.
+		runtime.Gosched()
 	}
 }
 

@@ -1,0 +1,59 @@
+package store
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"rouse/tokens"
+)
+
+func openForPlans(t *testing.T) *Store {
+	t.Helper()
+	ring, err := tokens.ParseRing(tokens.NewRingKey("test"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(context.Background(), Options{DSN: "sqlite:" + t.TempDir() + "/plans.db", Ring: ring})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	if err := s.Migrate(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// No statement of the daily work may walk a whole table that grows with traffic.
+func TestEveryHotStatementUsesAnIndex(t *testing.T) {
+	t.Parallel()
+	s := openForPlans(t)
+	for name, query := range map[string]string{
+		"inbox": readInbox, "item": readItem, "waiting": readWaiting, "ack up to": ackUpTo, "ack one": ackOne, "ack many": ackMany,
+		"end": endDelivery, "mark a page": markPage, "deliveries of a message": selectDeliveries, "sweep": sweepRows, "boxes": selectBoxes[3],
+		"device": selectDevice, "counts": updateCounts, "marks": updateMarks, "post": selectPost,
+		"expire": "SELECT " + endingColumns + " FROM deliveries WHERE ended_at IS NULL AND expires_at <= ? ORDER BY expires_at LIMIT 0 + ?",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			args := make([]any, strings.Count(query, "?"))
+			for i := range args {
+				args[i] = 1
+			}
+			var plan []struct {
+				ID, Parent, Notused int
+				Detail              string
+			}
+			if err := s.writes.Select(&plan, "EXPLAIN QUERY PLAN "+query, args...); err != nil {
+				t.Fatal(err)
+			}
+			for _, step := range plan {
+				t.Log(step.Detail)
+				if strings.HasPrefix(step.Detail, "SCAN") && step.Detail != "SCAN p" { // p is one row
+					t.Errorf("walks a whole table: %s", step.Detail)
+				}
+			}
+		})
+	}
+}
