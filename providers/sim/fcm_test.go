@@ -1,168 +1,21 @@
 package sim_test
 
 import (
-	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
 	"golang.org/x/net/http2"
 
 	"rouse/providers/sim"
 )
-
-const (
-	project = "demo-project"
-	scope   = "https://www.googleapis.com/auth/firebase.messaging"
-)
-
-// google is a service account with one client that speaks to FCM.
-type google struct {
-	t        *testing.T
-	sim      *sim.Sim
-	client   *http.Client
-	base     string // ends in /v1
-	tokenURL string
-	token    string
-	bearer   string
-	account  struct {
-		Type        string `json:"type"`
-		Email       string `json:"client_email"`
-		KeyID       string `json:"private_key_id"`
-		Key         string `json:"private_key"`
-		ProjectID   string `json:"project_id"`
-		TokenURI    string `json:"token_uri"`
-		Certificate string `json:"auth_provider_x509_cert_url"`
-	}
-}
-
-func newGoogle(t *testing.T, s *sim.Sim) *google {
-	t.Helper()
-	g := &google{t: t, sim: s, client: h2Client(t, s), base: s.FCMURL(), tokenURL: s.FCMTokenURL(), token: s.NewFCMToken(project)}
-	if err := json.Unmarshal(s.NewServiceAccount(project), &g.account); err != nil {
-		t.Fatal(err)
-	}
-	g.bearer = g.login()
-	return g
-}
-
-// login trades a good assertion for an access token.
-func (g *google) login() string {
-	g.t.Helper()
-	got := g.trade(g.assertion(nil, nil))
-	var grant struct {
-		AccessToken string `json:"access_token"`
-		TokenType   string `json:"token_type"`
-		ExpiresIn   int    `json:"expires_in"`
-	}
-	if err := json.Unmarshal([]byte(got.body), &grant); err != nil || got.status != 200 || grant.TokenType != "Bearer" || grant.ExpiresIn < 1 {
-		g.t.Fatalf("%+v %v", got, err)
-	}
-	return grant.AccessToken
-}
-
-// assertion makes a good assertion, with these claims and headers changed.
-func (g *google) assertion(claims, header map[string]any) string {
-	g.t.Helper()
-	key, err := jwt.ParseRSAPrivateKeyFromPEM([]byte(g.account.Key))
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	now := time.Now().Unix()
-	all := jwt.MapClaims{"iss": g.account.Email, "aud": g.tokenURL, "scope": scope, "iat": now, "exp": now + 3600}
-	for name, value := range claims {
-		all[name] = value
-	}
-	token := jwt.NewWithClaims(jwt.SigningMethodRS256, all)
-	token.Header["kid"] = g.account.KeyID
-	for name, value := range header {
-		token.Header[name] = value
-	}
-	signed, err := token.SignedString(key)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	return signed
-}
-
-func (g *google) trade(assertion string) said {
-	g.t.Helper()
-	form := url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:jwt-bearer"}, "assertion": {assertion}}
-	return g.post(g.tokenURL, "application/x-www-form-urlencoded", form.Encode())
-}
-
-func (g *google) post(to, kind, body string) said {
-	g.t.Helper()
-	got, err := g.try(within(g.t, patience), to, kind, body)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	return got
-}
-
-func (g *google) try(ctx context.Context, to, kind, body string) (said, error) {
-	g.t.Helper()
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, to, strings.NewReader(body))
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	r.Header.Set("Content-Type", kind)
-	if g.bearer != "" {
-		r.Header.Set("Authorization", "Bearer "+g.bearer)
-	}
-	return roundTrip(g.client, r)
-}
-
-func (g *google) sendURL() string { return g.base + "/projects/" + project + "/messages:send" }
-
-func (g *google) send(body string) said {
-	g.t.Helper()
-	return g.post(g.sendURL(), "application/json", body)
-}
-
-// message is a good send, with more members of message appended.
-func (g *google) message(more string) string {
-	return fmt.Sprintf(`{"message":{"token":%q,"data":{"rouse":"1"}%s}}`, g.token, more)
-}
-
-// failure is Google's error.
-type failure struct {
-	Error struct {
-		Code    int              `json:"code"`
-		Message string           `json:"message"`
-		Status  string           `json:"status"`
-		Details []map[string]any `json:"details"`
-	} `json:"error"`
-}
-
-func (a said) failure(t *testing.T) failure {
-	t.Helper()
-	var f failure
-	if err := json.Unmarshal([]byte(a.body), &f); err != nil {
-		t.Fatalf("%v in %s", err, a.body)
-	}
-	return f
-}
-
-// errorCode is the FcmError's code, empty if there is none.
-func (f failure) errorCode() string {
-	for _, d := range f.Error.Details {
-		if strings.HasSuffix(d["@type"].(string), "v1.FcmError") {
-			return d["errorCode"].(string)
-		}
-	}
-	return ""
-}
 
 func TestFCMDeliversExactly(t *testing.T) {
 	t.Parallel()
@@ -345,76 +198,6 @@ func TestFCMOtherPathsAreHTML(t *testing.T) {
 	}
 }
 
-func TestTokenEndpointRefuses(t *testing.T) {
-	t.Parallel()
-	s := start(t, sim.Options{})
-	g := newGoogle(t, s)
-	stranger := newGoogle(t, s)
-	now := time.Now().Unix()
-	forged := *g
-	forged.account.Key = stranger.account.Key
-	hs := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"iss": g.account.Email, "aud": g.tokenURL, "scope": scope, "iat": now, "exp": now + 60})
-	hs.Header["kid"] = g.account.KeyID
-	hmac, _ := hs.SignedString([]byte(g.account.Key))
-	for name, row := range map[string]struct{ assertion, code, says string }{
-		"garbage":        {"x.y.z", "invalid_grant", "parsed"},
-		"HS256":          {hmac, "invalid_grant", "RS256"},
-		"unknown iss":    {g.assertion(map[string]any{"iss": "x@y.z"}, nil), "invalid_grant", "account not found"},
-		"wrong kid":      {g.assertion(nil, map[string]any{"kid": "0"}), "invalid_grant", "kid"},
-		"wrong key":      {forged.assertion(nil, nil), "invalid_grant", "Invalid JWT Signature"},
-		"live for 2 h":   {g.assertion(map[string]any{"exp": now + 7200}, nil), "invalid_grant", "iat and exp"},
-		"expired":        {g.assertion(map[string]any{"iat": now - 4000, "exp": now - 400}, nil), "invalid_grant", "iat and exp"},
-		"clock ahead":    {g.assertion(map[string]any{"iat": now + 600, "exp": now + 1200}, nil), "invalid_grant", "iat and exp"},
-		"wrong audience": {g.assertion(map[string]any{"aud": "https://oauth2.example.com/token"}, nil), "invalid_grant", "audience"},
-		"wrong scope":    {g.assertion(map[string]any{"scope": "email"}, nil), "invalid_scope", "firebase.messaging"},
-	} {
-		got := g.trade(row.assertion)
-		var e struct {
-			Error       string `json:"error"`
-			Description string `json:"error_description"`
-		}
-		_ = json.Unmarshal([]byte(got.body), &e)
-		if got.status != 400 || e.Error != row.code || !strings.Contains(e.Description, row.says) {
-			t.Errorf("%s: %d %s", name, got.status, got.body)
-		}
-	}
-	for name, row := range map[string]struct{ kind, body, code string }{
-		"JSON":         {"application/json", "{}", "invalid_request"},
-		"grant type":   {"application/x-www-form-urlencoded", "grant_type=password", "unsupported_grant_type"},
-		"no assertion": {"application/x-www-form-urlencoded", "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer", "invalid_request"},
-	} {
-		if got := g.post(g.tokenURL, row.kind, row.body); got.status != 400 || !strings.Contains(got.body, `"`+row.code+`"`) {
-			t.Errorf("%s: %+v", name, got)
-		}
-	}
-	for _, good := range []string{
-		g.assertion(map[string]any{"scope": "email https://www.googleapis.com/auth/cloud-platform"}, nil),
-		g.assertion(map[string]any{"iat": now + 200, "exp": now + 3800}, nil),
-	} {
-		if got := g.trade(good); got.status != 200 {
-			t.Errorf("%+v", got)
-		}
-	}
-	for _, e := range s.Log() {
-		if strings.Contains(e.Body, "assertion=") || strings.Contains(e.Body, "eyJ") {
-			t.Errorf("the log shows an assertion: %s", e.Body)
-		}
-	}
-}
-
-func TestServiceAccountFile(t *testing.T) {
-	t.Parallel()
-	s := start(t, sim.Options{})
-	g := newGoogle(t, s)
-	if g.account.Type != "service_account" || g.account.ProjectID != project || g.account.TokenURI != s.FCMTokenURL() || !strings.Contains(g.account.Email, "@"+project+".") {
-		t.Errorf("%+v", g.account)
-	}
-	key, err := jwt.ParseRSAPrivateKeyFromPEM([]byte(g.account.Key))
-	if err != nil || key.N.BitLen() != 2048 {
-		t.Errorf("%v", err)
-	}
-}
-
 func TestFCMOverHTTP1(t *testing.T) {
 	t.Parallel()
 	s := start(t, sim.Options{})
@@ -489,36 +272,6 @@ func TestFCMScriptedAnswers(t *testing.T) {
 		if got.status != row.action.Status || got.body != row.body || !strings.HasPrefix(got.header.Get("content-type"), row.kind) {
 			t.Errorf("%+v: %+v", row.action, got)
 		}
-	}
-}
-
-func TestTokenEndpointScripted(t *testing.T) {
-	t.Parallel()
-	s := start(t, sim.Options{})
-	g := newGoogle(t, s)
-	for _, row := range []struct {
-		action sim.Action
-		status int
-		body   string
-	}{
-		{sim.Action{Reason: "invalid_grant"}, 400, `"invalid_grant"`},
-		{sim.Action{Reason: "invalid_client"}, 401, `"invalid_client"`},
-		{sim.Action{Status: 500}, 500, `"internal_failure"`},
-		{sim.Action{Status: 503, Body: "<html>"}, 503, "<html>"},
-	} {
-		remove := s.AddRule(sim.Rule{Provider: sim.Token, TokenPrefix: g.account.Email, Action: row.action})
-		got := g.trade(g.assertion(nil, nil))
-		remove()
-		if got.status != row.status || !strings.Contains(got.body, row.body) {
-			t.Errorf("%+v: %+v", row.action, got)
-		}
-	}
-	s.AddRule(sim.Rule{Provider: sim.Token, Action: sim.Action{Fault: sim.FaultHang}})
-	form := url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:jwt-bearer"}, "assertion": {g.assertion(nil, nil)}}
-	_, err := g.try(untilLogged(t, s, len(s.Log())+1), g.tokenURL, "application/x-www-form-urlencoded", form.Encode())
-	isGivenUp(t, said{}, err)
-	if got := g.send(g.message("")); got.status != 200 {
-		t.Errorf("sending goes on: %+v", got)
 	}
 }
 
