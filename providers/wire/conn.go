@@ -120,6 +120,7 @@ type watchedConn struct {
 	h2  bool
 
 	goAway atomic.Pointer[string]
+	heard  atomic.Pointer[time.Time] // when something last came in
 
 	// Touched by Read alone, which has one caller.
 	header  [frameHeader]byte
@@ -139,10 +140,20 @@ const (
 // Read reads and watches.
 func (w *watchedConn) Read(b []byte) (int, error) {
 	n, err := w.Conn.Read(b)
+	if n > 0 {
+		now := time.Now()
+		w.heard.Store(&now)
+	}
 	if w.h2 {
 		w.scan(b[:n])
 	}
 	return n, err
+}
+
+// silentSince reports whether nothing has come in since t.
+func (w *watchedConn) silentSince(t time.Time) bool {
+	heard := w.heard.Load()
+	return heard == nil || heard.Before(t)
 }
 
 func (w *watchedConn) scan(b []byte) {

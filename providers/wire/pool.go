@@ -126,8 +126,16 @@ func (p *Pool) Send(req *http.Request, limit int64) (Reply, error) {
 	if err != nil {
 		return Reply{}, err
 	}
+	begun := time.Now()
 	reply, failure := exchange(c, req, limit)
-	p.release(c, reply.Status != 0)
+	switch {
+	case reply.Status != 0:
+		p.release(c, answered)
+	case failure.Reason == Timeout && c.watch.silentSince(begun.Add(time.Since(begun)/2)):
+		p.release(c, silent)
+	default:
+		p.release(c, unanswered)
+	}
 	if failure != nil {
 		return reply, failure
 	}
@@ -175,7 +183,7 @@ func (p *Pool) acquire(ctx context.Context) (*conn, error) {
 	case g := <-w.ready: // granted in the same instant: the slot goes back unused
 		if g.conn != nil {
 			g.conn.cc.Release()
-			p.release(g.conn, false)
+			p.release(g.conn, unused)
 		}
 	default:
 	}
@@ -192,11 +200,31 @@ func (g grant) result() (*conn, error) {
 	return g.conn, nil
 }
 
-func (p *Pool) release(c *conn, answered bool) {
+// fate is what came of a slot.
+type fate uint8
+
+const (
+	unused fate = iota
+	unanswered
+	silent // unanswered in time, and nothing at all came on the connection for half of it
+	answered
+)
+
+// release gives a slot back. A connection whose very first request got no
+// answer is not trusted with a second: it may lead nowhere, and the server has not said how much it takes.
+func (p *Pool) release(c *conn, f fate) {
 	p.mu.Lock()
 	c.inFlight--
 	p.inFlight--
-	c.warm = c.warm || answered
+	switch f {
+	case answered:
+		c.warm = true
+	case unanswered:
+		c.draining = c.draining || !c.warm
+	case silent:
+		c.draining = true
+	case unused:
+	}
 	p.admitAndUnlock()
 }
 
