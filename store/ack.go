@@ -67,7 +67,7 @@ func (t *tx) ackUpTo(device ident.Device, seq messages.Seq, now time.Time) (int,
 	if err != nil {
 		return 0, err
 	}
-	if last < seq {
+	if n == 0 || last < seq {
 		if err := t.everHeld(device, seq); err != nil {
 			return 0, err
 		}

@@ -1,0 +1,187 @@
+package store_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"rouse/fault"
+	"rouse/ident"
+	"rouse/internal/testkit"
+	"rouse/messages"
+	"rouse/tokens"
+)
+
+var appTests = map[string]func(*testing.T, *world){
+	"an app and its keys are created together":  appWithKeys,
+	"apps are listed in pages":                  appsInPages,
+	"an app is changed in part":                 appPatched,
+	"a deleted app leaves nothing":              appDeleted,
+	"what is not there is not found":            appNotThere,
+	"keys come, are looked up and go":           keysLife,
+	"credentials come, fail, work again and go": credentialsLife,
+	"a credential's secret is sealed":           credentialSealed,
+}
+
+func newKey(app ident.App, kind tokens.KeyKind) tokens.Key {
+	id := ident.NewKey()
+	return tokens.Key{ID: id, App: app, Kind: kind, Name: "of a test", Scopes: tokens.AllScopes(),
+		Hash: tokens.HashOf(tokens.Secret(id)), CreatedAt: time.Now().Truncate(time.Millisecond).UTC()}
+}
+
+func appWithKeys(t *testing.T, w *world) {
+	app := tokens.App{ID: ident.NewApp(), Name: "shop", InboxOverflow: tokens.OverflowDropOldest, CreatedAt: w.now}
+	keys := []tokens.Key{newKey(app.ID, tokens.SecretKey), newKey(app.ID, tokens.PublishableKey)}
+	w.must(w.CreateApp(w.ctx(), app, keys))
+	got, err := w.App(w.ctx(), app.ID)
+	w.must(err)
+	if diff := cmp.Diff(app, got); diff != "" {
+		t.Error(diff)
+	}
+	list, err := w.Keys(w.ctx(), app.ID)
+	w.must(err)
+	if diff := cmp.Diff(keys, list); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func appsInPages(t *testing.T, w *world) {
+	want := []ident.App{w.app}
+	for range 4 {
+		want = append(want, testkit.App(t, w.Store).ID)
+	}
+	slices.Sort(want)
+	var got []ident.App
+	var after ident.App
+	for {
+		page, err := w.Apps(w.ctx(), after, 2)
+		w.must(err)
+		if len(page) == 0 {
+			break
+		}
+		for _, app := range page {
+			got = append(got, app.ID)
+			after = app.ID
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func appPatched(t *testing.T, w *world) {
+	name := "renamed"
+	app, err := w.PatchApp(w.ctx(), w.app, tokens.AppPatch{Name: &name})
+	w.must(err)
+	if app.Name != name || app.InboxOverflow != tokens.OverflowReject {
+		t.Errorf("patched to %+v", app)
+	}
+	overflow := tokens.OverflowDropOldest
+	_, err = w.PatchApp(w.ctx(), w.app, tokens.AppPatch{InboxOverflow: &overflow})
+	w.must(err)
+	if app, err = w.App(w.ctx(), w.app); err != nil || app.Name != name || app.InboxOverflow != overflow {
+		t.Errorf("stored %+v, %v", app, err)
+	}
+}
+
+func appDeleted(t *testing.T, w *world) {
+	key := newKey(w.app, tokens.SecretKey)
+	w.must(w.AddKey(w.ctx(), key))
+	w.must(w.PutCredential(w.ctx(), tokens.Credential{App: w.app, Provider: tokens.FCM, Secret: []byte("{}"), UpdatedAt: w.now}))
+	d := w.device()
+	devices := w.userDevices("anna", 2)
+	one, several, none := w.accept(d), w.acceptUser("anna"), w.acceptUser("nobody")
+	w.RecordWake(messages.Wake{App: w.app, Device: d, At: w.now, Head: messages.Marks{High: 1}, Accepted: true})
+	other := newWorld(t, func(testing.TB, ...func(*storeOptions)) *storeT { return w.Store })
+	bystander := other.device()
+	kept := other.accept(bystander)
+
+	w.must(w.DeleteApp(w.ctx(), w.app))
+
+	_, err := w.App(w.ctx(), w.app)
+	w.refused(err, fault.NotFound, "app_not_found")
+	_, err = w.LookupKey(w.ctx(), key.ID)
+	w.refused(err, fault.Unauthenticated, "unknown_key")
+	_, err = w.Credential(w.ctx(), w.app, tokens.FCM)
+	w.refused(err, fault.NotFound, "no_credential")
+	for _, id := range append(devices, d) {
+		_, _, _, err = w.DeviceAuth(w.ctx(), id)
+		w.refused(err, fault.Unauthenticated, "unknown_key")
+	}
+	for _, r := range []messages.Receipt{one, several, none} {
+		_, err = w.Message(w.ctx(), w.app, r.ID)
+		w.refused(err, fault.NotFound, "message_not_found")
+	}
+	w.refused(w.DeleteApp(w.ctx(), w.app), fault.NotFound, "app_not_found")
+	other.is(kept.ID, messages.Queued)
+	if n := w.pending(); n != 1 {
+		t.Errorf("%d are pending, want the bystander's one", n)
+	}
+}
+
+func appNotThere(_ *testing.T, w *world) {
+	nobody := ident.NewApp()
+	_, err := w.App(w.ctx(), nobody)
+	w.refused(err, fault.NotFound, "app_not_found")
+	_, err = w.PatchApp(w.ctx(), nobody, tokens.AppPatch{})
+	w.refused(err, fault.NotFound, "app_not_found")
+	w.refused(w.DeleteApp(w.ctx(), nobody), fault.NotFound, "app_not_found")
+	w.refused(w.AddKey(w.ctx(), newKey(nobody, tokens.SecretKey)), fault.NotFound, "app_not_found")
+	_, err = w.Keys(w.ctx(), nobody)
+	w.refused(err, fault.NotFound, "app_not_found")
+	_, err = w.Credentials(w.ctx(), nobody)
+	w.refused(err, fault.NotFound, "app_not_found")
+	w.refused(w.PutCredential(w.ctx(), tokens.Credential{App: nobody, Provider: tokens.APNs}), fault.NotFound, "app_not_found")
+	_, _, err = w.Register(w.ctx(), tokens.Enrol{Registration: tokens.Registration{App: nobody}, ID: ident.NewDevice()})
+	w.refused(err, fault.NotFound, "app_not_found")
+}
+
+func keysLife(t *testing.T, w *world) {
+	key := newKey(w.app, tokens.SecretKey)
+	key.Scopes, key.ExpiresAt = []tokens.Scope{tokens.ScopeSend, tokens.ScopeRead}, w.now.Add(time.Hour)
+	w.must(w.AddKey(w.ctx(), key))
+	got, err := w.LookupKey(w.ctx(), key.ID)
+	w.must(err)
+	if diff := cmp.Diff(key, got); diff != "" {
+		t.Error(diff)
+	}
+	other := testkit.App(t, w.Store)
+	w.refused(w.DeleteKey(w.ctx(), other.ID, key.ID), fault.NotFound, "key_not_found")
+	w.must(w.DeleteKey(w.ctx(), w.app, key.ID))
+	w.refused(w.DeleteKey(w.ctx(), w.app, key.ID), fault.NotFound, "key_not_found")
+	_, err = w.LookupKey(w.ctx(), key.ID)
+	w.refused(err, fault.Unauthenticated, "unknown_key")
+}
+
+func credentialsLife(t *testing.T, w *world) {
+	c := tokens.Credential{App: w.app, Provider: tokens.APNs, Fingerprint: "aa", Public: []byte(`{"topic":"t"}`),
+		Secret: []byte(`{"private_key":"s"}`), UpdatedAt: w.now}
+	w.must(w.PutCredential(w.ctx(), c))
+	w.must(w.SetFailing(w.ctx(), w.app, tokens.APNs, "InvalidProviderToken", w.now))
+	got, err := w.Credential(w.ctx(), w.app, tokens.APNs)
+	w.must(err)
+	failing := c
+	failing.Failing, failing.FailingSince = "InvalidProviderToken", w.now
+	if diff := cmp.Diff(failing, got); diff != "" {
+		t.Error(diff)
+	}
+	w.must(w.PutCredential(w.ctx(), c))
+	if got, err = w.Credential(w.ctx(), w.app, tokens.APNs); err != nil || got.Failing != "" || !got.FailingSince.IsZero() {
+		t.Errorf("after putting it again: %+v, %v", got, err)
+	}
+	list, err := w.Credentials(w.ctx(), w.app)
+	w.must(err)
+	if len(list) != 1 || list[0].Secret != nil || list[0].Fingerprint != "aa" {
+		t.Errorf("listed %+v", list)
+	}
+	w.must(w.DeleteCredential(w.ctx(), w.app, tokens.APNs))
+	w.refused(w.DeleteCredential(w.ctx(), w.app, tokens.APNs), fault.NotFound, "no_credential")
+	w.must(w.SetFailing(w.ctx(), w.app, tokens.APNs, "gone meanwhile", w.now))
+}
+
+func credentialSealed(t *testing.T, w *world) {
+	w = w.with(func(o *storeOptions) { t.Cleanup(func() { mustNotHold(t, o.DSN, "very-private") }) })
+	w.must(w.PutCredential(w.ctx(), tokens.Credential{App: w.app, Provider: tokens.APNs, Secret: []byte("very-private"), UpdatedAt: w.now}))
+}

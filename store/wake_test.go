@@ -1,0 +1,229 @@
+package store_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"rouse/fault"
+	"rouse/ident"
+	"rouse/messages"
+	"rouse/tokens"
+)
+
+var wakeTests = map[string]func(*testing.T, *world){
+	"what waits is told by class":                     waitingByClass,
+	"wakes raise the marks and count until a page":    waitingAfterWakes,
+	"the notification is the newest waking message's": waitingNotification,
+	"a wake is in the timeline at once and for good":  wakeInTimeline,
+	"the reason why nothing was woken":                wakeNotSent,
+	"deliveries are listed in pages":                  deliveriesInPages,
+}
+
+func (w *world) waiting(d ident.Device) messages.Waiting {
+	w.t.Helper()
+	waiting, device, err := w.Waiting(w.ctx(), d, w.now)
+	w.must(err)
+	if device.ID != d {
+		w.t.Errorf("the device is %s", device.ID)
+	}
+	return waiting
+}
+
+func seqOf(r messages.Receipt) messages.Seq { return r.Pending[0].Seq }
+
+func waitingByClass(t *testing.T, w *world) {
+	d := w.device()
+	if diff := cmp.Diff(messages.Waiting{Device: d}, w.waiting(d)); diff != "" {
+		t.Error(diff)
+	}
+	w.accept(d, low)
+	n := w.accept(d, normal)
+	h := w.accept(d, living(time.Hour))
+	w.accept(d, low, living(2*messages.DefaultTTL))
+	want := messages.Waiting{Device: d, Head: messages.Marks{Normal: seqOf(n), High: seqOf(h)}, Oldest: seqOf(n),
+		ExpiresAt: w.now.Add(2 * messages.DefaultTTL)}
+	if diff := cmp.Diff(want, w.waiting(d)); diff != "" {
+		t.Error(diff)
+	}
+	page := w.inbox(d, 2)
+	want.Seen, want.Oldest = page.Last, seqOf(h)
+	if diff := cmp.Diff(want, w.waiting(d)); diff != "" {
+		t.Errorf("after a page: %s", diff)
+	}
+	w.ackUpTo(d, page.Last)
+	want.Head.Normal = 0
+	if diff := cmp.Diff(want, w.waiting(d)); diff != "" {
+		t.Errorf("after an ack: %s", diff)
+	}
+	w.now = w.now.Add(time.Hour)
+	want.Head, want.Oldest = messages.Marks{}, 0
+	if diff := cmp.Diff(want, w.waiting(d)); diff != "" {
+		t.Errorf("after its life: %s", diff)
+	}
+	_, _, err := w.Waiting(w.ctx(), unknownDevice(), w.now)
+	w.refused(err, fault.NotFound, "device_not_found")
+}
+
+func (w *world) wake(d ident.Device, head messages.Marks, change ...func(*messages.Wake)) messages.Wake {
+	wake := messages.Wake{App: w.app, Device: d, At: w.now, Head: head, Accepted: true, Provider: "fcm", Verdict: "accepted", Took: 12 * time.Millisecond}
+	for _, f := range change {
+		f(&wake)
+	}
+	w.RecordWake(wake)
+	return wake
+}
+
+func refusedWake(m *messages.Wake) {
+	m.Accepted, m.Verdict, m.Reason = false, "unavailable", "timeout"
+}
+
+func background(m *messages.Wake) { m.Background = true }
+
+func waitingAfterWakes(t *testing.T, w *world) {
+	d := w.device()
+	r := w.accept(d)
+	check := func(what string, want messages.Waiting) {
+		t.Helper()
+		for _, when := range []string{"at once", "once written"} {
+			got := w.waiting(d)
+			got.Head, got.Oldest, got.ExpiresAt, got.Device = messages.Marks{}, 0, time.Time{}, ""
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s, %s: %s", what, when, diff)
+			}
+			w.flushed(d, r)
+		}
+	}
+	mark := messages.Marks{Normal: 1, High: seqOf(r)}
+	w.wake(d, mark)
+	first := w.now
+	check("a wake", messages.Waiting{Woken: mark, WokenAt: first, Unanswered: 1})
+	w.now = w.now.Add(time.Minute)
+	w.wake(d, messages.Marks{High: seqOf(r) + 7}, refusedWake)
+	check("a refused one", messages.Waiting{Woken: mark, WokenAt: first, Unanswered: 1})
+	w.wake(d, mark, background)
+	second := w.now
+	check("a background one", messages.Waiting{Woken: mark, WokenAt: second, BackgroundAt: second, Unanswered: 2})
+	w.inbox(d, 10)
+	w.wake(d, mark)
+	check("a page and a wake", messages.Waiting{Seen: seqOf(r), Woken: mark, WokenAt: second, BackgroundAt: second, Unanswered: 1})
+	w.inbox(d, 10)
+	check("a page", messages.Waiting{Seen: seqOf(r), Woken: mark, WokenAt: second, BackgroundAt: second})
+}
+
+func waitingNotification(t *testing.T, w *world) {
+	d := w.device()
+	note := func(title string) func(*messages.Send) {
+		return func(m *messages.Send) { m.Notification = &messages.Notification{Title: title, Body: "b"} }
+	}
+	shows := func(want *messages.Notification) {
+		t.Helper()
+		if diff := cmp.Diff(want, w.waiting(d).Notification); diff != "" {
+			t.Error(diff)
+		}
+	}
+	w.accept(d, note("first"))
+	shows(&messages.Notification{Title: "first", Body: "b"})
+	second := w.accept(d, note("second"))
+	shows(&messages.Notification{Title: "second", Body: "b"})
+	w.accept(d, note("quiet"), low)
+	shows(&messages.Notification{Title: "second", Body: "b"})
+	_, err := w.AckIDs(w.ctx(), d, []ident.Message{second.ID}, w.now)
+	w.must(err)
+	shows(&messages.Notification{Title: "first", Body: "b"})
+	w.accept(d)
+	shows(nil)
+}
+
+func wakeInTimeline(t *testing.T, w *world) {
+	d := w.device()
+	old := w.accept(d)
+	w.wake(d, messages.Marks{High: seqOf(old)})
+	w.now = w.now.Add(time.Minute)
+	r := w.accept(d)
+	accepted := w.now
+	w.now = w.now.Add(time.Second)
+	failed := w.wake(d, messages.Marks{High: seqOf(r)}, refusedWake)
+	w.now = w.now.Add(time.Second)
+	sent := w.wake(d, messages.Marks{High: seqOf(r)})
+	want := []messages.Moment{
+		{At: accepted, Event: "accepted"},
+		{At: failed.At, Event: "wake_failed", Provider: "fcm", Verdict: "unavailable", Reason: "timeout", Took: failed.Took},
+		{At: sent.At, Event: "wake_sent", Provider: "fcm", Verdict: "accepted", Took: sent.Took},
+	}
+	check := func() {
+		t.Helper()
+		list, _, err := w.Deliveries(w.ctx(), w.app, r.ID, "", 10)
+		w.must(err)
+		if diff := cmp.Diff([]messages.Delivery{{Device: d, State: messages.Woken, Timeline: want}}, list); diff != "" {
+			t.Error(diff)
+		}
+	}
+	check()
+	w.flushed(d, old)
+	check()
+	w.is(r.ID, messages.Woken)
+	w.now = w.now.Add(time.Second)
+	w.ackUpTo(d, seqOf(r))
+	w.now = w.now.Add(time.Second)
+	w.wake(d, messages.Marks{High: seqOf(r)}) // stood for others: this one was over
+	if names, _ := w.events(r.ID); len(names) != 4 || names[3] != "acked" {
+		t.Errorf("timeline %v", names)
+	}
+}
+
+func wakeNotSent(t *testing.T, w *world) {
+	why := func(r messages.Receipt, code string) {
+		t.Helper()
+		list, _, err := w.Deliveries(w.ctx(), w.app, r.ID, "", 10)
+		w.must(err)
+		if got := list[0].NotWoken; got == nil || got.Code != code || got.Detail == "" {
+			t.Errorf("not woken because %+v, want %s", got, code)
+		}
+	}
+	d := w.device()
+	r := w.accept(d)
+	why(r, "no_credentials")
+	w.must(w.PutCredential(w.ctx(), tokens.Credential{App: w.app, Provider: tokens.FCM, UpdatedAt: w.now}))
+	why(r, "wake_due")
+	w.must(w.SetFailing(w.ctx(), w.app, tokens.FCM, "THIRD_PARTY_AUTH_ERROR", w.now))
+	why(r, "provider_failing")
+	w.must(w.SetFailing(w.ctx(), w.app, tokens.FCM, "", w.now))
+	why(w.accept(d, low), "rides_along")
+	_, err := w.MarkToken(w.ctx(), d, 1, tokens.TokenDead, "UNREGISTERED")
+	w.must(err)
+	why(r, "token_dead")
+	poller := w.device(func(e *tokens.Enrol) { e.Provider, e.Token = tokens.NoProvider, "" })
+	polled := w.accept(poller)
+	why(polled, "no_provider")
+	w.inbox(poller, 1)
+	why(polled, "polling")
+	w.ackUpTo(poller, seqOf(polled))
+	why(polled, "final")
+	fresh := w.device()
+	first := w.accept(fresh)
+	w.wake(fresh, messages.Marks{High: seqOf(first)})
+	why(w.accept(fresh), "wake_outstanding")
+}
+
+func deliveriesInPages(t *testing.T, w *world) {
+	devices := w.userDevices("anna", 5)
+	r := w.acceptUser("anna")
+	var got []ident.Device
+	var after ident.Device
+	for {
+		list, more, err := w.Deliveries(w.ctx(), w.app, r.ID, after, 2)
+		w.must(err)
+		for _, d := range list {
+			got = append(got, d.Device)
+			after = d.Device
+		}
+		if !more {
+			break
+		}
+	}
+	if diff := cmp.Diff(devices, got); diff != "" {
+		t.Error(diff)
+	}
+}
