@@ -30,36 +30,35 @@ func TestDocsNameRealSettings(t *testing.T) {
 	settingsOf(reflect.TypeFor[commands](), known)
 	name := regexp.MustCompile(`ROUSE_[A-Z_]*[A-Z]`)
 	for _, file := range []string{"README.md", "SECURITY.md", "Dockerfile", "docker-compose.yml", "docs/operations.md", "docs/architecture.md"} {
-		content, err := os.ReadFile(filepath.Join("..", "..", file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, used := range name.FindAllString(string(content), -1) {
+		for _, used := range name.FindAllString(readPage(t, file), -1) {
 			if !known[used] {
 				t.Errorf("%s tells of %s, which nothing reads", file, used)
 			}
 		}
 	}
-	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "operations.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	page := readPage(t, "docs/operations.md")
 	for i := range reflect.TypeFor[settings]().NumField() {
 		f := reflect.TypeFor[settings]().Field(i)
-		if _, hidden := f.Tag.Lookup("hidden"); !hidden && !strings.Contains(string(page), "`"+f.Tag.Get("setting")+"`") {
+		if _, hidden := f.Tag.Lookup("hidden"); !hidden && !strings.Contains(page, "`"+f.Tag.Get("setting")+"`") {
 			t.Errorf("docs/operations.md says nothing about %s", f.Tag.Get("setting"))
 		}
 	}
 }
 
-// TestReadmeCommandsParse: every ./rouse line of the README is one that the program understands.
-func TestReadmeCommandsParse(t *testing.T) {
-	t.Parallel()
-	page, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+// readPage reads a file of the repository.
+func readPage(t *testing.T, path string) string {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join("..", "..", path))
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines := regexp.MustCompile(`(?:\./rouse|cmd/rouse) ((?:apps|keys|credentials|serve|dev|device|send|trace|demo)[^\n|#)]*)`).FindAllStringSubmatch(string(page), -1)
+	return string(content)
+}
+
+// TestReadmeCommandsParse: every ./rouse line of the README is one that the program understands.
+func TestReadmeCommandsParse(t *testing.T) {
+	t.Parallel()
+	lines := regexp.MustCompile(`(?:\./rouse|cmd/rouse) ((?:apps|keys|credentials|serve|dev|device|send|trace|demo)[^\n|#)]*)`).FindAllStringSubmatch(readPage(t, "README.md"), -1)
 	if len(lines) < 8 {
 		t.Fatalf("only %d commands found in the README", len(lines))
 	}

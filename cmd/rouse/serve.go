@@ -124,10 +124,10 @@ func (n *node) build(ctx context.Context) (err error) {
 func (n *node) listen(ctx context.Context) (err error) {
 	var lc net.ListenConfig
 	if n.public, err = lc.Listen(ctx, "tcp", n.cfg.Listen); err != nil {
-		return fmt.Errorf("listening for the API: %w", err)
+		return fmt.Errorf("listening for the API (--listen): %w", err)
 	}
 	if n.private, err = lc.Listen(ctx, "tcp", n.cfg.OpsListen); err != nil {
-		return errors.Join(fmt.Errorf("listening for operations: %w", err), n.public.Close())
+		return errors.Join(fmt.Errorf("listening for operations (--ops-listen): %w", err), n.public.Close())
 	}
 	errorLog := slog.NewLogLogger(n.log.Handler(), slog.LevelDebug)
 	n.front = &http.Server{
@@ -157,8 +157,8 @@ func (n *node) start(ctx context.Context) *parts {
 // finished, pushes finished, and last the store, so that everything that was done is written down.
 func (n *node) stop(p *parts, cause error) error {
 	begun := time.Now()
-	n.log.Info("stopping")
 	n.health.leave()
+	n.log.Info("stopping")
 	close(n.draining)
 	calls, cancel := context.WithTimeout(context.Background(), n.cfg.DrainTimeout)
 	defer cancel()
