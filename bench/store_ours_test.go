@@ -1,0 +1,157 @@
+package bench_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"rouse/ident"
+	"rouse/messages"
+	"rouse/store"
+	"rouse/tokens"
+)
+
+// house is a store with an app, its devices, and its writer running.
+type house struct {
+	store   *store.Store
+	app     ident.App
+	devices []ident.Device
+	close   func() error
+}
+
+func newHouse(ctx context.Context, path string) (*house, error) {
+	ring, err := tokens.ParseRing(tokens.NewRingKey("bench"))
+	if err != nil {
+		return nil, err
+	}
+	s, err := store.Open(ctx, store.Options{DSN: "sqlite:" + path, Ring: ring})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Migrate(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	running, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(running) }()
+	h := &house{store: s, app: ident.NewApp(), close: func() error {
+		stop()
+		return errors.Join(<-ended, s.Close())
+	}}
+	if err := s.CreateApp(ctx, tokens.App{ID: h.app, Name: "bench", CreatedAt: time.Now()}, nil); err != nil {
+		return nil, errors.Join(err, h.close())
+	}
+	h.devices = make([]ident.Device, devices)
+	err = share(devices, 64, func(i int) error {
+		h.devices[i] = ident.NewDevice()
+		_, _, err := s.Register(ctx, tokens.Enrol{Registration: tokens.Registration{App: h.app, Installation: fmt.Sprint(i),
+			Platform: tokens.Android, Provider: tokens.FCM, Token: tokens.Token(fmt.Sprintf("bench-token-%08d", i))},
+			As: tokens.PublishableKey, ID: h.devices[i], Secret: sha256.Sum256([]byte(fmt.Sprint(i))), Now: time.Now()})
+		return err
+	})
+	if err != nil {
+		return nil, errors.Join(err, h.close())
+	}
+	return h, nil
+}
+
+// share has callers goroutines do work for 0..n-1.
+func share(n, callers int, work func(i int) error) error {
+	var next atomic.Int64
+	var all sync.WaitGroup
+	errs := make([]error, callers)
+	for caller := range callers {
+		all.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= n || errs[caller] != nil {
+					return
+				}
+				errs[caller] = work(i)
+			}
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// dataOf is JSON of about size bytes.
+func dataOf(size int) []byte {
+	return []byte(`{"data":"` + strings.Repeat("x", max(0, size-len(`{"data":""}`))) + `"}`)
+}
+
+func (h *house) send(to ident.Device, data []byte) messages.Send {
+	return messages.Send{ID: ident.NewMessage(), App: h.app, To: messages.Target{Device: to}, Data: data,
+		TTL: messages.DefaultTTL, Urgency: messages.High, CreatedAt: time.Now()}
+}
+
+func newAccept(ctx context.Context, path, name string, callers int) (contender, error) {
+	h, err := newHouse(ctx, path)
+	if err != nil {
+		return contender{}, err
+	}
+	data := dataOf(dataSize)
+	return contender{name: name, close: h.close, round: func(ctx context.Context, n int) (time.Duration, error) {
+		started := time.Now()
+		err := share(n, callers, func(int) error {
+			_, err := h.store.Accept(ctx, h.send(h.devices[rand.IntN(len(h.devices))], data))
+			return err
+		})
+		return time.Since(started), err
+	}}, nil
+}
+
+// newCycle is the whole life of messages: callers accept them, and as many others play the phones,
+// which are woken, fetch and ack. A round ends when the last one is acked.
+func newCycle(ctx context.Context, path, name string, callers int) (contender, error) {
+	h, err := newHouse(ctx, path)
+	if err != nil {
+		return contender{}, err
+	}
+	data := dataOf(dataSize)
+	return contender{name: name, close: h.close, round: func(ctx context.Context, n int) (time.Duration, error) {
+		started := time.Now()
+		woken := make(chan ident.Device, n)
+		phones := make(chan error, 1)
+		go func() {
+			phones <- share(n, callers, func(int) error { return h.serve(ctx, <-woken) })
+		}()
+		err := share(n, callers, func(int) error {
+			d := h.devices[rand.IntN(len(h.devices))]
+			_, err := h.store.Accept(ctx, h.send(d, data))
+			woken <- d
+			return err
+		})
+		err = errors.Join(err, <-phones)
+		took := time.Since(started)
+		left, pendingErr := h.store.Pending(ctx)
+		if left != 0 {
+			err = errors.Join(err, fmt.Errorf("%d messages were left un-acked", left))
+		}
+		return took, errors.Join(err, pendingErr)
+	}}, nil
+}
+
+// serve wakes a phone, which fetches what it has and acks it.
+func (h *house) serve(ctx context.Context, d ident.Device) error {
+	waiting, _, err := h.store.Waiting(ctx, d, time.Now())
+	if err != nil {
+		return err
+	}
+	if waiting.Head.Max() > max(waiting.Seen, waiting.Woken.Max()) {
+		h.store.RecordWake(messages.Wake{App: h.app, Device: d, At: time.Now(), Head: waiting.Head, Accepted: true,
+			Provider: string(tokens.FCM), Verdict: "accepted", Took: time.Millisecond})
+	}
+	page, err := h.store.Inbox(ctx, messages.Query{Device: d, Limit: 100, Now: time.Now()})
+	if err != nil || len(page.Items) == 0 {
+		return err // another caller served this phone already
+	}
+	_, err = h.store.AckUpTo(ctx, d, page.Last, time.Now())
+	return err
+}
