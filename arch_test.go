@@ -51,6 +51,7 @@ var inTests = map[string][]string{
 	"providers/apns": {"providers/sim", "providers/providertest"},
 	"providers/fcm":  {"providers/sim", "providers/providertest"},
 	"api":            {"internal/testkit"},
+	"client":         {"api", "store", "bus"},
 	"worker":         {"internal/testkit"},
 	"store":          {"internal/testkit"},
 }
