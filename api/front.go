@@ -68,7 +68,7 @@ func (a *API) recovered(w *recorder, r *http.Request, cause any) {
 	if cause == nil {
 		return
 	}
-	if cause == http.ErrAbortHandler {
+	if cause == http.ErrAbortHandler { //nolint:errorlint // net/http compares the value too
 		panic(cause) // the server's own way to cut a connection
 	}
 	a.log.Error("call panicked", "request_id", exchangeOf(r.Context()).id, "panic", fmt.Sprint(cause), "stack", string(debug.Stack()))

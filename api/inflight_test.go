@@ -34,7 +34,7 @@ func TestRepeatedSendWaits(t *testing.T) {
 			t.Fatal(err)
 		}
 		other()
-		time.Sleep(3 * time.Second) // the bubble's clock
+		<-time.After(3 * time.Second) // the bubble's clock
 		synctest.Wait()
 		if len(entered) != 0 {
 			t.Fatal("it did not wait")

@@ -41,8 +41,10 @@ func TestKeyCache(t *testing.T) {
 	_ = get("key_1")
 	expect(3, "after an invalidation")
 	fail = errors.New("no")
-	if get("key_2") == nil || get("key_2") == nil {
-		t.Error("the failure was swallowed")
+	for range 2 {
+		if get("key_2") == nil {
+			t.Error("the failure was swallowed")
+		}
 	}
 	expect(5, "failures are not kept")
 }

@@ -25,7 +25,10 @@ import (
 	"rouse/client"
 )
 
-func main() {
+func main() { os.Exit(measure()) }
+
+// measure reads the flags, runs, and returns the exit code.
+func measure() int {
 	var c config
 	flag.IntVar(&c.messages, "n", 100_000, "messages")
 	flag.IntVar(&c.phones, "phones", 200, "phones on long polls")
@@ -39,8 +42,9 @@ func main() {
 	defer cancel()
 	if err := run(ctx, c); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		return 1
 	}
+	return 0
 }
 
 type config struct {
@@ -142,10 +146,10 @@ func (l *load) run(ctx context.Context) (time.Duration, error) {
 				l.received(page, done)
 				return nil
 			})
-			if listening.Err() != nil {
-				return nil
+			if listening.Err() == nil {
+				return err
 			}
-			return err
+			return nil // it was told to hang up
 		})
 	}
 	began := time.Now()

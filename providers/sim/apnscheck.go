@@ -2,7 +2,6 @@ package sim
 
 import (
 	"encoding/json"
-	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
@@ -182,7 +181,7 @@ func (s *apnsServer) checkToken(r *apnsRequest) refusal {
 // advise lists what Apple would take but warns against.
 func advise(r *apnsRequest) []string {
 	var notes []string
-	note := func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }
+	note := func(sentence string) { notes = append(notes, sentence) }
 	var payload struct {
 		APS map[string]json.RawMessage `json:"aps"`
 	}

@@ -62,7 +62,7 @@ func (s *apnsServer) serve(l net.Listener) {
 
 // serveConn shakes hands and runs the connection to its end.
 func (s *apnsServer) serveConn(w *wire, config *tls.Config) {
-	defer w.Close()
+	defer func() { _ = w.Close() }()
 	secure := tls.Server(w, config)
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeLimit)
 	defer cancel()
@@ -183,7 +183,7 @@ func (c *apnsConn) open() bool {
 // fault is counted, and told by GOAWAY.
 func (c *apnsConn) fail(err error) {
 	var connection http2.ConnectionError
-	code := http2.ErrCodeProtocol
+	var code http2.ErrCode
 	switch {
 	case errors.As(err, &connection):
 		code = http2.ErrCode(connection)
@@ -260,7 +260,8 @@ func (c *apnsConn) openStream(f *http2.MetaHeadersFrame) (*apnsStream, error) {
 	}
 	c.newest = f.StreamID
 	if len(c.streams) >= c.limit {
-		return nil, c.overLimit(f.StreamID)
+		c.overLimit(f.StreamID)
+		return nil, nil
 	}
 	if f.Truncated {
 		return nil, http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeEnhanceYourCalm}
@@ -273,18 +274,17 @@ func (c *apnsConn) openStream(f *http2.MetaHeadersFrame) (*apnsStream, error) {
 
 // overLimit refuses a stream. Before the client has acknowledged the limit it
 // could not know better; afterwards it is a violation.
-func (c *apnsConn) overLimit(id uint32) error {
+func (c *apnsConn) overLimit(id uint32) {
 	c.srv.sim.journal.refused(APNs)
 	if c.unacked == 0 {
 		c.violation("more streams than MAX_CONCURRENT_STREAMS")
 		if c.srv.sim.strict {
 			c.goaway(c.newest, "Maximum active streams violated for this endpoint")
 			c.hangUp()
-			return nil
+			return
 		}
 	}
 	_ = c.framer.WriteRSTStream(id, http2.ErrCodeRefusedStream)
-	return nil
 }
 
 // onData keeps the body and gives the window back at once.
