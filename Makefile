@@ -53,7 +53,7 @@ contract: ## lint openapi.yaml, refuse changes that break its users
 	else echo "contract: no earlier openapi.yaml to compare with"; fi
 
 bench: ## benchmarks against their ceilings
-	go run -tags $(TAGS) ./bench/store
+	go test -tags $(TAGS) -run '^$$' -bench . -benchtime 1x ./bench
 	go run -tags $(TAGS) ./bench/serve
 
 fuzz: ## every fuzz target for FUZZTIME

@@ -60,8 +60,8 @@ var inTests = map[string][]string{
 // a slash covers what lies under it.
 var home = map[string][]string{
 	"github.com/jmoiron/sqlx":             {"store"},
-	"database/sql":                        {"store", "bench"}, // bench writes the same rows by hand
-	"modernc.org/sqlite":                  {"store", "bench"},
+	"database/sql":                        {"store"},
+	"modernc.org/sqlite":                  {"store"},
 	"github.com/jackc/pgx":                {"store", "bus"},
 	"github.com/pressly/goose":            {"store"},
 	"github.com/go-chi/chi":               {"api"},
