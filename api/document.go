@@ -60,9 +60,12 @@ func readDocument(contract string) (document, error) {
 	for i := 0; i < len(paths.Content); i += 2 {
 		d.addPath(paths.Content[i].Value)
 	}
-	digest := sha256.Sum256(d.yaml)
+	if err := d.render(); err != nil {
+		return document{}, err
+	}
+	digest := sha256.Sum256(append(slices.Clone(d.yaml), d.page...)) // the page has a style of its own
 	d.etag = `"` + hex.EncodeToString(digest[:8]) + `"`
-	return d, d.render()
+	return d, nil
 }
 
 func (d *document) addPath(path string) {
