@@ -21,7 +21,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
-	"rouse"
 	"rouse/api"
 	"rouse/bus"
 	"rouse/messages"
