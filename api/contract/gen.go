@@ -193,8 +193,7 @@ type Acks struct {
 	Ids *[]string `json:"ids,omitempty"`
 
 	// UpTo A `cursor` of this inbox; everything up to and including it is acked.
-	UpTo                 *string                `json:"up_to,omitempty"`
-	AdditionalProperties map[string]interface{} `json:"-"`
+	UpTo *string `json:"up_to,omitempty"`
 }
 
 // ApnsCredentialPut defines model for ApnsCredentialPut.
@@ -401,8 +400,7 @@ type DeviceRegistration struct {
 	Provider DeviceRegistrationProvider `json:"provider"`
 
 	// Token What the provider gave the app. APNs: hex digits. May be left out and follow later.
-	Token                *string                `json:"token,omitempty"`
-	AdditionalProperties map[string]interface{} `json:"-"`
+	Token *string `json:"token,omitempty"`
 }
 
 // DeviceRegistrationEnvironment Of APNs only; production if left out.
@@ -425,8 +423,7 @@ type DeviceUpdate struct {
 	Locale *string `json:"locale,omitempty"`
 
 	// Token What the provider gave the app. APNs: hex digits.
-	Token                *string                `json:"token,omitempty"`
-	AdditionalProperties map[string]interface{} `json:"-"`
+	Token *string `json:"token,omitempty"`
 }
 
 // DeviceUpdateEnvironment Of APNs only. Comes with the token it belongs to.
@@ -614,14 +611,14 @@ type MessageSend struct {
 	// To Exactly one field.
 	To Recipient `json:"to"`
 
-	// Ttl Life in seconds, up to 30 days. 0 reaches only a device that is polling right now; for any other it is dropped.
+	// Ttl Life in seconds, up to 30 days; 604800 (7 days) if left out. 0 reaches only a device that is polling right now; for any other it is dropped.
 	Ttl *int64 `json:"ttl,omitempty"`
 
-	// Urgency `high` wakes at once; `normal` lets the phone delay the wake; `low` and `very-low` cause no wake and ride along with others.
+	// Urgency `high` (if left out) wakes at once; `normal` lets the phone delay the wake; `low` and `very-low` cause no wake and ride along with others.
 	Urgency *MessageSendUrgency `json:"urgency,omitempty"`
 }
 
-// MessageSendUrgency `high` wakes at once; `normal` lets the phone delay the wake; `low` and `very-low` cause no wake and ride along with others.
+// MessageSendUrgency `high` (if left out) wakes at once; `normal` lets the phone delay the wake; `low` and `very-low` cause no wake and ride along with others.
 type MessageSendUrgency string
 
 // Moment defines model for Moment.
@@ -858,354 +855,6 @@ type AckMessagesJSONRequestBody = Acks
 
 // SendMessageJSONRequestBody defines body for SendMessage for application/json ContentType.
 type SendMessageJSONRequestBody = MessageSend
-
-// Getter for additional properties for Acks. Returns the specified
-// element and whether it was found
-func (a Acks) Get(fieldName string) (value interface{}, found bool) {
-	if a.AdditionalProperties != nil {
-		value, found = a.AdditionalProperties[fieldName]
-	}
-	return
-}
-
-// Setter for additional properties for Acks
-func (a *Acks) Set(fieldName string, value interface{}) {
-	if a.AdditionalProperties == nil {
-		a.AdditionalProperties = make(map[string]interface{})
-	}
-	a.AdditionalProperties[fieldName] = value
-}
-
-// Override default JSON handling for Acks to handle AdditionalProperties
-func (a *Acks) UnmarshalJSON(b []byte) error {
-	object := make(map[string]json.RawMessage)
-	err := json.Unmarshal(b, &object)
-	if err != nil {
-		return err
-	}
-
-	if raw, found := object["ids"]; found {
-		err = json.Unmarshal(raw, &a.Ids)
-		if err != nil {
-			return fmt.Errorf("error reading 'ids': %w", err)
-		}
-		delete(object, "ids")
-	}
-
-	if raw, found := object["up_to"]; found {
-		err = json.Unmarshal(raw, &a.UpTo)
-		if err != nil {
-			return fmt.Errorf("error reading 'up_to': %w", err)
-		}
-		delete(object, "up_to")
-	}
-
-	if len(object) != 0 {
-		a.AdditionalProperties = make(map[string]interface{})
-		for fieldName, fieldBuf := range object {
-			var fieldVal interface{}
-			err := json.Unmarshal(fieldBuf, &fieldVal)
-			if err != nil {
-				return fmt.Errorf("error unmarshaling field %s: %w", fieldName, err)
-			}
-			a.AdditionalProperties[fieldName] = fieldVal
-		}
-	}
-	return nil
-}
-
-// Override default JSON handling for Acks to handle AdditionalProperties
-func (a Acks) MarshalJSON() ([]byte, error) {
-	var err error
-	object := make(map[string]json.RawMessage)
-
-	if a.Ids != nil {
-		object["ids"], err = json.Marshal(a.Ids)
-		if err != nil {
-			return nil, fmt.Errorf("error marshaling 'ids': %w", err)
-		}
-	}
-
-	if a.UpTo != nil {
-		object["up_to"], err = json.Marshal(a.UpTo)
-		if err != nil {
-			return nil, fmt.Errorf("error marshaling 'up_to': %w", err)
-		}
-	}
-
-	for fieldName, field := range a.AdditionalProperties {
-		object[fieldName], err = json.Marshal(field)
-		if err != nil {
-			return nil, fmt.Errorf("error marshaling '%s': %w", fieldName, err)
-		}
-	}
-	return json.Marshal(object)
-}
-
-// Getter for additional properties for DeviceRegistration. Returns the specified
-// element and whether it was found
-func (a DeviceRegistration) Get(fieldName string) (value interface{}, found bool) {
-	if a.AdditionalProperties != nil {
-		value, found = a.AdditionalProperties[fieldName]
-	}
-	return
-}
-
-// Setter for additional properties for DeviceRegistration
-func (a *DeviceRegistration) Set(fieldName string, value interface{}) {
-	if a.AdditionalProperties == nil {
-		a.AdditionalProperties = make(map[string]interface{})
-	}
-	a.AdditionalProperties[fieldName] = value
-}
-
-// Override default JSON handling for DeviceRegistration to handle AdditionalProperties
-func (a *DeviceRegistration) UnmarshalJSON(b []byte) error {
-	object := make(map[string]json.RawMessage)
-	err := json.Unmarshal(b, &object)
-	if err != nil {
-		return err
-	}
-
-	if raw, found := object["app_version"]; found {
-		err = json.Unmarshal(raw, &a.AppVersion)
-		if err != nil {
-			return fmt.Errorf("error reading 'app_version': %w", err)
-		}
-		delete(object, "app_version")
-	}
-
-	if raw, found := object["environment"]; found {
-		err = json.Unmarshal(raw, &a.Environment)
-		if err != nil {
-			return fmt.Errorf("error reading 'environment': %w", err)
-		}
-		delete(object, "environment")
-	}
-
-	if raw, found := object["installation_id"]; found {
-		err = json.Unmarshal(raw, &a.InstallationId)
-		if err != nil {
-			return fmt.Errorf("error reading 'installation_id': %w", err)
-		}
-		delete(object, "installation_id")
-	}
-
-	if raw, found := object["locale"]; found {
-		err = json.Unmarshal(raw, &a.Locale)
-		if err != nil {
-			return fmt.Errorf("error reading 'locale': %w", err)
-		}
-		delete(object, "locale")
-	}
-
-	if raw, found := object["platform"]; found {
-		err = json.Unmarshal(raw, &a.Platform)
-		if err != nil {
-			return fmt.Errorf("error reading 'platform': %w", err)
-		}
-		delete(object, "platform")
-	}
-
-	if raw, found := object["provider"]; found {
-		err = json.Unmarshal(raw, &a.Provider)
-		if err != nil {
-			return fmt.Errorf("error reading 'provider': %w", err)
-		}
-		delete(object, "provider")
-	}
-
-	if raw, found := object["token"]; found {
-		err = json.Unmarshal(raw, &a.Token)
-		if err != nil {
-			return fmt.Errorf("error reading 'token': %w", err)
-		}
-		delete(object, "token")
-	}
-
-	if len(object) != 0 {
-		a.AdditionalProperties = make(map[string]interface{})
-		for fieldName, fieldBuf := range object {
-			var fieldVal interface{}
-			err := json.Unmarshal(fieldBuf, &fieldVal)
-			if err != nil {
-				return fmt.Errorf("error unmarshaling field %s: %w", fieldName, err)
-			}
-			a.AdditionalProperties[fieldName] = fieldVal
-		}
-	}
-	return nil
-}
-
-// Override default JSON handling for DeviceRegistration to handle AdditionalProperties
-func (a DeviceRegistration) MarshalJSON() ([]byte, error) {
-	var err error
-	object := make(map[string]json.RawMessage)
-
-	if a.AppVersion != nil {
-		object["app_version"], err = json.Marshal(a.AppVersion)
-		if err != nil {
-			return nil, fmt.Errorf("error marshaling 'app_version': %w", err)
-		}
-	}
-
-	if a.Environment != nil {
-		object["environment"], err = json.Marshal(a.Environment)
-		if err != nil {
-			return nil, fmt.Errorf("error marshaling 'environment': %w", err)
-		}
-	}
-
-	object["installation_id"], err = json.Marshal(a.InstallationId)
-	if err != nil {
-		return nil, fmt.Errorf("error marshaling 'installation_id': %w", err)
-	}
-
-	if a.Locale != nil {
-		object["locale"], err = json.Marshal(a.Locale)
-		if err != nil {
-			return nil, fmt.Errorf("error marshaling 'locale': %w", err)
-		}
-	}
-
-	object["platform"], err = json.Marshal(a.Platform)
-	if err != nil {
-		return nil, fmt.Errorf("error marshaling 'platform': %w", err)
-	}
-
-	object["provider"], err = json.Marshal(a.Provider)
-	if err != nil {
-		return nil, fmt.Errorf("error marshaling 'provider': %w", err)
-	}
-
-	if a.Token != nil {
-		object["token"], err = json.Marshal(a.Token)
-		if err != nil {
-			return nil, fmt.Errorf("error marshaling 'token': %w", err)
-		}
-	}
-
-	for fieldName, field := range a.AdditionalProperties {
-		object[fieldName], err = json.Marshal(field)
-		if err != nil {
-			return nil, fmt.Errorf("error marshaling '%s': %w", fieldName, err)
-		}
-	}
-	return json.Marshal(object)
-}
-
-// Getter for additional properties for DeviceUpdate. Returns the specified
-// element and whether it was found
-func (a DeviceUpdate) Get(fieldName string) (value interface{}, found bool) {
-	if a.AdditionalProperties != nil {
-		value, found = a.AdditionalProperties[fieldName]
-	}
-	return
-}
-
-// Setter for additional properties for DeviceUpdate
-func (a *DeviceUpdate) Set(fieldName string, value interface{}) {
-	if a.AdditionalProperties == nil {
-		a.AdditionalProperties = make(map[string]interface{})
-	}
-	a.AdditionalProperties[fieldName] = value
-}
-
-// Override default JSON handling for DeviceUpdate to handle AdditionalProperties
-func (a *DeviceUpdate) UnmarshalJSON(b []byte) error {
-	object := make(map[string]json.RawMessage)
-	err := json.Unmarshal(b, &object)
-	if err != nil {
-		return err
-	}
-
-	if raw, found := object["app_version"]; found {
-		err = json.Unmarshal(raw, &a.AppVersion)
-		if err != nil {
-			return fmt.Errorf("error reading 'app_version': %w", err)
-		}
-		delete(object, "app_version")
-	}
-
-	if raw, found := object["environment"]; found {
-		err = json.Unmarshal(raw, &a.Environment)
-		if err != nil {
-			return fmt.Errorf("error reading 'environment': %w", err)
-		}
-		delete(object, "environment")
-	}
-
-	if raw, found := object["locale"]; found {
-		err = json.Unmarshal(raw, &a.Locale)
-		if err != nil {
-			return fmt.Errorf("error reading 'locale': %w", err)
-		}
-		delete(object, "locale")
-	}
-
-	if raw, found := object["token"]; found {
-		err = json.Unmarshal(raw, &a.Token)
-		if err != nil {
-			return fmt.Errorf("error reading 'token': %w", err)
-		}
-		delete(object, "token")
-	}
-
-	if len(object) != 0 {
-		a.AdditionalProperties = make(map[string]interface{})
-		for fieldName, fieldBuf := range object {
-			var fieldVal interface{}
-			err := json.Unmarshal(fieldBuf, &fieldVal)
-			if err != nil {
-				return fmt.Errorf("error unmarshaling field %s: %w", fieldName, err)
-			}
-			a.AdditionalProperties[fieldName] = fieldVal
-		}
-	}
-	return nil
-}
-
-// Override default JSON handling for DeviceUpdate to handle AdditionalProperties
-func (a DeviceUpdate) MarshalJSON() ([]byte, error) {
-	var err error
-	object := make(map[string]json.RawMessage)
-
-	if a.AppVersion != nil {
-		object["app_version"], err = json.Marshal(a.AppVersion)
-		if err != nil {
-			return nil, fmt.Errorf("error marshaling 'app_version': %w", err)
-		}
-	}
-
-	if a.Environment != nil {
-		object["environment"], err = json.Marshal(a.Environment)
-		if err != nil {
-			return nil, fmt.Errorf("error marshaling 'environment': %w", err)
-		}
-	}
-
-	if a.Locale != nil {
-		object["locale"], err = json.Marshal(a.Locale)
-		if err != nil {
-			return nil, fmt.Errorf("error marshaling 'locale': %w", err)
-		}
-	}
-
-	if a.Token != nil {
-		object["token"], err = json.Marshal(a.Token)
-		if err != nil {
-			return nil, fmt.Errorf("error marshaling 'token': %w", err)
-		}
-	}
-
-	for fieldName, field := range a.AdditionalProperties {
-		object[fieldName], err = json.Marshal(field)
-		if err != nil {
-			return nil, fmt.Errorf("error marshaling '%s': %w", fieldName, err)
-		}
-	}
-	return json.Marshal(object)
-}
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
