@@ -47,7 +47,7 @@ func startServer(ctx context.Context, binary, dir string) (*server, error) {
 		http: &http.Client{Transport: &http.Transport{MaxIdleConns: 2000, MaxIdleConnsPerHost: 2000}},
 	}
 	s.cmd = exec.Command(binary, "serve", "--listen", api, "--ops-listen", ops, "--db", "sqlite:"+filepath.Join(dir, "rouse.db"), "--log-level", "warn")
-	s.cmd.Env = append(os.Environ(), "ROUSE_ADMIN_KEY="+s.admin)
+	s.cmd.Env = []string{"ROUSE_ADMIN_KEY=" + s.admin}
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
