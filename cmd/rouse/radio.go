@@ -71,7 +71,7 @@ func (r *radio) call(ctx context.Context, method, path string, body, into any) e
 	}
 	res, err := r.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("asking the simulator: %w", err)
+		return fmt.Errorf("asking the simulator (does rouse dev run?): %w", err)
 	}
 	defer func() { _ = res.Body.Close() }()
 	switch {
