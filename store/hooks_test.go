@@ -1,0 +1,80 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"testing"
+
+	"github.com/jmoiron/sqlx"
+
+	"rouse/tokens"
+)
+
+// openFile opens a migrated store on path; nobody runs its writer yet.
+func openFile(t testing.TB, path string, change ...func(*Options)) *Store {
+	t.Helper()
+	if path == "" {
+		path = filepath.Join(t.TempDir(), "rouse.db")
+	}
+	ring, err := tokens.ParseRing("test:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := Options{DSN: "sqlite:" + path, Ring: ring}
+	for _, f := range change {
+		f(&o)
+	}
+	s, err := Open(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Migrate(context.Background()); err != nil {
+		t.Fatal(errors.Join(err, s.Close()))
+	}
+	return s
+}
+
+// start runs the writer and returns what stops it, lets the files go and checks that both went well.
+func start(t testing.TB, s *Store) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := errors.Join(<-ended, s.Close()); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+// onWriter runs a statement outside transactions on the writing connection, before the writer has it.
+func (s *Store) onWriter(t testing.TB, query string) {
+	t.Helper()
+	if _, err := s.writes.Exec(query); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// connection returns the writer's connection, which is safe to use beside it: to set a pragma while it runs.
+func (s *Store) connection(t testing.TB) (pragma func(query string)) {
+	t.Helper()
+	var conn *sqlx.Conn
+	if err := s.write(context.Background(), "look", newOp(func(x *tx) error { conn = x.w.conn; return nil })); err != nil {
+		t.Fatal(err)
+	}
+	return func(query string) {
+		t.Helper()
+		if _, err := conn.ExecContext(context.Background(), "PRAGMA "+query); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
