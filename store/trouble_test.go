@@ -275,6 +275,8 @@ func TestANewerSchemaIsRefused(t *testing.T) {
 	if err != nil || have != want || have == 0 {
 		t.Fatalf("schema %d of %d, %v", have, want, err)
 	}
+	waiting := newOp(func(*tx) error { return nil })
+	queued(t, s, waiting)
 	s.onWriter(t, fmt.Sprintf("INSERT INTO goose_db_version (version_id, is_applied) VALUES (%d, 1)", want+1))
 	for name, refuse := range map[string]func() error{
 		"migrate": func() error { return s.Migrate(context.Background()) },
@@ -284,6 +286,9 @@ func TestANewerSchemaIsRefused(t *testing.T) {
 		if err := refuse(); err == nil || !strings.Contains(err.Error(), "newer") {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	if err := <-waiting.done; fault.From(err).Code != "shutting_down" {
+		t.Errorf("who waited for the writer was told %v", err)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)

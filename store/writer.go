@@ -98,7 +98,7 @@ func (s *Store) Run(ctx context.Context) error {
 	defer s.running.Store(false)
 	w := &writer{store: s, stmts: map[string]*sqlx.Stmt{}}
 	defer w.refuseRest()
-	if err := s.checkSchema(ctx); err != nil {
+	if err := s.checkSchema(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("start the writer: %w", err)
 	}
 	if err := w.connect(); err != nil {

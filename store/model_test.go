@@ -1,0 +1,424 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"rouse/fault"
+	"rouse/ident"
+	"rouse/messages"
+	"rouse/tokens"
+)
+
+// The model is an inbox as a page of prose would describe it: a list. Whatever is done to both, the store must
+// say the same, and its counters must be those of a recount.
+
+const (
+	modelMessages = 4
+	modelBytes    = 40
+	modelUser     = "anna"
+)
+
+// entry of the model: a message in one inbox.
+type modelEntry struct {
+	id      ident.Message
+	seq     messages.Seq
+	data    string
+	key     string
+	expires time.Time
+	state   messages.State
+	fetched bool
+}
+
+func (e *modelEntry) pending() bool { return e.state == "" }
+
+type modelInbox struct {
+	id      ident.Device
+	entries []*modelEntry
+	lost    int // since the last gap went
+	told    int
+	lostTo  messages.Seq
+}
+
+type model struct {
+	s     *Store
+	app   ident.App
+	now   time.Time
+	boxes []*modelInbox
+	drops bool
+	next  int
+	last  messages.Seq
+}
+
+func TestTheStoreAgreesWithAModel(t *testing.T) {
+	t.Parallel()
+	s := openFile(t, "", func(o *Options) { o.InboxMessages, o.InboxBytes = modelMessages, modelBytes })
+	stop := start(t, s)
+	rapid.Check(t, func(t *rapid.T) {
+		m := newModel(t, s, rapid.Bool().Draw(t, "drop oldest"))
+		t.Repeat(map[string]func(*rapid.T){
+			"send":     m.send,
+			"sendUser": m.sendUser,
+			"fetch":    m.fetch,
+			"ackUpTo":  m.ackUpTo,
+			"ackIDs":   m.ackIDs,
+			"cancel":   m.cancel,
+			"wait":     func(t *rapid.T) { m.now = m.now.Add(time.Duration(rapid.IntRange(1, 40).Draw(t, "seconds")) * time.Second) },
+			"expire":   m.expire,
+			"flush":    func(t *rapid.T) { m.do(t, m.flush()) },
+			"":         m.check,
+		})
+	})
+	stop()
+}
+
+func newModel(t *rapid.T, s *Store, drops bool) *model {
+	m := &model{s: s, app: ident.NewApp(), now: time.Now().Truncate(time.Millisecond).UTC(), drops: drops}
+	overflow := tokens.OverflowReject
+	if drops {
+		overflow = tokens.OverflowDropOldest
+	}
+	m.do(t, s.CreateApp(context.Background(), tokens.App{ID: m.app, InboxOverflow: overflow, CreatedAt: m.now}, nil))
+	for i := range 3 {
+		id := ident.NewDevice()
+		_, _, err := s.Register(context.Background(), tokens.Enrol{Registration: tokens.Registration{App: m.app, Installation: string(id),
+			Provider: tokens.NoProvider}, As: tokens.PublishableKey, ID: id, Now: m.now})
+		m.do(t, err)
+		if i > 0 {
+			m.do(t, s.BindUser(context.Background(), m.app, modelUser, id))
+		}
+		m.boxes = append(m.boxes, &modelInbox{id: id})
+	}
+	return m
+}
+
+func (m *model) do(t *rapid.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// flush has the lane written.
+func (m *model) flush() error {
+	for _, b := range m.boxes {
+		if _, err := m.s.AckIDs(context.Background(), b.id, []ident.Message{"none"}, m.now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *model) draw(t *rapid.T) (messages.Send, *modelEntry) {
+	m.next++
+	data := fmt.Sprintf(`"%d%s"`, m.next, "xxxxxxxxxxxxxxx"[:rapid.IntRange(0, 12).Draw(t, "size")])
+	send := messages.Send{ID: ident.NewMessage(), App: m.app, Data: []byte(data), CreatedAt: m.now, Urgency: messages.High,
+		TTL:         time.Duration(rapid.SampledFrom([]int{5, 30, 3600}).Draw(t, "ttl")) * time.Second,
+		CollapseKey: rapid.SampledFrom([]string{"", "", "k", "l"}).Draw(t, "key")}
+	return send, &modelEntry{id: send.ID, data: data, key: send.CollapseKey, expires: send.ExpiresAt()}
+}
+
+func (b *modelInbox) live() (list []*modelEntry) {
+	for _, e := range b.entries {
+		if e.pending() {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+// room is what would have to go for e: what it replaces, and, if that is not enough, the oldest.
+func (b *modelInbox) room(e *modelEntry) (replaced *modelEntry, over []*modelEntry) {
+	left := b.live()
+	if i := slices.IndexFunc(left, func(x *modelEntry) bool { return e.key != "" && x.key == e.key }); i >= 0 {
+		replaced = left[i]
+		left = slices.Delete(left, i, i+1)
+	}
+	size := func() int {
+		n := len(e.data)
+		for _, x := range left {
+			n += len(x.data)
+		}
+		return n
+	}
+	for len(left) > 0 && (len(left)+1 > modelMessages || size() > modelBytes) {
+		over = append(over, left[0])
+		left = left[1:]
+	}
+	return replaced, over
+}
+
+func (m *model) put(b *modelInbox, e *modelEntry) {
+	replaced, over := b.room(e)
+	if replaced != nil {
+		replaced.state = messages.Replaced
+	}
+	for _, x := range over {
+		x.state = messages.Dropped
+		if !m.now.Before(x.expires) {
+			x.state = messages.Expired
+		}
+		b.lose(x.seq)
+	}
+	b.entries = append(b.entries, e)
+}
+
+func (b *modelInbox) lose(seq messages.Seq) {
+	b.lost++
+	b.lostTo = max(b.lostTo, seq)
+}
+
+func (m *model) send(t *rapid.T) {
+	send, e := m.draw(t)
+	b := rapid.SampledFrom(m.boxes).Draw(t, "to")
+	send.To.Device = b.id
+	_, over := b.room(e)
+	r, err := m.s.Accept(context.Background(), send)
+	if !m.drops && len(over) > 0 {
+		if fault.From(err).Code != "inbox_full" {
+			t.Fatalf("a full inbox says %v", err)
+		}
+		return
+	}
+	m.do(t, err)
+	m.place(t, r, e)
+	m.put(b, e)
+}
+
+// place checks that places only grow.
+func (m *model) place(t *rapid.T, r messages.Receipt, e *modelEntry) {
+	if len(r.Pending) == 0 || r.Pending[0].Seq <= m.last {
+		t.Fatalf("places %+v after %d", r.Pending, m.last)
+	}
+	e.seq = r.Pending[0].Seq
+	m.last = r.Pending[len(r.Pending)-1].Seq
+}
+
+func (m *model) sendUser(t *rapid.T) {
+	send, e := m.draw(t)
+	send.To.User = modelUser
+	full := 0
+	for _, b := range m.boxes[1:] {
+		if _, over := b.room(e); len(over) > 0 && !m.drops {
+			full++
+		}
+	}
+	r, err := m.s.Accept(context.Background(), send)
+	if full == len(m.boxes)-1 {
+		if fault.From(err).Code != "inbox_full" {
+			t.Fatalf("full inboxes say %v", err)
+		}
+		return
+	}
+	m.do(t, err)
+	places := map[ident.Device]messages.Seq{}
+	for _, p := range r.Pending {
+		places[p.Device] = p.Seq
+		m.last = max(m.last, p.Seq)
+	}
+	for _, b := range m.boxes[1:] {
+		mine := *e
+		mine.seq = places[b.id]
+		if _, over := b.room(e); len(over) > 0 && !m.drops {
+			mine.state = messages.Dropped
+			b.entries = append(b.entries, &mine)
+			b.lost++
+			b.lostTo = max(b.lostTo, m.dropped(t, b, e.id))
+			continue
+		}
+		m.put(b, &mine)
+	}
+}
+
+// dropped is the place of a delivery that never was pending.
+func (m *model) dropped(t *rapid.T, b *modelInbox, id ident.Message) (seq messages.Seq) {
+	m.do(t, m.s.reads.get(context.Background(), &seq, "SELECT seq FROM deliveries WHERE message = ? AND device = ?", string(id), string(b.id)))
+	m.last = max(m.last, seq)
+	return seq
+}
+
+func (b *modelInbox) alive(now time.Time) (list []*modelEntry) {
+	for _, e := range b.live() {
+		if now.Before(e.expires) {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+func (m *model) fetch(t *rapid.T) {
+	b := rapid.SampledFrom(m.boxes).Draw(t, "of")
+	limit := rapid.IntRange(1, 3).Draw(t, "limit")
+	p, err := m.s.Inbox(context.Background(), messages.Query{Device: b.id, Limit: limit, Now: m.now})
+	m.do(t, err)
+	want := b.alive(m.now)
+	if len(p.Items) != min(limit, len(want)) || p.More != (len(want) > limit) {
+		t.Fatalf("%d items, more %t; the model has %d", len(p.Items), p.More, len(want))
+	}
+	for i, item := range p.Items {
+		if item.ID != want[i].id || item.Seq != want[i].seq || string(item.Data) != want[i].data {
+			t.Fatalf("item %d is %+v, the model has %+v", i, item, want[i])
+		}
+		want[i].fetched = true
+	}
+	if (p.Gap != nil) != (b.lost > 0) || p.Gap != nil && (p.Gap.Count != b.lost || p.Gap.To != b.lostTo) {
+		t.Fatalf("gap %+v, the model lost %d up to %d", p.Gap, b.lost, b.lostTo)
+	}
+	b.told = b.lost
+}
+
+func (b *modelInbox) passed() { b.lost, b.told, b.lostTo = 0, 0, 0 }
+
+func (m *model) ackUpTo(t *rapid.T) {
+	b := rapid.SampledFrom(m.boxes).Draw(t, "of")
+	if len(b.entries) == 0 {
+		t.Skip("nothing was ever there")
+	}
+	to := rapid.SampledFrom(b.entries).Draw(t, "up to").seq
+	want := 0
+	for _, e := range b.live() {
+		if e.seq <= to && (e.fetched || m.now.Before(e.expires)) {
+			e.state = messages.Acked
+			want++
+		}
+	}
+	n, err := m.s.AckUpTo(context.Background(), b.id, to, m.now)
+	m.do(t, err)
+	if n != want {
+		t.Fatalf("acked %d, the model %d", n, want)
+	}
+	if b.lostTo <= to && b.told == b.lost {
+		b.passed()
+	}
+}
+
+func (m *model) ackIDs(t *rapid.T) {
+	b := rapid.SampledFrom(m.boxes).Draw(t, "of")
+	if len(b.entries) == 0 {
+		t.Skip("nothing was ever there")
+	}
+	chosen := rapid.SliceOfN(rapid.SampledFrom(b.entries), 1, 20).Draw(t, "ids")
+	var ids []ident.Message
+	want, newest := 0, messages.Seq(0)
+	for _, e := range chosen {
+		ids = append(ids, e.id)
+		if e.pending() && (e.fetched || m.now.Before(e.expires)) {
+			e.state = messages.Acked
+			want++
+			newest = max(newest, e.seq)
+		}
+	}
+	n, err := m.s.AckIDs(context.Background(), b.id, ids, m.now)
+	m.do(t, err)
+	if n != want {
+		t.Fatalf("acked %d, the model %d", n, want)
+	}
+	before := slices.ContainsFunc(b.live(), func(e *modelEntry) bool { return e.seq < b.lostTo })
+	if want > 0 && b.told == b.lost && (newest > b.lostTo || !before) {
+		b.passed()
+	}
+}
+
+func (m *model) all() map[ident.Message][]*modelEntry {
+	all := map[ident.Message][]*modelEntry{}
+	for _, b := range m.boxes {
+		for _, e := range b.entries {
+			all[e.id] = append(all[e.id], e)
+		}
+	}
+	return all
+}
+
+func (m *model) cancel(t *rapid.T) {
+	all := m.all()
+	if len(all) == 0 {
+		t.Skip("nothing was ever sent")
+	}
+	id := rapid.SampledFrom(slices.Sorted(maps.Keys(all))).Draw(t, "id")
+	_, err := m.s.Cancel(context.Background(), m.app, id, m.now)
+	m.do(t, err)
+	for _, e := range all[id] {
+		if e.pending() {
+			e.state = messages.Canceled
+		}
+	}
+}
+
+func (m *model) expire(t *rapid.T) {
+	_, err := m.s.Expire(context.Background(), m.now, 1000)
+	m.do(t, err)
+	for _, b := range m.boxes {
+		for _, e := range b.live() {
+			if !m.now.Before(e.expires) {
+				e.state = messages.Expired
+				b.lose(e.seq)
+			}
+		}
+	}
+}
+
+// check compares counters with a recount and with the model, and looks for bodies that should be gone.
+func (m *model) check(t *rapid.T) {
+	for _, b := range m.boxes {
+		var got struct {
+			Pending, Bytes, Count, Sum int64
+			Lost                       int
+		}
+		const query = `SELECT pending, pending_bytes AS bytes,
+			(SELECT COUNT(*) FROM deliveries d WHERE d.device = i.device AND ended_at IS NULL) AS count,
+			(SELECT COALESCE(SUM(size), 0) FROM deliveries d WHERE d.device = i.device AND ended_at IS NULL) AS sum,
+			COALESCE((SELECT lost FROM gaps g WHERE g.device = i.device), 0) AS lost FROM inboxes i WHERE device = ?`
+		m.do(t, m.s.reads.get(context.Background(), &got, query, string(b.id)))
+		bytes := 0
+		for _, e := range b.live() {
+			bytes += len(e.data)
+		}
+		if got.Pending != got.Count || got.Bytes != got.Sum || got.Count != int64(len(b.live())) || got.Sum != int64(bytes) || got.Lost != b.lost {
+			t.Fatalf("%s: stored %+v, the model has %d of %d bytes and lost %d", b.id, got, len(b.live()), bytes, b.lost)
+		}
+	}
+	for id, entries := range m.all() {
+		m.checkMessage(t, id, entries)
+	}
+}
+
+func (m *model) checkMessage(t *rapid.T, id ident.Message, entries []*modelEntry) {
+	sum, err := m.s.Message(context.Background(), m.app, id)
+	m.do(t, err)
+	pending := 0
+	want := map[messages.State]int{}
+	for _, e := range entries {
+		switch {
+		case e.pending() && e.fetched:
+			want[messages.Fetched]++
+			pending++
+		case e.pending():
+			want[messages.Queued]++
+			pending++
+		default:
+			want[e.state]++
+		}
+	}
+	// A page that was read from the middle on leaves older ones that were passed over: seen, so fetched as well.
+	want[messages.Queued], want[messages.Fetched] = 0, want[messages.Queued]+want[messages.Fetched]
+	got := maps.Clone(sum.Counters)
+	got[messages.Fetched], got[messages.Queued] = got[messages.Queued]+got[messages.Fetched], 0
+	for state, n := range got {
+		if n != want[state] {
+			t.Fatalf("%s counts %v, the model %v", id, sum.Counters, want)
+		}
+	}
+	var bodies int
+	const query = `SELECT (SELECT COUNT(*) FROM deliveries WHERE message = ? AND ended_at IS NOT NULL AND body IS NOT NULL) +
+		(SELECT COUNT(*) FROM messages WHERE id = ? AND body IS NOT NULL AND ? = 0) + (SELECT COUNT(*) FROM messages WHERE id = ? AND pending <> ?)`
+	m.do(t, m.s.reads.get(context.Background(), &bodies, query, string(id), string(id), pending, string(id), pending))
+	if bodies != 0 {
+		t.Fatalf("%s holds on to a body, or counts wrongly, with %d pending", id, pending)
+	}
+}
