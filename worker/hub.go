@@ -38,6 +38,8 @@ type entry struct {
 	queued bool    // in cold or in an outlet's queue
 	slot   *outlet // whose slot its present work holds; nil for a cold read
 	timer  timer
+	// called is when the push began that no page has answered yet; zero for none.
+	called time.Time
 }
 
 // The events besides []messages.Hint.
@@ -155,8 +157,9 @@ func (h *hub) hint(t messages.Hint, now time.Time) {
 	case messages.HintPolling:
 		e.state.polling(t.Until, now, h.w.o.Grace)
 	case messages.HintServed:
-		if e.state.unanswered > 0 {
-			h.w.metrics.fetched(now.Sub(e.state.lastPush))
+		if !e.called.IsZero() {
+			h.w.metrics.fetched(now.Sub(e.called))
+			e.called = time.Time{}
 		}
 		e.state.served(t, now, h.w.o.Grace)
 	case messages.HintIdle:

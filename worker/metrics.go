@@ -30,7 +30,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Buckets: prometheus.ExponentialBuckets(0.005, 2, 12),
 		}, []string{"provider"}),
 		toFetch: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "rouse_wake_to_fetch_seconds", Help: "From an accepted push to the device's next page.",
+			Name: "rouse_wake_to_fetch_seconds", Help: "From the start of an accepted push to the device's next page.",
 			Buckets: prometheus.ExponentialBuckets(0.01, 2.5, 14),
 		}),
 		devices: prometheus.NewGauge(prometheus.GaugeOpts{

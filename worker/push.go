@@ -115,6 +115,7 @@ func (h *hub) verdict(e *entry, l lookedEvent, forced bool, now time.Time) messa
 // push makes one attempt in a goroutine; the answer is a pushedEvent.
 func (h *hub) push(e *entry, class messages.Class, l lookedEvent) {
 	h.working++
+	e.called = time.Now()
 	key := e.slot.key
 	p := pushFor(class, l.waiting, l.device)
 	go func() {
@@ -210,6 +211,7 @@ func (h *hub) pushed(p pushedEvent, now time.Time) {
 		e.state.failed(now.Add(d.retry))
 	}
 	if !d.done {
+		e.called = time.Time{}
 		h.w.o.Log.Info("push not taken", "device", e.id, "provider", o.key.Provider,
 			"verdict", p.outcome.Verdict, "reason", p.outcome.Reason, "retry_in", d.retry, "paused", d.pause)
 	}

@@ -12,12 +12,13 @@ import (
 )
 
 const (
-	sweepTick  = time.Second
-	sweepPage  = 500
-	expireGap  = 5 * time.Second
-	purgeGap   = time.Minute
-	tidyPage   = 500
-	tidyRounds = 20
+	sweepTick = time.Second
+	sweepPage = 500
+	expireGap = 5 * time.Second
+	purgeGap  = time.Minute
+	// purgeTurn bounds one turn of purging; with something left the next comes a tick later.
+	purgeTurn = 500 * time.Millisecond
+	tidyPage  = 500
 	// A rung is swept from four fifths of its age on; each device then gets a time of
 	// its own between four and six fifths, so that a broadcast's ladder is no storm.
 	jitterFrom  = 0.8
@@ -97,7 +98,13 @@ func (w *Worker) sweep(ctx context.Context) error {
 			}
 			if !now.Before(purge) {
 				purge = now.Add(purgeGap)
-				w.try(ctx, "purging", func() error { return w.purge(ctx, now) })
+				w.try(ctx, "purging", func() error {
+					left, err := w.purge(ctx, now)
+					if left {
+						purge = now
+					}
+					return err
+				})
 			}
 		}
 	}
@@ -205,28 +212,29 @@ func (w *Worker) give(ctx context.Context, due []messages.Due, r *rung, now time
 	}
 }
 
-// expire ends the lives that are over, in small commits so that senders hardly wait.
+// expire ends the lives that are over, all of them, in small commits so that senders hardly wait.
 func (w *Worker) expire(ctx context.Context, now time.Time) error {
-	for range tidyRounds {
-		n, err := w.o.Sweeps.Expire(ctx, now, tidyPage)
-		if err != nil {
+	for n := tidyPage; n >= tidyPage && ctx.Err() == nil; {
+		var err error
+		if n, err = w.o.Sweeps.Expire(ctx, now, tidyPage); err != nil {
 			return err
 		}
 		w.metrics.expired.Add(float64(n))
-		if n < tidyPage {
-			return nil
-		}
 	}
 	return nil
 }
 
-// purge forgets finished deliveries past the retention, a bounded number at a time.
-func (w *Worker) purge(ctx context.Context, now time.Time) error {
-	for range tidyRounds {
-		n, err := w.o.Sweeps.Purge(ctx, now.Add(-w.o.Retention), now, tidyPage)
-		if err != nil || n < tidyPage {
-			return err
+// purge forgets what is past its retention, in small commits. It gives way to the sweeps after a while and
+// says whether something is left: what accumulates faster than that would grow for ever.
+func (w *Worker) purge(ctx context.Context, now time.Time) (left bool, err error) {
+	until := now.Add(purgeTurn)
+	for n := tidyPage; n >= tidyPage; {
+		if ctx.Err() != nil || time.Now().After(until) {
+			return true, nil
+		}
+		if n, err = w.o.Sweeps.Purge(ctx, now.Add(-w.o.Retention), now, tidyPage); err != nil {
+			return false, err
 		}
 	}
-	return nil
+	return false, nil
 }
