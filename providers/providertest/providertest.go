@@ -73,6 +73,8 @@ const (
 	patience = 10 * time.Second
 	// grace is what the contract allows over a deadline.
 	grace = time.Second
+	// prompt is more than any answer takes, and less than the waits that scripted answers ask for.
+	prompt = 2 * time.Second
 )
 
 // start brings up a world; it is gone when the test is over.

@@ -90,8 +90,12 @@ func testAnswers(t *testing.T, f Fixture) {
 			w := f.start(t, Settings{})
 			p := NewPush(f.Token(w.sim))
 			w.sim.AddRule(sim.Rule{Provider: f.Provider, TokenPrefix: p.Token, Action: answer.Action})
-			if diff := cmp.Diff(answer.Want, w.push(p, patience), ignoreTook()); diff != "" {
+			out := w.push(p, patience)
+			if diff := cmp.Diff(answer.Want, out, ignoreTook()); diff != "" {
 				t.Errorf("outcome (-want +got):\n%s", diff)
+			}
+			if out.Took > prompt {
+				t.Errorf("took %v: somebody waited before repeating", out.Took)
 			}
 			if n := w.requests(p.Token); n != 1 {
 				t.Errorf("%d requests for one push", n)

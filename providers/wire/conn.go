@@ -34,6 +34,8 @@ type conn struct {
 	inFlight int
 	warm     bool // an answer has come in
 	draining bool // no new requests
+	// shutSince is when the connection was first seen idle and yet full, zero while it is not.
+	shutSince time.Time
 
 	watch *watchedConn
 }
@@ -51,14 +53,33 @@ func (c *conn) usable() bool {
 	return !gone && !c.draining
 }
 
-// room reports whether one more request may go out now.
+// room reports whether one more request may go out now: the connection is
+// good, we have not filled it as far as we fill any, and the server's own limit leaves a place.
+//
+// It asks for a place and does not reserve one. A reservation counts against
+// the limit until its request begins, and when the server lowers the limit in between,
+// those that hold one wait for each other to the end of their deadlines. Without, whoever comes too early
+// waits inside RoundTrip for the next place.
 func (c *conn) room() bool {
 	limit := 1
 	if c.warm {
 		limit = c.capacity
 	}
-	return c.usable() && c.inFlight < limit
+	if !c.usable() || c.inFlight >= limit {
+		return false
+	}
+	free := c.cc.Available()
+	if free > 0 {
+		c.shutSince = time.Time{}
+	} else if c.inFlight == 0 && c.shutSince.IsZero() {
+		c.shutSince = time.Now()
+	}
+	return free > 0 && c.inFlight < free+c.cc.InFlight()
 }
+
+// shut reports whether the connection takes nothing although nothing of ours is
+// under way on it. For a moment that is normal, until the last stream is cleared away.
+func (c *conn) shut() bool { return c.inFlight == 0 && !c.shutSince.IsZero() && c.usable() }
 
 // dial opens a connection within the context. The TLS handshake is ours, so
 // that the reader can watch what the server says when it goes away.

@@ -87,6 +87,7 @@ type Pool struct {
 	inFlight int
 	epoch    uint64
 	dialing  context.CancelFunc // nil while nobody dials
+	looking  bool               // a timer of lookAgain is running
 	closed   bool
 }
 
@@ -182,7 +183,6 @@ func (p *Pool) acquire(ctx context.Context) (*conn, error) {
 	select {
 	case g := <-w.ready: // granted in the same instant: the slot goes back unused
 		if g.conn != nil {
-			g.conn.cc.Release()
 			p.release(g.conn, unused)
 		}
 	default:
@@ -215,6 +215,7 @@ const (
 func (p *Pool) release(c *conn, f fate) {
 	p.mu.Lock()
 	c.inFlight--
+	c.shutSince = time.Time{}
 	p.inFlight--
 	switch f {
 	case answered:
@@ -267,10 +268,40 @@ func (p *Pool) admit() (done []*conn) {
 		p.inFlight++
 		p.grant(grant{conn: c})
 	}
-	if p.waiters.Len() > 0 && p.dialing == nil && p.inFlight < p.o.Slots && p.needsConn() {
-		p.startDial()
+	if p.waiters.Len() > 0 && p.inFlight < p.o.Slots {
+		p.lookAgain()
+		if p.dialing == nil && p.needsConn() {
+			p.startDial()
+		}
 	}
 	return done
+}
+
+const (
+	// lookAgainAfter is when a connection is asked again that is idle and yet full.
+	lookAgainAfter = 2 * time.Millisecond
+	// shutLimit is how long it may be so before it is given up.
+	shutLimit = time.Second
+)
+
+// lookAgain makes sure that somebody comes back for those who wait for an idle connection
+// that takes nothing: the HTTP client tells of a change only if it differs from what it told before,
+// and with nothing under way no release of ours will follow. The caller holds mu.
+func (p *Pool) lookAgain() {
+	for _, c := range p.conns {
+		if !c.shut() {
+			continue
+		}
+		c.draining = time.Since(c.shutSince) > shutLimit
+		if !p.looking {
+			p.looking = true
+			time.AfterFunc(lookAgainAfter, func() {
+				p.mu.Lock()
+				p.looking = false
+				p.admitAndUnlock()
+			})
+		}
+	}
 }
 
 func (p *Pool) grant(g grant) {
@@ -298,13 +329,13 @@ func (p *Pool) prune() (done []*conn) {
 	return done
 }
 
-// pick reserves a place on a connection; nil if there is none.
+// pick returns a connection with room; nil if there is none.
 func (p *Pool) pick() *conn {
 	if p.inFlight >= p.o.Slots {
 		return nil
 	}
 	for _, c := range p.conns {
-		if c.room() && c.cc.Reserve() == nil {
+		if c.room() {
 			return c
 		}
 	}

@@ -90,14 +90,15 @@ func reasonOf(err error) string {
 // TestColdConnectionCarriesOne holds the first request and looks who else came.
 func TestColdConnectionCarriesOne(t *testing.T) {
 	t.Parallel()
-	first, let := make(chan struct{}), make(chan struct{})
+	first, let := make(chan struct{}), newLatch()
 	var n atomic.Int64
 	s := serve(t, 100, func(http.ResponseWriter, *http.Request) {
 		if n.Add(1) == 1 {
 			close(first)
-			<-let
+			<-let.c
 		}
 	})
+	t.Cleanup(let.open)
 	p := s.pool(t, func(*Options) {})
 	var all sync.WaitGroup
 	for range 50 {
@@ -116,11 +117,22 @@ func TestColdConnectionCarriesOne(t *testing.T) {
 	if got := n.Load(); got != 1 {
 		t.Errorf("%d requests on a cold connection", got)
 	}
-	close(let)
+	let.open()
 	all.Wait()
 	if s.opened.Load() != 1 || n.Load() != 50 {
 		t.Errorf("%d connections and %d requests, want 1 and 50", s.opened.Load(), n.Load())
 	}
+}
+
+// latch holds a handler until it is opened, at the latest when the test ends.
+type latch struct {
+	c    chan struct{}
+	open func()
+}
+
+func newLatch() latch {
+	c := make(chan struct{})
+	return latch{c, sync.OnceFunc(func() { close(c) })}
 }
 
 func waitFor(t *testing.T, what string, done func() bool) {
@@ -173,14 +185,15 @@ func TestBounds(t *testing.T) {
 
 func TestRenewFinishesWhatIsUnderWay(t *testing.T) {
 	t.Parallel()
-	arrived, let := make(chan struct{}), make(chan struct{})
+	arrived, let := make(chan struct{}), newLatch()
 	var slow atomic.Bool
 	s := serve(t, 100, func(http.ResponseWriter, *http.Request) {
 		if slow.CompareAndSwap(true, false) {
 			close(arrived)
-			<-let
+			<-let.c
 		}
 	})
+	t.Cleanup(let.open)
 	p := s.pool(t, func(*Options) {})
 	reply, err := send(t.Context(), p)
 	if err != nil {
@@ -196,7 +209,7 @@ func TestRenewFinishesWhatIsUnderWay(t *testing.T) {
 	if err != nil || next.Epoch != reply.Epoch+1 {
 		t.Errorf("after the renewal: epoch %d, %v", next.Epoch, err)
 	}
-	close(let)
+	let.open()
 	if err := <-done; err != nil {
 		t.Errorf("what was under way: %v", err)
 	}
@@ -212,8 +225,9 @@ func TestRenewFinishesWhatIsUnderWay(t *testing.T) {
 
 func TestCloseTurnsWaitersAway(t *testing.T) {
 	t.Parallel()
-	arrived, let := make(chan struct{}), make(chan struct{})
-	s := serve(t, 100, func(http.ResponseWriter, *http.Request) { close(arrived); <-let })
+	arrived, let := make(chan struct{}), newLatch()
+	s := serve(t, 100, func(http.ResponseWriter, *http.Request) { close(arrived); <-let.c })
+	t.Cleanup(let.open)
 	p := s.pool(t, func(*Options) {})
 	under, waiting := make(chan error, 1), make(chan error, 1)
 	go func() { _, err := send(t.Context(), p); under <- err }()
@@ -228,7 +242,7 @@ func TestCloseTurnsWaitersAway(t *testing.T) {
 	if got := reasonOf(<-waiting); got != Closed {
 		t.Errorf("the waiting one: %q", got)
 	}
-	close(let)
+	let.open()
 	if err := <-under; err != nil {
 		t.Errorf("the one under way: %v", err)
 	}
