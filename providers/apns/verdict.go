@@ -110,7 +110,7 @@ func listen(body []byte) spoken {
 		Reason    string          `json:"reason"`
 		Timestamp json.RawMessage `json:"timestamp"`
 	}
-	if json.Unmarshal(body, &said) != nil {
+	if len(body) == 0 || json.Unmarshal(body, &said) != nil {
 		return spoken{}
 	}
 	s := spoken{reason: word(said.Reason)}

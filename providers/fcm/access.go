@@ -165,7 +165,7 @@ func (s *accessSource) land(f *flight, g grant, asked time.Time, err error) {
 			hold = holdBad
 		}
 		s.failure, f.err = e, e
-		s.holdUntil = time.Now().Add(hold + rand.N(hold/2)) //nolint:gosec // jitter is no secret
+		s.holdUntil = time.Now().Add(hold + rand.N(hold/2))
 		if !s.closed {
 			s.log.Warn("FCM: no access token", "reason", e.reason, "status", e.status, "cause", e.cause)
 		}

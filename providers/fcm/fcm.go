@@ -27,7 +27,7 @@ import (
 // Google's own endpoints.
 const (
 	Endpoint      = "https://fcm.googleapis.com/v1"
-	TokenEndpoint = "https://oauth2.googleapis.com/token" //nolint:gosec // a URL, no secret
+	TokenEndpoint = "https://oauth2.googleapis.com/token"
 )
 
 const (

@@ -157,18 +157,24 @@ func exchange(c *conn, req *http.Request, limit int64) (Reply, *Error) {
 	return reply, nil
 }
 
-// acquire waits for a slot on a connection. Its order is: queue up, then see
-// whether there is room, so that nobody overtakes and nobody is forgotten.
+// acquire waits for a slot on a connection. Its order is: queue up behind those who
+// wait, then see whether there is room, so that nobody overtakes and nobody is forgotten.
 func (p *Pool) acquire(ctx context.Context) (*conn, error) {
 	if ctx.Err() != nil {
 		return nil, givenUp(ctx, QueueTimeout)
 	}
-	w := &waiter{ready: make(chan grant, 1)}
 	p.mu.Lock()
 	if p.closed {
 		p.admitAndUnlock()
 		return nil, &Error{Reason: Closed}
 	}
+	if p.waiters.Len() == 0 {
+		if c := p.pick(); c != nil {
+			p.admitAndUnlock()
+			return c, nil
+		}
+	}
+	w := &waiter{ready: make(chan grant, 1)}
 	place := p.waiters.PushBack(w)
 	p.admitAndUnlock()
 	select {
@@ -264,8 +270,6 @@ func (p *Pool) admit() (done []*conn) {
 		if c == nil {
 			break
 		}
-		c.inFlight++
-		p.inFlight++
 		p.grant(grant{conn: c})
 	}
 	if p.waiters.Len() > 0 && p.inFlight < p.o.Slots {
@@ -329,13 +333,15 @@ func (p *Pool) prune() (done []*conn) {
 	return done
 }
 
-// pick returns a connection with room; nil if there is none.
+// pick takes a place on a connection; nil if there is none. The caller holds mu.
 func (p *Pool) pick() *conn {
 	if p.inFlight >= p.o.Slots {
 		return nil
 	}
 	for _, c := range p.conns {
 		if c.room() {
+			c.inFlight++
+			p.inFlight++
 			return c
 		}
 	}
