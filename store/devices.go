@@ -93,7 +93,7 @@ func (s *Store) Device(ctx context.Context, app ident.App, id ident.Device) (tok
 	return s.device(r)
 }
 
-// DeviceAuth returns a device and the hashes of its key: the current one, and, if it was rotated and
+// DeviceAuth returns a device, without its token, and the hashes of its key: the current one, and, if it was rotated and
 // the new one was never used, the previous one, else zero. Unauthenticated "unknown_key"; Gone
 // "device_unregistered", with the hashes, so that only the key's holder need be told.
 func (s *Store) DeviceAuth(ctx context.Context, id ident.Device) (d tokens.Device, current, previous tokens.Hash, err error) {
@@ -117,6 +117,7 @@ func (s *Store) DeviceAuth(ctx context.Context, id ident.Device) (d tokens.Devic
 	if r.UnregisteredAt != nil {
 		return d, current, previous, deviceGone()
 	}
+	r.Token = nil // no request needs it, and one that does not open must not keep a phone from its messages
 	d, err = s.device(r)
 	return d, current, previous, err
 }

@@ -95,6 +95,15 @@ func (d dialect) pool(ctx context.Context, size int, pragmas ...string) (*sqlx.D
 	return db, nil
 }
 
+// claim makes this process the one that runs on the database, until release.
+func (d dialect) claim() (release func(), err error) {
+	f, err := claim(d.path)
+	if err != nil || f == nil {
+		return func() {}, err
+	}
+	return func() { _ = f.Close() }, nil
+}
+
 // begin starts a transaction that will write: it takes the lock at once, so that it cannot fail half way.
 func (d dialect) begin() string { return "BEGIN IMMEDIATE" }
 

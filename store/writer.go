@@ -101,11 +101,23 @@ func (s *Store) Run(ctx context.Context) error {
 	if err := s.checkSchema(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("start the writer: %w", err)
 	}
-	if err := w.connect(); err != nil {
+	release, err := s.dialect.claim()
+	if err != nil {
 		return fmt.Errorf("start the writer: %w", err)
+	}
+	defer release()
+	if err := w.start(); err != nil {
+		return errors.Join(fmt.Errorf("start the writer: %w", err), w.disconnect())
 	}
 	w.loop(ctx)
 	return errors.Join(w.finish(), w.disconnect())
+}
+
+func (w *writer) start() error {
+	if err := w.connect(); err != nil {
+		return err
+	}
+	return w.proveRing()
 }
 
 // writer owns the writing connection. Only Run's goroutine touches it.

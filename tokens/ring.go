@@ -72,6 +72,9 @@ func (r *Ring) Seal(where string, plain []byte) []byte {
 	return aead.Seal(out, nonce, plain, []byte(where))
 }
 
+// Sealer is the id of the key that seals.
+func (r *Ring) Sealer() string { return r.first }
+
 // ErrSealed means a sealed value does not open: wrong master key, or moved, or damaged.
 var ErrSealed = errors.New("sealed value does not open: is the master key that sealed it in ROUSE_MASTER_KEYS?")
 
