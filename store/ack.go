@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"rouse/ident"
@@ -11,22 +13,28 @@ import (
 
 // ackSet ends deliveries as acked and writes along, if it is still to be written, that the page
 // between two places was fetched at a time. A message past its life that was never handed out is left to Expire: its device
-// has a gap to be told of.
+// has a gap to be told of. Parameters: 1 now, 2 and 3 the page, 4 its time, 5 the device, 6 and on which.
 const (
-	ackSet = `UPDATE deliveries SET ended_at = ?, ended = 'acked', body = NULL, notification = NULL,
-		attempts = attempts + CASE WHEN seq >= ? AND seq <= ? THEN 1 ELSE 0 END,
-		fetched_at = CASE WHEN fetched_at IS NULL AND seq >= ? AND seq <= ? THEN ? ELSE fetched_at END
-		WHERE device = ? AND ended_at IS NULL
-		AND (expires_at > ? OR fetched_at IS NOT NULL OR (seq >= ? AND seq <= ? AND expires_at > ?)) AND `
+	ackSet = `UPDATE deliveries SET ended_at = ?1, ended = 'acked', body = NULL, notification = NULL,
+		attempts = attempts + CASE WHEN seq >= ?2 AND seq <= ?3 THEN 1 ELSE 0 END,
+		fetched_at = CASE WHEN fetched_at IS NULL AND seq >= ?2 AND seq <= ?3 THEN ?4 ELSE fetched_at END
+		WHERE device = ?5 AND ended_at IS NULL
+		AND (expires_at > ?1 OR fetched_at IS NOT NULL OR (seq >= ?2 AND seq <= ?3 AND expires_at > ?4)) AND `
 	ackReturn = ` RETURNING seq, size, message, shared, created_at`
-	ackUpTo   = ackSet + `seq <= ?` + ackReturn
-	ackOne    = ackSet + `message = ?` + ackReturn
+	ackUpTo   = ackSet + `seq <= ?6` + ackReturn
+	ackOne    = ackSet + `message = ?6` + ackReturn
 )
 
 // ackIDsAtATime is how many ids one statement takes.
 const ackIDsAtATime = 16
 
-var ackMany = ackSet + "message IN (" + repeat("?", ackIDsAtATime) + ")" + ackReturn
+var ackMany = func() string {
+	ids := make([]string, ackIDsAtATime)
+	for i := range ids {
+		ids[i] = "?" + strconv.Itoa(6+i)
+	}
+	return ackSet + "message IN (" + strings.Join(ids, ", ") + ")" + ackReturn
+}()
 
 // AckUpTo acks everything un-acked up to and including seq and returns how many that were. Malformed
 // "bad_cursor" if seq lies beyond anything this inbox held, NotFound "device_not_found".
@@ -122,8 +130,7 @@ func (t *tx) lastPage(device ident.Device) (handed, error) {
 
 // ack runs one of the statements above and returns how many it ended, and the newest of them.
 func (t *tx) ack(device ident.Device, p handed, now time.Time, query string, which ...any) (n int, newest messages.Seq, err error) {
-	from, to, at := int64(p.from), int64(p.to), millis(now)
-	args := append([]any{at, from, to, from, to, p.at, string(device), at, from, to, p.at}, which...)
+	args := append([]any{millis(now), int64(p.from), int64(p.to), p.at, string(device)}, which...)
 	t.writes++
 	rows, err := t.rows(query, args...)
 	if err != nil {

@@ -48,9 +48,10 @@ func (d dialect) migrations() fs.FS { return migrations.SQLite() }
 
 func (d dialect) goose() goose.Dialect { return goose.DialectSQLite3 }
 
-// rebind adapts a statement's placeholders. Statements say "LIMIT 0 + ?": a bare "LIMIT ?" has SQLite plan
+// rebind adapts a statement's placeholders: "?", or "?1" and so on where one value is used several times.
+// Statements say "LIMIT 0 + ?": a bare "LIMIT ?" has SQLite plan
 // the statement anew for each value bound, which costs more than running it.
-func (d dialect) rebind(query string) string { return sqlx.Rebind(sqlx.QUESTION, query) }
+func (d dialect) rebind(query string) string { return query }
 
 // open makes the file if it is missing, readable by its owner alone, and returns the one writing
 // connection and the pool that only reads.

@@ -69,10 +69,12 @@ func TestTheStoreAgreesWithAModel(t *testing.T) {
 			"ackUpTo":  m.ackUpTo,
 			"ackIDs":   m.ackIDs,
 			"cancel":   m.cancel,
-			"wait":     func(t *rapid.T) { m.now = m.now.Add(time.Duration(rapid.IntRange(1, 40).Draw(t, "seconds")) * time.Second) },
-			"expire":   m.expire,
-			"flush":    func(t *rapid.T) { m.do(t, m.flush()) },
-			"":         m.check,
+			"wait": func(t *rapid.T) {
+				m.now = m.now.Add(time.Duration(rapid.IntRange(1, 40).Draw(t, "seconds")) * time.Second)
+			},
+			"expire": m.expire,
+			"flush":  func(t *rapid.T) { m.do(t, m.flush()) },
+			"":       m.check,
 		})
 	})
 	stop()

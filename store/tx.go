@@ -155,15 +155,14 @@ func (t *tx) flush() error {
 }
 
 const (
-	updateCounts = `UPDATE inboxes SET pending = pending + ?, pending_bytes = pending_bytes + ?,
-		head = CASE WHEN head < ? THEN ? ELSE head END WHERE device = ?`
-	updateMarks = `UPDATE inboxes SET seen = CASE WHEN seen < ? THEN ? ELSE seen END,
-		woken_normal = CASE WHEN woken_normal < ? THEN ? ELSE woken_normal END,
-		woken_high = CASE WHEN woken_high < ? THEN ? ELSE woken_high END,
-		woken_at = COALESCE(?, woken_at), background_at = COALESCE(?, background_at), contact_at = COALESCE(?, contact_at),
-		unanswered = ? + CASE WHEN ? THEN 0 ELSE unanswered END,
-		pending = pending + ?, pending_bytes = pending_bytes + ?, head = CASE WHEN head < ? THEN ? ELSE head END
-		WHERE device = ?`
+	updateCounts = `UPDATE inboxes SET pending = pending + ?1, pending_bytes = pending_bytes + ?2,
+		head = CASE WHEN head < ?3 THEN ?3 ELSE head END WHERE device = ?4`
+	updateMarks = `UPDATE inboxes SET pending = pending + ?1, pending_bytes = pending_bytes + ?2,
+		head = CASE WHEN head < ?3 THEN ?3 ELSE head END, seen = CASE WHEN seen < ?5 THEN ?5 ELSE seen END,
+		woken_normal = CASE WHEN woken_normal < ?6 THEN ?6 ELSE woken_normal END,
+		woken_high = CASE WHEN woken_high < ?7 THEN ?7 ELSE woken_high END,
+		woken_at = COALESCE(?8, woken_at), background_at = COALESCE(?9, background_at), contact_at = COALESCE(?10, contact_at),
+		unanswered = ?11 + CASE WHEN ?12 THEN 0 ELSE unanswered END WHERE device = ?4`
 	mergeGap = `INSERT INTO gaps (device, from_seq, to_seq, lost, reason) VALUES (?, ?, ?, ?, ?)
 		ON CONFLICT (device) DO UPDATE SET
 		from_seq = CASE WHEN gaps.from_seq > excluded.from_seq THEN excluded.from_seq ELSE gaps.from_seq END,
@@ -184,12 +183,11 @@ func (t *tx) flushInbox(device ident.Device, e *entry) error {
 		if e.pending == 0 && e.bytes == 0 && head == 0 {
 			return nil
 		}
-		_, err := t.exec(updateCounts, e.pending, e.bytes, head, head, string(device))
+		_, err := t.exec(updateCounts, e.pending, e.bytes, head, string(device))
 		return err
 	}
-	seen, normal, high := int64(e.seen), int64(e.woken.Normal), int64(e.woken.High)
-	_, err := t.exec(updateMarks, seen, seen, normal, normal, high, high, e.wokenAt, e.backgroundAt, e.contactAt,
-		e.unanswered, e.served, e.pending, e.bytes, head, head, string(device))
+	_, err := t.exec(updateMarks, e.pending, e.bytes, head, string(device), int64(e.seen), int64(e.woken.Normal), int64(e.woken.High),
+		e.wokenAt, e.backgroundAt, e.contactAt, e.unanswered, e.served)
 	return err
 }
 

@@ -14,19 +14,19 @@ import (
 	"rouse/tokens"
 )
 
-// readWaiting reads a device, its inbox and what is pending there in one statement, which is one instant. Its
-// parameters are the device, now, the place the lane knows as seen, the device twice, now, the device.
+// readWaiting reads a device, its inbox and what is pending there in one statement, which is one instant. Parameters: 1 the
+// device, 2 now, 3 the place the lane knows as seen.
 const readWaiting = `SELECT ` + deviceColumns + `, i.seen, i.woken_normal, i.woken_high, i.woken_at, i.background_at, i.unanswered,
 	p.head_normal, p.head_high, COALESCE(p.unseen, p.oldest, 0) AS oldest, p.expires_at,
-	(SELECT n.notification FROM deliveries n WHERE n.device = ? AND n.ended_at IS NULL AND n.class > 0 AND n.expires_at > ?
+	(SELECT n.notification FROM deliveries n WHERE n.device = ?1 AND n.ended_at IS NULL AND n.class > 0 AND n.expires_at > ?2
 		ORDER BY n.seq DESC LIMIT 1) AS notification
 	FROM devices d JOIN inboxes i ON i.device = d.id
 	CROSS JOIN (SELECT COALESCE(MAX(CASE WHEN class = 1 THEN seq END), 0) AS head_normal,
 		COALESCE(MAX(CASE WHEN class = 2 THEN seq END), 0) AS head_high,
-		MIN(CASE WHEN class > 0 AND seq > ? AND seq > (SELECT seen FROM inboxes WHERE device = ?) THEN seq END) AS unseen,
+		MIN(CASE WHEN class > 0 AND seq > ?3 AND seq > (SELECT seen FROM inboxes WHERE device = ?1) THEN seq END) AS unseen,
 		MIN(CASE WHEN class > 0 THEN seq END) AS oldest, MAX(expires_at) AS expires_at
-		FROM deliveries WHERE device = ? AND ended_at IS NULL AND expires_at > ?) p
-	WHERE d.id = ?`
+		FROM deliveries WHERE device = ?1 AND ended_at IS NULL AND expires_at > ?2) p
+	WHERE d.id = ?1`
 
 type waitingRow struct {
 	deviceRow
@@ -51,8 +51,7 @@ func (s *Store) Waiting(ctx context.Context, device ident.Device, now time.Time)
 	var d tokens.Device
 	err := s.steady(device, func(e laneEntry) error {
 		var r waitingRow
-		at, id := millis(now), string(device)
-		if err := s.reads.scan(ctx, r.fields(), readWaiting, id, at, int64(e.seen), id, id, at, id); err != nil {
+		if err := s.reads.scan(ctx, r.fields(), readWaiting, string(device), millis(now), int64(e.seen)); err != nil {
 			return err
 		}
 		var err error
