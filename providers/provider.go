@@ -116,7 +116,8 @@ type Outcome struct {
 	Reason string
 	// Status is the HTTP status, 0 if none arrived.
 	Status int
-	// RetryAfter is what the provider asked for, 0 if it did not.
+	// RetryAfter is what the provider asked for, or what its rules ask for where its answer
+	// names no time; 0 if neither.
 	RetryAfter time.Duration
 	// ProviderTime is the timestamp of an APNs 410, zero otherwise.
 	ProviderTime time.Time

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	firebase "firebase.google.com/go/v4"
@@ -59,6 +60,7 @@ func (o Options) withDefaults() Options {
 	if o.Endpoint == "" {
 		o.Endpoint = Endpoint
 	}
+	o.Endpoint = strings.TrimRight(o.Endpoint, "/")
 	if o.TokenEndpoint == "" {
 		o.TokenEndpoint = TokenEndpoint
 	}
