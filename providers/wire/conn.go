@@ -177,8 +177,8 @@ func (w *watchedConn) scan(b []byte) {
 	for len(b) > 0 {
 		if w.skip > 0 {
 			n := min(uint32(len(b)), w.skip)
-			if w.payload != nil && len(w.payload) < maxGoAway {
-				w.payload = append(w.payload, b[:n]...)
+			if w.payload != nil {
+				w.payload = append(w.payload, b[:min(int(n), maxGoAway-len(w.payload))]...)
 			}
 			b, w.skip = b[n:], w.skip-n
 			if w.skip == 0 {
