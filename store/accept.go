@@ -14,6 +14,9 @@ import (
 // presentGrace is the life of a TTL 0 message whose device is polling: long enough for the answer to arrive and be acked.
 const presentGrace = 10 * time.Second
 
+// userSend is what a send to a user counts for in a batch beyond its data: it may be a row for each of maxUserDevices.
+const userSend = 32 << 10
+
 // Reasons of deliveries that were dropped.
 const (
 	notPolling = "not_polling"
@@ -36,7 +39,10 @@ type acceptance struct {
 func (s *Store) Accept(ctx context.Context, m messages.Send) (messages.Receipt, error) {
 	m.CreatedAt = fromMillis(millis(m.CreatedAt))
 	a := &acceptance{send: m}
-	o := &op{send: a, bytes: len(m.Data), done: make(chan error, 1)}
+	o := &op{send: a, app: m.App, bytes: len(m.Data), done: make(chan error, 1)}
+	if m.To.User != "" {
+		o.bytes += userSend
+	}
 	if err := s.write(ctx, "accept a message", o); err != nil {
 		return messages.Receipt{}, err
 	}
@@ -53,6 +59,8 @@ type box struct {
 	oldest    []ending
 	after     messages.Seq
 	exhausted bool
+	// swept says that what is dead in it was ended in this batch already.
+	swept bool
 }
 
 // slot is a delivery to be inserted; ended says that it already came to its end.

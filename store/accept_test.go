@@ -262,6 +262,17 @@ func acceptFull(t *testing.T, w *world) {
 	w.ackUpTo(d, first.Pending[0].Seq)
 	w.accept(d, saying("6"))
 
+	// What is dead takes no room, swept or not.
+	brief := w.device()
+	for range 3 {
+		w.accept(brief, living(time.Minute))
+	}
+	w.now = w.now.Add(time.Minute)
+	w.accept(brief)
+	if p := w.inbox(brief, 10); len(p.Items) != 1 || p.Gap == nil || p.Gap.Count != 3 || p.Gap.Reason != "ttl" {
+		t.Errorf("behind three dead messages: %+v", p)
+	}
+
 	big := w.device()
 	w.accept(big, saying(string(make([]byte, 10)))) // 62 bytes of JSON
 	_, err = w.Accept(w.ctx(), w.send(big, saying(string(make([]byte, 10)))))

@@ -144,21 +144,24 @@ func (t *tx) anyDevice(id ident.Device) (tokens.Device, error) {
 	return t.w.store.device(r)
 }
 
-// PatchDevice changes a device and returns what it is now. A token, even the same one, or an
-// environment for the one it has, is a fresh registration: a new generation, active. An empty token
-// takes it away. NotFound "device_not_found", Gone "device_unregistered".
+// PatchDevice changes a device and returns what it is now. A token, even the same one, is a fresh
+// registration: a new generation, active. An empty token takes it away. NotFound "device_not_found", Gone "device_unregistered", Invalid as tokens.CheckPatch.
 func (s *Store) PatchDevice(ctx context.Context, id ident.Device, p tokens.Patch, now time.Time) (tokens.Device, error) {
 	var d tokens.Device
 	err := s.write(ctx, "change a device", newOp(func(t *tx) (err error) {
 		if d, err = t.needDevice(id); err != nil {
 			return err
 		}
-		environment := d.Environment
+		// Checked here, against the provider the device has now: whoever asked may have read an older one.
+		p, err := tokens.CheckPatch(d.Provider, p)
+		if err != nil {
+			return err
+		}
 		set(&d.Environment, p.Environment)
 		set(&d.Token, p.Token)
 		set(&d.AppVersion, p.AppVersion)
 		set(&d.Locale, p.Locale)
-		if p.Token != nil || d.Environment != environment && d.Token != "" {
+		if p.Token != nil {
 			if err := t.holdToken(&d, now); err != nil {
 				return err
 			}
@@ -240,10 +243,20 @@ func (s *Store) BindUser(ctx context.Context, app ident.App, user string, id ide
 		if err := t.ownDevice(app, id); err != nil {
 			return err
 		}
+		var others int
+		if err := t.get(&others, "SELECT COUNT(*) FROM devices WHERE app = ? AND user_id = ? AND id <> ?", string(app), user, string(id)); err != nil {
+			return fmt.Errorf("count a user's devices: %w", err)
+		}
+		if others >= maxUserDevices {
+			return fault.New(fault.Invalid, "too_many_devices", "a user has at most %d devices; unbind one first", maxUserDevices)
+		}
 		_, err := t.exec("UPDATE devices SET user_id = ? WHERE id = ? AND user_id <> ?", user, string(id), user)
 		return err
 	}))
 }
+
+// maxUserDevices bounds the rows that one send to a user makes: a larger audience would hold up everybody's commits.
+const maxUserDevices = 200
 
 // UnbindUser ends that; a device that is not the user's stays as it is. NotFound "device_not_found".
 func (s *Store) UnbindUser(ctx context.Context, app ident.App, user string, id ident.Device) error {

@@ -34,18 +34,18 @@ func mustNotHold(t *testing.T, dsn, secret string) {
 }
 
 var deviceTests = map[string]func(*testing.T, *world){
-	"a device is registered and read back":                    deviceRegistered,
-	"a known installation is registered by who may":           deviceReregistered,
-	"the newest registration holds a token":                   tokenSuperseded,
-	"a refresh with an unchanged token revives it":            tokenRefreshed,
-	"a verdict on an older generation changes nothing":        tokenMarked,
-	"a rotated secret leaves the old one until it is used":    secretRotated,
-	"an unregistered device is gone and drops what it had":    deviceUnregistered,
-	"a device is bound to one user":                           deviceBound,
-	"another app's device is unknown":                         deviceForeign,
-	"a contact is noted, at most once in a while":             deviceContact,
-	"push tokens are sealed":                                  tokenSealed,
-	"an environment alone is a fresh registration of a token": environmentPatched,
+	"a device is registered and read back":                  deviceRegistered,
+	"a known installation is registered by who may":         deviceReregistered,
+	"the newest registration holds a token":                 tokenSuperseded,
+	"a refresh with an unchanged token revives it":          tokenRefreshed,
+	"a verdict on an older generation changes nothing":      tokenMarked,
+	"a rotated secret leaves the old one until it is used":  secretRotated,
+	"an unregistered device is gone and drops what it had":  deviceUnregistered,
+	"a device is bound to one user":                         deviceBound,
+	"another app's device is unknown":                       deviceForeign,
+	"a contact is noted, at most once in a while":           deviceContact,
+	"push tokens are sealed":                                tokenSealed,
+	"a patch is checked against the provider of the moment": patchChecked,
 }
 
 func enrol(app ident.App, change func(*tokens.Enrol)) tokens.Enrol {
@@ -302,19 +302,21 @@ func tokenSealed(t *testing.T, w *world) {
 	w.must(err)
 }
 
-func environmentPatched(t *testing.T, w *world) {
+func patchChecked(t *testing.T, w *world) {
 	d, _, err := w.Register(w.ctx(), enrol(w.app, nil))
 	w.must(err)
-	_, err = w.MarkToken(w.ctx(), d.ID, d.Generation, tokens.TokenSuspect, "BadDeviceToken")
-	w.must(err)
-	sandbox := tokens.Sandbox
-	got, err := w.PatchDevice(w.ctx(), d.ID, tokens.Patch{Environment: &sandbox}, w.now)
-	w.must(err)
-	if got.TokenState != tokens.TokenActive || got.Generation != 2 || got.Token != d.Token || got.Environment != sandbox {
-		t.Errorf("patched: %+v", got)
-	}
-	none := tokens.Token("")
-	if got, err = w.PatchDevice(w.ctx(), d.ID, tokens.Patch{Token: &none}, w.now); err != nil || got.TokenState != tokens.TokenNone {
+	sandbox, none := tokens.Sandbox, tokens.Token("")
+	_, err = w.PatchDevice(w.ctx(), d.ID, tokens.Patch{Environment: &sandbox}, w.now)
+	w.refused(err, fault.Invalid, "invalid_registration")
+	if got, err := w.PatchDevice(w.ctx(), d.ID, tokens.Patch{Token: &none}, w.now); err != nil || got.TokenState != tokens.TokenNone {
 		t.Errorf("without its token: %+v, %v", got, err)
 	}
+	// Registered again without a provider while the patch was on its way: a token has no place there.
+	e := enrol(w.app, nil)
+	e.As, e.Device, e.Installation = tokens.DeviceKey, d.ID, d.Installation
+	e.Provider, e.Environment, e.Token = tokens.NoProvider, "", ""
+	_, _, err = w.Register(w.ctx(), e)
+	w.must(err)
+	_, err = w.PatchDevice(w.ctx(), d.ID, tokens.Patch{Token: &d.Token}, w.now)
+	w.refused(err, fault.Invalid, "invalid_registration")
 }

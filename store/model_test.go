@@ -156,16 +156,31 @@ func (b *modelInbox) room(e *modelEntry) (replaced *modelEntry, over []*modelEnt
 	return replaced, over
 }
 
+// room is the same once what is dead has gone, which happens when e does not fit beside it.
+func (m *model) room(b *modelInbox, e *modelEntry) (replaced *modelEntry, over []*modelEntry) {
+	if replaced, over = b.room(e); len(over) == 0 {
+		return replaced, nil
+	}
+	b.bury(m.now)
+	return b.room(e)
+}
+
+func (b *modelInbox) bury(now time.Time) {
+	for _, e := range b.live() {
+		if !now.Before(e.expires) {
+			e.state = messages.Expired
+			b.lose(e.seq)
+		}
+	}
+}
+
 func (m *model) put(b *modelInbox, e *modelEntry) {
-	replaced, over := b.room(e)
+	replaced, over := m.room(b, e)
 	if replaced != nil {
 		replaced.state = messages.Replaced
 	}
 	for _, x := range over {
 		x.state = messages.Dropped
-		if !m.now.Before(x.expires) {
-			x.state = messages.Expired
-		}
 		b.lose(x.seq)
 	}
 	b.entries = append(b.entries, e)
@@ -180,7 +195,7 @@ func (m *model) send(t *rapid.T) {
 	send, e := m.draw(t)
 	b := rapid.SampledFrom(m.boxes).Draw(t, "to")
 	send.To.Device = b.id
-	_, over := b.room(e)
+	_, over := m.room(b, e)
 	r, err := m.s.Accept(context.Background(), send)
 	if !m.drops && len(over) > 0 {
 		if fault.From(err).Code != "inbox_full" {
@@ -207,7 +222,7 @@ func (m *model) sendUser(t *rapid.T) {
 	send.To.User = modelUser
 	full := 0
 	for _, b := range m.boxes[1:] {
-		if _, over := b.room(e); len(over) > 0 && !m.drops {
+		if _, over := m.room(b, e); len(over) > 0 && !m.drops {
 			full++
 		}
 	}
@@ -227,7 +242,7 @@ func (m *model) sendUser(t *rapid.T) {
 	for _, b := range m.boxes[1:] {
 		mine := *e
 		mine.seq = places[b.id]
-		if _, over := b.room(e); len(over) > 0 && !m.drops {
+		if _, over := m.room(b, e); len(over) > 0 && !m.drops {
 			mine.state = messages.Dropped
 			b.entries = append(b.entries, &mine)
 			b.lost++
@@ -356,12 +371,7 @@ func (m *model) expire(t *rapid.T) {
 	_, err := m.s.Expire(context.Background(), m.now, 1000)
 	m.do(t, err)
 	for _, b := range m.boxes {
-		for _, e := range b.live() {
-			if !m.now.Before(e.expires) {
-				e.state = messages.Expired
-				b.lose(e.seq)
-			}
-		}
+		b.bury(m.now)
 	}
 }
 

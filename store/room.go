@@ -32,7 +32,31 @@ func (p *plan) fits(b *box, m *messages.Send) (bool, error) {
 	if b.pending-count+1 <= limits.messages && b.bytes-bytes+size <= limits.bytes {
 		return true, nil
 	}
+	if !b.swept {
+		// What is dead and not swept yet takes no room.
+		b.swept = true
+		if err := p.bury(b, m); err != nil {
+			return false, err
+		}
+		return p.fits(b, m)
+	}
 	return p.dropsOldest(m.App)
+}
+
+// bury ends what has outlived its life in an inbox, before Expire comes to it.
+func (p *plan) bury(b *box, m *messages.Send) error {
+	const query = "SELECT " + endingColumns + " FROM deliveries WHERE device = ? AND ended_at IS NULL AND expires_at <= ? ORDER BY seq"
+	var rows []ending
+	if err := p.t.list(&rows, query, string(b.device), millis(m.CreatedAt)); err != nil {
+		return fmt.Errorf("look for what has expired: %w", err)
+	}
+	for _, row := range rows {
+		if !p.ended[row.Seq] {
+			p.endRow(b, row, messages.Expired, "", m)
+			p.t.change(b.device).lose(row.Seq, lostToTTL)
+		}
+	}
+	return nil
 }
 
 // size is what the held delivery takes in its inbox.
@@ -113,20 +137,13 @@ func (p *plan) makeRoom(b *box, m *messages.Send) error {
 	return nil
 }
 
-// dropOne ends the oldest pending delivery of b: of the database first, then of this batch. One whose life
-// is over counts as expired.
+// dropOne ends the oldest pending delivery of b: of the database first, then of this batch.
 func (p *plan) dropOne(b *box, m *messages.Send) (bool, error) {
 	row, err := p.oldest(b)
 	if err != nil {
 		return false, err
 	}
-	now := millis(m.CreatedAt)
 	if row != nil {
-		if row.Expires <= now {
-			p.endRow(b, *row, messages.Expired, "", m)
-			p.t.change(b.device).lose(row.Seq, lostToTTL)
-			return true, nil
-		}
 		p.endRow(b, *row, messages.Dropped, inboxWas, m)
 		p.t.change(b.device).lose(row.Seq, lostToQuota)
 		return true, nil

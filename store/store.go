@@ -60,7 +60,7 @@ type Store struct {
 	reads  *reader
 	lane   *lane
 
-	queue chan *op
+	queue *queue
 	gate  sync.RWMutex // held for reading while an op is queued, for writing to set ended
 	ended bool         // guarded by gate: Run is over, nothing will be served
 
@@ -95,13 +95,13 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
 		dialect: d, ring: o.Ring, log: o.Log, want: want,
 		writes: writes, reads: newReader(reads, d), lane: newLane(),
-		queue:  make(chan *op, orDefault(o.Queue, defaultQueue)),
+		queue:  newQueue(orDefault(o.Queue, defaultQueue)),
 		limits: inboxLimits{messages: int64(orDefault(o.InboxMessages, defaultInboxMessages)), bytes: orDefault(o.InboxBytes, defaultInboxBytes)},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	if s.metrics, err = newMetrics(o.Metrics, func() float64 { return float64(len(s.queue)) }); err != nil {
+	if s.metrics, err = newMetrics(o.Metrics, func() float64 { return float64(s.queue.len()) }); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil

@@ -33,7 +33,8 @@ func (s *Store) MoveSweepCursor(ctx context.Context, name string, to messages.Se
 }
 
 // sweepRows reads a stretch of places: what is pending of the class, and whatever is too young, which ends the sweep.
-const sweepRows = `SELECT d.seq, d.device, d.created_at, d.ended_at IS NULL AND d.class = ? AND d.expires_at > ? AND i.contact_at > ? AS due
+const sweepRows = `SELECT d.seq, d.device, d.created_at, d.ended_at IS NULL AND d.class = ? AND d.expires_at > ? AND i.contact_at > ?
+	AND (? = '' OR d.app = ?) AS due
 	FROM deliveries d LEFT JOIN inboxes i ON i.device = d.device
 	WHERE d.seq > ? AND d.seq <= ? AND ((d.ended_at IS NULL AND d.class = ?) OR (d.created_at > ? AND d.created_at <= ?))
 	ORDER BY d.seq`
@@ -51,7 +52,7 @@ func (s *Store) Sweep(ctx context.Context, q messages.SweepQuery) (due []message
 	if end <= q.After {
 		return nil, q.After, false, nil
 	}
-	rows, err := s.reads.rows(ctx, sweepRows, int(q.Class), millis(q.Now), millis(q.Now.Add(-messages.SilentAfter)),
+	rows, err := s.reads.rows(ctx, sweepRows, int(q.Class), millis(q.Now), millis(q.Now.Add(-messages.SilentAfter)), string(q.App), string(q.App),
 		int64(q.After), int64(end), int(q.Class), millis(q.Before), millis(q.Now))
 	if err != nil {
 		return nil, q.After, false, s.readError("sweep", err)

@@ -42,6 +42,8 @@ type op struct {
 	// do works in the batch's transaction; nil for a send, which is merged with the batch's others.
 	do   func(*tx) error
 	send *acceptance
+	// app is whose line it stands in; empty for all that is no send.
+	app ident.App
 	// lands is a device whose lane entry is to be written along, empty for none.
 	lands ident.Device
 	// bytes is about what it adds to a batch.
@@ -80,12 +82,10 @@ func (s *Store) enqueue(o *op) error {
 	if s.ended {
 		return stopping()
 	}
-	select {
-	case s.queue <- o:
-		return nil
-	default:
+	if !s.queue.push(o) {
 		return overloaded()
 	}
+	return nil
 }
 
 // Run is the writer: it serves the verbs that write until ctx ends, then what is queued, then the lane.
@@ -136,8 +136,10 @@ func (w *writer) loop(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case o := <-w.store.queue:
-			w.round(o)
+		case <-w.store.queue.signal:
+			if w.store.queue.len() > 0 { // the token may be older than the batch that took everything
+				w.round()
+			}
 		case <-w.store.lane.signal:
 			w.timer.Reset(flushEvery)
 		case <-w.timer.C:
@@ -148,7 +150,7 @@ func (w *writer) loop(ctx context.Context) {
 
 // tick writes what the lane has kept long enough, and finds out whether a sick database is well again.
 func (w *writer) tick() {
-	w.round(nil)
+	w.round()
 	switch {
 	case w.store.sick.Load() != nil:
 		w.timer.Reset(probeEvery)
@@ -160,15 +162,15 @@ func (w *writer) tick() {
 // finish serves what is queued and the lane, once nothing new can come.
 func (w *writer) finish() error {
 	w.store.shut()
-	for len(w.store.queue) > 0 {
-		w.round(<-w.store.queue)
+	for w.store.queue.len() > 0 {
+		w.round()
 	}
 	w.store.lane.release()
 	for range lastFlushes {
 		if w.store.lane.empty() {
 			return nil
 		}
-		w.round(nil)
+		w.round()
 	}
 	if w.store.lane.empty() {
 		return nil
@@ -185,17 +187,16 @@ func (s *Store) shut() {
 // refuseRest answers whoever was queued for a writer that could not start.
 func (w *writer) refuseRest() {
 	w.store.shut()
-	for len(w.store.queue) > 0 {
-		o := <-w.store.queue
+	for o := w.store.queue.pop(); o != nil; o = w.store.queue.pop() {
 		o.done <- stopping()
 	}
 }
 
-// round is one batch: first, which may be nil, and whatever else is queued by the time the lock is ours.
-func (w *writer) round(first *op) {
+// round is one batch: whatever is queued by the time the lock is ours, up to the bounds.
+func (w *writer) round() {
 	started := time.Now()
 	err := w.begin()
-	ops := w.collect(first)
+	ops := w.collect()
 	entries := w.store.lane.take(started, ops)
 	if err != nil {
 		w.failed(ops, err)
@@ -211,27 +212,21 @@ func (w *writer) round(first *op) {
 	}
 }
 
-// collect takes first and what else is queued, up to the bounds; callers that left are passed over.
-func (w *writer) collect(first *op) []*op {
+// collect takes what is queued, up to the bounds; callers that left are passed over.
+func (w *writer) collect() []*op {
 	var ops []*op
 	bytes := 0
-	add := func(o *op) {
+	for len(ops) < maxBatchOps && bytes < maxBatchBytes {
+		o := w.store.queue.pop()
+		if o == nil {
+			return ops
+		}
 		if o.state.CompareAndSwap(opQueued, opTaken) {
 			ops = append(ops, o)
 			bytes += o.bytes
 		}
 	}
-	if first != nil {
-		add(first)
-	}
-	for len(ops) < maxBatchOps && bytes < maxBatchBytes {
-		select {
-		case o := <-w.store.queue:
-			add(o)
-		default:
-			return ops
-		}
-	}
+	w.store.queue.again()
 	return ops
 }
 

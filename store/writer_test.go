@@ -138,7 +138,7 @@ func together(t testing.TB, s *Store, n int, app ident.App, device ident.Device,
 			}
 		})
 	}
-	waitFor(t, func() bool { return len(s.queue) == n })
+	waitFor(t, func() bool { return s.queue.len() == n })
 	queued(t, s, others...)
 	close(release)
 	all.Wait()
@@ -250,7 +250,7 @@ func TestACallerThatLeavesInTimeHasDoneNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	left := make(chan error, 1)
 	go func() { left <- s.MoveSweepCursor(ctx, "left", 1) }()
-	waitFor(t, func() bool { return len(s.queue) == 1 })
+	waitFor(t, func() bool { return s.queue.len() == 1 })
 	cancel()
 	if err := <-left; !errors.Is(err, context.Canceled) {
 		t.Errorf("it was told %v", err)
@@ -293,7 +293,7 @@ func TestACallerThatLeavesTooLateIsToldTheTruth(t *testing.T) {
 
 func TestAFullQueueSendsCallersAway(t *testing.T) {
 	t.Parallel()
-	s := openFile(t, "", func(o *Options) { o.Queue = 2 })
+	s := openFile(t, "", func(o *Options) { o.Queue = 4 }) // of which one line may take half
 	waiting := []*op{newOp(setSweep("a", 1)), newOp(setSweep("b", 1))}
 	queued(t, s, waiting...)
 	err := s.MoveSweepCursor(context.Background(), "c", 1)

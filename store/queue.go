@@ -1,0 +1,94 @@
+package store
+
+import (
+	"sync"
+
+	"rouse/ident"
+)
+
+// queue is what waits for the writer. Every app's sends stand in a line of their own, as do all operations that
+// are no sends, and the writer takes from the lines in turn: a flood in one app makes that app wait. No line may take
+// more than half of the room, so that there is always some for the others.
+type queue struct {
+	// signal holds a token while something may be queued. The writer receives from it.
+	signal chan struct{}
+
+	mu    sync.Mutex
+	lines map[ident.App]*line // those that are not empty; guarded by mu, as all below
+	turn  []*line             // the same lines, the next to take from first
+	n     int
+	room  int
+}
+
+// line is one app's operations, oldest first.
+type line struct {
+	app ident.App
+	ops []*op
+}
+
+func newQueue(room int) *queue {
+	return &queue{signal: make(chan struct{}, 1), lines: map[ident.App]*line{}, room: room}
+}
+
+// push queues o and reports whether there was room.
+func (q *queue) push(o *op) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	l := q.lines[o.app]
+	if q.n >= q.room || l != nil && len(l.ops) >= max(1, q.room/2) {
+		return false
+	}
+	if l == nil {
+		l = &line{app: o.app}
+		q.lines[o.app] = l
+		q.turn = append(q.turn, l)
+	}
+	l.ops = append(l.ops, o)
+	q.n++
+	q.wake()
+	return true
+}
+
+// pop takes the first operation of the next line; nil if there is none.
+func (q *queue) pop() *op {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.n == 0 {
+		return nil
+	}
+	l := q.turn[0]
+	q.turn = q.turn[1:]
+	o := l.ops[0]
+	l.ops[0] = nil
+	l.ops = l.ops[1:]
+	q.n--
+	if len(l.ops) == 0 {
+		delete(q.lines, l.app)
+	} else {
+		q.turn = append(q.turn, l)
+	}
+	return o
+}
+
+// again makes sure that what is left is taken by a further batch.
+func (q *queue) again() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.n > 0 {
+		q.wake()
+	}
+}
+
+// wake leaves a token for the writer. The caller holds mu.
+func (q *queue) wake() {
+	select {
+	case q.signal <- struct{}{}:
+	default:
+	}
+}
+
+func (q *queue) len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.n
+}
