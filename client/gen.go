@@ -1249,7 +1249,7 @@ type ClientInterface interface {
 
 	// BindUserDevice Say that a device belongs to a user
 	//
-	// Moves the device if it belonged to another user. Needs scope `devices`.
+	// Moves the device if it belonged to another user. A user has at most 200 devices. Needs scope `devices`.
 	//
 	// Corresponds with PUT /v1/users/{user}/devices/{device_id} (the `BindUserDevice` operationId).
 	BindUserDevice(ctx context.Context, user string, deviceId string, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1908,7 +1908,7 @@ func (c *Client) UnbindUserDevice(ctx context.Context, user string, deviceId str
 
 // BindUserDevice Say that a device belongs to a user
 //
-// Moves the device if it belonged to another user. Needs scope `devices`.
+// Moves the device if it belonged to another user. A user has at most 200 devices. Needs scope `devices`.
 //
 // Corresponds with PUT /v1/users/{user}/devices/{device_id} (the `BindUserDevice` operationId).
 func (c *Client) BindUserDevice(ctx context.Context, user string, deviceId string, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3446,7 +3446,7 @@ type ClientWithResponsesInterface interface {
 
 	// BindUserDeviceWithResponse Say that a device belongs to a user
 	//
-	// Moves the device if it belonged to another user. Needs scope `devices`.
+	// Moves the device if it belonged to another user. A user has at most 200 devices. Needs scope `devices`.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -7139,7 +7139,7 @@ func (c *ClientWithResponses) UnbindUserDeviceWithResponse(ctx context.Context, 
 
 // BindUserDeviceWithResponse Say that a device belongs to a user
 //
-// Moves the device if it belonged to another user. Needs scope `devices`.
+// Moves the device if it belonged to another user. A user has at most 200 devices. Needs scope `devices`.
 //
 // Returns a wrapper object for the known response body format(s).
 //

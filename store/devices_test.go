@@ -46,6 +46,7 @@ var deviceTests = map[string]func(*testing.T, *world){
 	"a contact is noted, at most once in a while":           deviceContact,
 	"push tokens are sealed":                                tokenSealed,
 	"a patch is checked against the provider of the moment": patchChecked,
+	"a user has a bounded number of devices":                usersBounded,
 }
 
 func enrol(app ident.App, change func(*tokens.Enrol)) tokens.Enrol {
@@ -319,4 +320,12 @@ func patchChecked(t *testing.T, w *world) {
 	w.must(err)
 	_, err = w.PatchDevice(w.ctx(), d.ID, tokens.Patch{Token: &d.Token}, w.now)
 	w.refused(err, fault.Invalid, "invalid_registration")
+}
+
+func usersBounded(t *testing.T, w *world) {
+	mine := w.userDevices("anna", 200)
+	w.refused(w.BindUser(w.ctx(), w.app, "anna", w.device()), fault.Invalid, "too_many_devices")
+	w.must(w.BindUser(w.ctx(), w.app, "anna", mine[0])) // again is no more
+	w.must(w.UnbindUser(w.ctx(), w.app, "anna", mine[0]))
+	w.must(w.BindUser(w.ctx(), w.app, "anna", w.device()))
 }
