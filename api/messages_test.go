@@ -76,7 +76,7 @@ func TestDataByteForByte(t *testing.T) {
 	app := w.newApp()
 	p := w.newPhone(app)
 	for _, data := range []string{
-		`{ "b" : 1,  "a":2 , "b":3 }`, `"<script>&\u2028\/"`, `1.000000000000000000000000001e+0`, "[ \n\t ]", `12345678901234567890`, `"` + "\u2028" + `"`, `""`, `false`,
+		`{ "b" : 1,  "a":2 , "b":3 }`, `"<script>&\u2028\/"`, `1.000000000000000000000000001e+0`, "[ \n\t ]", `12345678901234567890`, strings.Repeat("[", 100) + strings.Repeat("]", 100), `"` + "\u2028" + `"`, `""`, `false`,
 	} {
 		w.do(call{"POST", "/v1/messages", app.sk, `{"to":{"device_id":"` + p.id + `"},"data": ` + data + ` }`, nil}).want(202)
 		page := w.do(call{"GET", "/v1/inbox", p.key, nil, nil}).want(200)
@@ -107,6 +107,8 @@ func TestBadSends(t *testing.T) {
 		code, pointer string
 	}{
 		"empty":                {"", 400, "malformed_json", ""},
+		"deep data":            {`{` + to + `,"data":` + strings.Repeat("[", 101) + strings.Repeat("]", 101) + `}`, 422, "invalid_message", "/data"},
+		"deepest data":         {`{` + to + `,"data":` + strings.Repeat(`{"a":`, 9990) + "1" + strings.Repeat("}", 9990) + `}`, 422, "invalid_message", "/data"},
 		"not JSON":             {`{"to"`, 400, "malformed_json", ""},
 		"two values":           {`{} {}`, 400, "malformed_json", ""},
 		"not UTF-8":            {`{` + to + `,"data":"` + "\xff" + `"}`, 400, "malformed_json", ""},

@@ -18,11 +18,13 @@ var ErrBadCursor = errors.New("that cursor did not come from this inbox; leave i
 
 const cursorTag = 6
 
+const cursorBytes = 8 + cursorTag
+
 var cursorEncoding = base64.RawURLEncoding.Strict()
 
 // NewCursor returns the cursor for the place seq in the inbox of device.
 func NewCursor(device ident.Device, seq Seq) Cursor {
-	var b [8 + cursorTag]byte
+	var b [cursorBytes]byte
 	binary.BigEndian.PutUint64(b[:8], uint64(seq))
 	tag := tagOf(device, b[:8])
 	copy(b[8:], tag[:])
@@ -32,8 +34,12 @@ func NewCursor(device ident.Device, seq Seq) Cursor {
 // ParseCursor returns the place c stands for in the inbox of device. The one
 // error is ErrBadCursor.
 func ParseCursor(device ident.Device, c string) (Seq, error) {
+	// The decoder skips line breaks: only the exact length makes the spelling the one that NewCursor writes.
+	if len(c) != cursorEncoding.EncodedLen(cursorBytes) {
+		return 0, ErrBadCursor
+	}
 	b, err := cursorEncoding.DecodeString(c)
-	if err != nil || len(b) != 8+cursorTag {
+	if err != nil || len(b) != cursorBytes {
 		return 0, ErrBadCursor
 	}
 	if tagOf(device, b[:8]) != [cursorTag]byte(b[8:]) {

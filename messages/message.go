@@ -18,6 +18,8 @@ type Seq int64
 const (
 	// MaxData is the largest data, in bytes of JSON.
 	MaxData = 64 << 10
+	// MaxDepth is how many arrays and objects may lie in each other in data: what JSON parsers on phones can still read.
+	MaxDepth = 100
 	// MaxTTL is the longest life, 30 days.
 	MaxTTL = 2592000 * time.Second
 	// DefaultTTL is the life of a message that names none, 7 days.
@@ -94,6 +96,9 @@ func New(s Send) (Send, error) {
 	if len(s.Data) == 0 {
 		bad("/data", "is required; any JSON value")
 	}
+	if deeper(s.Data, MaxDepth) {
+		bad("/data", "at most 100 arrays and objects in each other")
+	}
 	if s.TTL < 0 || s.TTL > MaxTTL {
 		bad("/ttl", "0 to 2592000 seconds")
 	}
@@ -111,6 +116,27 @@ func New(s Send) (Send, error) {
 	}
 	s.ID = ident.NewMessage()
 	return s, nil
+}
+
+// deeper reports whether JSON holds more than most arrays and objects in each other.
+func deeper(data []byte, most int) bool {
+	depth, quoted := 0, false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case quoted && c == '\\':
+			i++ // whatever follows is not the end of the string
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '[' || c == '{':
+			if depth++; depth > most {
+				return true
+			}
+		case c == ']' || c == '}':
+			depth--
+		}
+	}
+	return false
 }
 
 // Status says in one word what accepting a message came to.

@@ -33,6 +33,13 @@ func TestCursors(t *testing.T) {
 				}
 			}
 		}
+		for _, x := range []string{"\n", "\r", "\r\n"} { // base64 skips them
+			for i := range len(c) + 1 {
+				if _, err := messages.ParseCursor(phone, string(c[:i])+x+string(c[i:])); err != messages.ErrBadCursor {
+					t.Errorf("%q passes at %d: %v", x, i, err)
+				}
+			}
+		}
 		if strings.Trim(string(c), "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
 			t.Errorf("%q needs escaping in a query", c)
 		}
@@ -42,6 +49,7 @@ func TestCursors(t *testing.T) {
 func FuzzParseCursor(f *testing.F) {
 	f.Add(string(phone), string(messages.NewCursor(phone, 1)))
 	f.Add(string(other), "")
+	f.Add(string(phone), string(messages.NewCursor(phone, 1))+"\n")
 	f.Fuzz(func(t *testing.T, device, raw string) {
 		seq, err := messages.ParseCursor(ident.Device(device), raw)
 		if err != nil {
@@ -86,10 +94,18 @@ func TestNewMessage(t *testing.T) {
 			s.To = messages.Target{User: strings.Repeat("u", messages.MaxUser)}
 			s.CollapseKey, s.CorrelationID = strings.Repeat("c", messages.MaxCollapseKey), strings.Repeat("c", messages.MaxCorrelationID)
 		}, ""},
-		"no life":             {func(s *messages.Send) { s.TTL = 0 }, ""},
-		"nobody":              {func(s *messages.Send) { s.To = messages.Target{} }, "/to"},
-		"two":                 {func(s *messages.Send) { s.To.User = "anna" }, "/to"},
-		"long user":           {func(s *messages.Send) { s.To = messages.Target{User: strings.Repeat("u", 257)} }, "/to/user_id"},
+		"no life":        {func(s *messages.Send) { s.TTL = 0 }, ""},
+		"nobody":         {func(s *messages.Send) { s.To = messages.Target{} }, "/to"},
+		"two":            {func(s *messages.Send) { s.To.User = "anna" }, "/to"},
+		"long user":      {func(s *messages.Send) { s.To = messages.Target{User: strings.Repeat("u", 257)} }, "/to/user_id"},
+		"deep data":      {func(s *messages.Send) { s.Data = nested(messages.MaxDepth + 1) }, "/data"},
+		"very deep data": {func(s *messages.Send) { s.Data = nested(30000) }, "/data"},
+		"deep objects": {func(s *messages.Send) {
+			s.Data = []byte(strings.Repeat(`{"\\\"":[`, 51) + strings.Repeat("]}", 51))
+		}, "/data"},
+		"data just so deep":   {func(s *messages.Send) { s.Data = nested(messages.MaxDepth) }, ""},
+		"wide data":           {func(s *messages.Send) { s.Data = []byte("[" + strings.Repeat("[],{},", 300) + "0]") }, ""},
+		"brackets in strings": {func(s *messages.Send) { s.Data = []byte(`["` + strings.Repeat(`\"[{`, 300) + `\\"]`) }, ""},
 		"no data":             {func(s *messages.Send) { s.Data = nil }, "/data"},
 		"negative life":       {func(s *messages.Send) { s.TTL = -1 }, "/ttl"},
 		"long life":           {func(s *messages.Send) { s.TTL = messages.MaxTTL + 1 }, "/ttl"},
@@ -111,6 +127,10 @@ func TestNewMessage(t *testing.T) {
 	if e := fault.From(err); e.Kind != fault.TooLarge || e.Code != "data_too_large" {
 		t.Errorf("large data: %v", err)
 	}
+}
+
+func nested(depth int) []byte {
+	return []byte(strings.Repeat("[", depth) + strings.Repeat("]", depth))
 }
 
 func TestUrgency(t *testing.T) {

@@ -602,7 +602,7 @@ type MessageSend struct {
 	// CorrelationId Yours; comes back when you read the message. At most 128 bytes.
 	CorrelationId *string `json:"correlation_id,omitempty"`
 
-	// Data Any JSON value, at most 65536 bytes as sent. The device gets it byte for byte; Rouse does not look into it.
+	// Data Any JSON value, at most 65536 bytes as sent and at most 100 arrays and objects in each other: more would stop the JSON parsers of some devices. The device gets it byte for byte; Rouse does not look into it.
 	Data json.RawMessage `json:"data"`
 
 	// Notification Text to show in the push itself. It passes through Apple or Google in clear; without it the push holds no words of the message.
