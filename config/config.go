@@ -217,6 +217,8 @@ func (c *checker) masterKeys(keys Hidden) Hidden {
 func (c *checker) db(value string) (dsn, path string) {
 	scheme, rest, found := strings.Cut(value, ":")
 	switch {
+	case found && scheme == "sqlite" && strings.HasPrefix(rest, ":"):
+		c.bad("db", "names no file: a database in memory would lose what it promised; use sqlite:PATH, such as sqlite:rouse.db")
 	case found && scheme == "sqlite" && rest != "" && !strings.HasPrefix(rest, "//") && !strings.ContainsAny(rest, "?#"):
 		return value, rest
 	case found && (scheme == "postgres" || scheme == "postgresql"):

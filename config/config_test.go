@@ -89,6 +89,20 @@ func TestCheckRefusesOneListenerForBoth(t *testing.T) {
 	}
 }
 
+func TestCheckRefusesADatabaseInMemory(t *testing.T) {
+	t.Parallel()
+	for _, db := range []string{"sqlite::memory:", "sqlite:", "sqlite::"} {
+		raw := good()
+		raw.DB = db
+		if _, err := config.Check(raw); err == nil || !strings.Contains(err.Error(), "(ROUSE_DB)") {
+			t.Errorf("%s: %v", db, err)
+		}
+		if _, _, err := config.CheckDB(db); err == nil {
+			t.Errorf("CheckDB takes %s", db)
+		}
+	}
+}
+
 func TestRingMakesAKeyFileAndFindsItAgain(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sub", "rouse.db")
