@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -240,13 +242,43 @@ func TestServeAgainstTheSimulatorAlone(t *testing.T) {
 
 func TestMigrate(t *testing.T) {
 	t.Parallel()
-	env := []string{"ROUSE_DB=sqlite:" + filepath.Join(t.TempDir(), "rouse.db")}
-	if code, out := command(t, env, "migrate", "status"); code != exitFailed || !strings.Contains(out, "schema 0") {
-		t.Errorf("status of a new database: exit %d\n%s", code, out)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "sub", "rouse.db")
+	env := []string{"ROUSE_DB=sqlite:" + path}
+	if code, out := command(t, env, "migrate", "status"); code != exitFailed || !strings.Contains(out, "no database at "+path) {
+		t.Errorf("status of no database: exit %d\n%s", code, out)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("looking made %v, %v", left, err)
+	}
+	if code, out := command(t, []string{"ROUSE_DB=sqlite:" + dir}, "migrate", "status"); code != exitFailed || !strings.Contains(out, "folder") {
+		t.Errorf("status of a folder: exit %d\n%s", code, out)
+	}
+	empty := filepath.Join(dir, "empty.db")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	master := firstLine(mustCommand(t, nil, "keys", "generate", "master"))
+	if code, out := command(t, []string{"ROUSE_DB=sqlite:" + empty, "ROUSE_MASTER_KEYS=" + master}, "migrate", "status"); code != exitFailed || !strings.Contains(out, "schema 0") {
+		t.Errorf("status of an empty database: exit %d\n%s", code, out)
 	}
 	mustCommand(t, env, "migrate", "up")
 	mustCommand(t, env, "migrate", "up")
 	mustCommand(t, env, "migrate", "status")
+}
+
+// TestNoDatabaseInMemory: it is refused as a setting, before a key file is written for it.
+func TestNoDatabaseInMemory(t *testing.T) {
+	t.Parallel()
+	env := []string{"ROUSE_DB=sqlite::memory:", "ROUSE_ADMIN_KEY=" + mintAdminKey(), "ROUSE_LISTEN=127.0.0.1:0", "ROUSE_OPS_LISTEN=127.0.0.1:0"}
+	for _, words := range [][]string{{"serve"}, {"migrate", "up"}, {"migrate", "status"}} {
+		if code, out := command(t, env, words...); code != exitUsage || !strings.Contains(out, "ROUSE_DB") {
+			t.Errorf("%v: exit %d\n%s", words, code, out)
+		}
+	}
+	if _, err := os.Stat(":memory:.keys"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a key file was written for it: %v", err)
+	}
 }
 
 func TestVersionAndGeneratedKeys(t *testing.T) {
