@@ -26,7 +26,9 @@ type hub struct {
 
 	cold    []*entry // devices whose outlet is not known yet, in order of coming
 	reading int      // reads for cold devices under way
-	working int      // goroutines under way, reads and pushes
+	// sweeps wait to hear that their page was taken in, while too many devices are cold.
+	sweeps  []chan<- struct{}
+	working int // goroutines under way, reads and pushes
 }
 
 // entry is one device in memory.
@@ -69,6 +71,9 @@ type (
 		outcome providers.Outcome
 	}
 )
+
+// coldPerReader is how many devices may wait for a reader before sweeps are made to wait.
+const coldPerReader = 64
 
 func newHub(w *Worker, attempts context.Context, cut context.CancelFunc) *hub {
 	return &hub{
@@ -127,7 +132,8 @@ func (h *hub) handle(event any, now time.Time) {
 		for _, f := range e.found {
 			h.swept(f, now)
 		}
-		close(e.done)
+		h.sweeps = append(h.sweeps, e.done)
+		h.admit()
 	case lookedEvent:
 		h.looked(e, now)
 	case pushedEvent:
@@ -194,17 +200,20 @@ func (h *hub) swept(f found, now time.Time) {
 // recredentialed opens the app's circuits and looks again at all that waited for them.
 // Devices that are not in memory are found by a sweep.
 func (h *hub) recredentialed(t messages.Hint, now time.Time) {
-	for key, o := range h.outlets {
-		if key.App == t.App && string(key.Provider) == t.Provider {
+	concerned := func(o *outlet) bool {
+		return o != nil && o.key.App == t.App && string(o.key.Provider) == t.Provider
+	}
+	for _, e := range h.devices {
+		if concerned(e.outlet) {
+			e.state.revive(now)
+			h.settle(e, now)
+		}
+	}
+	for _, o := range h.outlets {
+		if concerned(o) {
 			o.failing = ""
 			h.reopen(o)
 			h.pump(o)
-		}
-	}
-	for _, e := range h.devices {
-		if e.outlet != nil && e.outlet.key.App == t.App && string(e.outlet.key.Provider) == t.Provider {
-			e.state.revive(now)
-			h.settle(e, now)
 		}
 	}
 	h.w.lookAt(t.App)
@@ -259,8 +268,14 @@ func (h *hub) settle(e *entry, now time.Time) {
 	}
 }
 
-// enqueue lines a due device up for its outlet, or for the read that finds its outlet.
+// enqueue lines a due device up for its outlet, or for the read that finds its outlet. A queue that is as long as
+// memory may be takes no more: its provider has been away for long, and the ladder comes round again.
 func (h *hub) enqueue(e *entry) {
+	if e.outlet != nil && len(e.outlet.queue) >= h.w.o.Memory {
+		e.state.drop()
+		h.settle(e, time.Now())
+		return
+	}
 	e.queued = true
 	if e.outlet == nil {
 		h.cold = append(h.cold, e)
@@ -281,6 +296,19 @@ func (h *hub) pumpCold() {
 			h.look(e)
 		}
 	}
+	h.admit()
+}
+
+// admit tells the sweeps that their pages were taken in, once there is room for more: a start with a
+// million devices waiting must not hold them all in memory.
+func (h *hub) admit() {
+	if len(h.cold) > coldPerReader*h.w.o.Readers {
+		return
+	}
+	for _, taken := range h.sweeps {
+		close(taken)
+	}
+	h.sweeps = nil
 }
 
 // pump starts work for an outlet as far as its slots and its circuit allow.

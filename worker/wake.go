@@ -47,6 +47,7 @@ type state struct {
 	rung      time.Time // the ladder, or a new token: look in the store then
 	retry     time.Time // the provider asked for patience: nothing before
 	blocked   bool      // no way to reach it: wait for a token or a credential
+	revived   bool      // a token or a credential came since begin: what is under way knows the old one
 
 	lastPush   time.Time
 	streak     int // accepted pushes in the present burst, less one
@@ -154,6 +155,7 @@ func (s *state) patience(d messages.Due, now time.Time) time.Duration {
 func (s *state) revive(now time.Time) {
 	s.blocked, s.attempts, s.refused = false, 0, 0
 	s.retry, s.rung = time.Time{}, now
+	s.revived = true
 }
 
 // wants reports the class of wake that new messages call for now, NoWake for none.
@@ -213,7 +215,7 @@ func (s *state) forced(now time.Time) bool {
 }
 
 // begin marks the device as being worked on.
-func (s *state) begin() { s.sending, s.captured = true, s.head }
+func (s *state) begin() { s.sending, s.captured, s.revived = true, s.head, false }
 
 // look takes in what the store holds, read after begin. Every place up to the head at
 // begin was committed before the read, so there the store is right; a head that
@@ -243,12 +245,12 @@ func (s *state) stop(now time.Time) {
 	s.spend(now)
 }
 
-// spend uses up the due times that have come.
+// spend uses up the due times that have come, but not the look that a newer token asked for.
 func (s *state) spend(now time.Time) {
 	if due(s.again, now) {
 		s.again = time.Time{}
 	}
-	if due(s.rung, now) {
+	if due(s.rung, now) && !s.revived {
 		s.rung = time.Time{}
 	}
 }
@@ -290,13 +292,26 @@ func (s *state) postponed(until time.Time) {
 func (s *state) refuse(now time.Time) {
 	s.sending = false
 	s.spend(now)
-	s.refused = max(s.refused, s.captured.Max())
 	s.attempts = 0
+	if !s.revived {
+		s.refused = max(s.refused, s.captured.Max())
+	}
 }
 
-// block gives the device up until a token or a credential comes.
+// drop gives this wake up for want of room: only the ladder tries again.
+func (s *state) drop() {
+	s.again, s.rung = time.Time{}, time.Time{}
+	s.refused = max(s.refused, s.head.Max())
+}
+
+// block gives the device up until a token or a credential comes; if one has come since begin, it is looked
+// at once more instead.
 func (s *state) block() {
-	s.sending, s.blocked = false, true
+	s.sending = false
+	if s.revived {
+		return
+	}
+	s.blocked = true
 	s.again, s.rung = time.Time{}, time.Time{}
 }
 

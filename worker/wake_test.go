@@ -247,3 +247,29 @@ func TestAnAckOfEverythingEndsTheCalls(t *testing.T) {
 	x.s.ack(1, sec(52))
 	x.sleeps()
 }
+
+func TestATokenThatComesDuringALookOrAPushIsLookedAtAnew(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(s *state){
+		"the look found no token":   func(s *state) { s.block() },
+		"the old one was refused":   func(s *state) { s.refuse(sec(2)) },
+		"the old one was accepted":  func(s *state) { s.accepted(messages.HighWake, sec(2)) },
+		"nothing was found pending": func(s *state) { s.stop(sec(2)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			x := script{t: t}
+			x.new(0, 1)
+			x.s.begin()
+			x.s.revive(sec(1))
+			end(&x.s)
+			x.wakesBy(2)
+			if !x.s.forced(sec(2)) {
+				t.Error("what the new token asked for was forgotten")
+			}
+			x.s.begin()
+			x.s.block()
+			x.sleeps()
+		})
+	}
+}

@@ -97,8 +97,11 @@ func atHome(t *testing.T, test func(h *home)) {
 }
 
 // start starts a worker that remembers nothing.
-func (h *home) start() {
-	w := worker.New(worker.Options{Store: h.store, Sweeps: h.store, Hints: h.bus, Pusher: h.provider})
+func (h *home) start() { h.startWith(worker.Options{}) }
+
+func (h *home) startWith(o worker.Options) {
+	o.Store, o.Sweeps, o.Hints, o.Pusher = h.store, h.store, h.bus, h.provider
+	w := worker.New(o)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- w.Run(ctx) }()
@@ -297,6 +300,27 @@ func TestARestartWakesWhatWaitsAndNobodyTwice(t *testing.T) {
 		if got := h.provider.sent()[1].Device; got != waiting.ID {
 			t.Errorf("pushed %s, want %s", got, waiting.ID)
 		}
+	})
+}
+
+func TestAStartWithMoreWaitingThanFitsWakesThemAll(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.stop()
+		want := map[ident.Device]bool{}
+		for range 300 {
+			d := h.device(tokens.FCM)
+			h.send(d.ID, messages.High)
+			want[d.ID] = true
+		}
+		h.startWith(worker.Options{Readers: 1, InFlight: 3})
+		h.pass(5 * time.Second)
+		for _, p := range h.provider.sent() {
+			delete(want, p.Device)
+		}
+		if len(want) > 0 {
+			t.Errorf("%d phones were not woken", len(want))
+		}
+		h.wants(300, "each once")
 	})
 }
 
