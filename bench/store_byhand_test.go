@@ -30,7 +30,7 @@ const (
 
 // newHand has the store make the schema and the devices, and goes on without it.
 func newHand(ctx context.Context, path string) (*hand, error) {
-	h, err := newHouse(ctx, path)
+	h, err := newHouse(ctx, path, devices)
 	if err != nil {
 		return nil, err
 	}

@@ -25,7 +25,7 @@ type house struct {
 	close   func() error
 }
 
-func newHouse(ctx context.Context, path string) (*house, error) {
+func newHouse(ctx context.Context, path string, devices int) (*house, error) {
 	ring, err := tokens.ParseRing(tokens.NewRingKey("bench"))
 	if err != nil {
 		return nil, err
@@ -91,8 +91,8 @@ func (h *house) send(to ident.Device, data []byte) messages.Send {
 		TTL: messages.DefaultTTL, Urgency: messages.High, CreatedAt: time.Now()}
 }
 
-func newAccept(ctx context.Context, path, name string, callers int) (contender, error) {
-	h, err := newHouse(ctx, path)
+func newAccept(ctx context.Context, path, name string, callers, devices int) (contender, error) {
+	h, err := newHouse(ctx, path, devices)
 	if err != nil {
 		return contender{}, err
 	}
@@ -107,42 +107,93 @@ func newAccept(ctx context.Context, path, name string, callers int) (contender, 
 	}}, nil
 }
 
-// newCycle is the whole life of messages: callers accept them, and as many others play the phones,
-// which are woken, fetch and ack. A round ends when the last one is acked.
+// newCycle is the whole life of messages: callers accept them, and as many phones are woken, fetch what they have and
+// ack it, again and again. A round ends when the last message is acked.
 func newCycle(ctx context.Context, path, name string, callers int) (contender, error) {
-	h, err := newHouse(ctx, path)
+	h, err := newHouse(ctx, path, callers)
 	if err != nil {
 		return contender{}, err
 	}
 	data := dataOf(dataSize)
 	return contender{name: name, close: h.close, round: func(ctx context.Context, n int) (time.Duration, error) {
 		started := time.Now()
-		woken := make(chan ident.Device, n)
-		phones := make(chan error, 1)
-		go func() {
-			phones <- share(n, callers, func(int) error { return h.serve(ctx, <-woken) })
-		}()
+		phones := newPhones(h, n)
+		var all sync.WaitGroup
+		for i := range phones.ring {
+			all.Go(func() { phones.live(ctx, i) })
+		}
 		err := share(n, callers, func(int) error {
-			d := h.devices[rand.IntN(len(h.devices))]
-			_, err := h.store.Accept(ctx, h.send(d, data))
-			woken <- d
+			i := rand.IntN(len(h.devices))
+			_, err := h.store.Accept(ctx, h.send(h.devices[i], data))
+			phones.hint(i)
 			return err
 		})
-		err = errors.Join(err, <-phones)
+		if err != nil {
+			phones.fail(err)
+		}
+		all.Wait()
 		took := time.Since(started)
-		left, pendingErr := h.store.Pending(ctx)
+		left, err := h.store.Pending(ctx)
 		if left != 0 {
 			err = errors.Join(err, fmt.Errorf("%d messages were left un-acked", left))
 		}
-		return took, errors.Join(err, pendingErr)
+		return took, errors.Join(err, phones.err)
 	}}, nil
 }
 
+// phones are the devices of a round. A hint says that one may have something new.
+type phones struct {
+	house *house
+	ring  []chan struct{} // one a phone, holding a hint
+	left  atomic.Int64    // messages not acked yet
+	over  chan struct{}   // closed when none is left, or something failed
+	once  sync.Once
+	err   error // set before over is closed
+}
+
+func newPhones(h *house, n int) *phones {
+	p := &phones{house: h, over: make(chan struct{})}
+	p.left.Store(int64(n))
+	for range h.devices {
+		p.ring = append(p.ring, make(chan struct{}, 1))
+	}
+	return p
+}
+
+func (p *phones) hint(i int) {
+	select {
+	case p.ring[i] <- struct{}{}:
+	default:
+	}
+}
+
+func (p *phones) fail(err error) {
+	p.once.Do(func() {
+		p.err = err
+		close(p.over)
+	})
+}
+
+// live is one phone's round.
+func (p *phones) live(ctx context.Context, i int) {
+	for {
+		select {
+		case <-p.over:
+			return
+		case <-p.ring[i]:
+		}
+		acked, err := p.house.serve(ctx, p.house.devices[i])
+		if err != nil || p.left.Add(-int64(acked)) == 0 {
+			p.fail(err)
+		}
+	}
+}
+
 // serve wakes a phone, which fetches what it has and acks it.
-func (h *house) serve(ctx context.Context, d ident.Device) error {
+func (h *house) serve(ctx context.Context, d ident.Device) (acked int, err error) {
 	waiting, _, err := h.store.Waiting(ctx, d, time.Now())
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if waiting.Head.Max() > max(waiting.Seen, waiting.Woken.Max()) {
 		h.store.RecordWake(messages.Wake{App: h.app, Device: d, At: time.Now(), Head: waiting.Head, Accepted: true,
@@ -150,8 +201,7 @@ func (h *house) serve(ctx context.Context, d ident.Device) error {
 	}
 	page, err := h.store.Inbox(ctx, messages.Query{Device: d, Limit: 100, Now: time.Now()})
 	if err != nil || len(page.Items) == 0 {
-		return err // another caller served this phone already
+		return 0, err
 	}
-	_, err = h.store.AckUpTo(ctx, d, page.Last, time.Now())
-	return err
+	return h.store.AckUpTo(ctx, d, page.Last, time.Now())
 }

@@ -82,7 +82,8 @@ const (
 	byHand    = "by hand, one goroutine, batches of 128"
 	accept64  = "store.Accept, 64 callers"
 	accept256 = "store.Accept, 256 callers"
-	cycle64   = "accept, wake, fetch, ack, 64 callers"
+	acceptFew = "store.Accept, 64 callers to 64 devices"
+	cycle64   = "accept, wake, fetch, ack, 64 devices"
 )
 
 func contenders(ctx context.Context, dir string) ([]contender, error) {
@@ -90,8 +91,9 @@ func contenders(ctx context.Context, dir string) ([]contender, error) {
 	for _, make := range []func(string) (contender, error){
 		func(path string) (contender, error) { return newSingleRow(ctx, path) },
 		func(path string) (contender, error) { return newByHand(ctx, path) },
-		func(path string) (contender, error) { return newAccept(ctx, path, accept64, 64) },
-		func(path string) (contender, error) { return newAccept(ctx, path, accept256, 256) },
+		func(path string) (contender, error) { return newAccept(ctx, path, accept64, 64, devices) },
+		func(path string) (contender, error) { return newAccept(ctx, path, accept256, 256, devices) },
+		func(path string) (contender, error) { return newAccept(ctx, path, acceptFew, 64, 64) },
 		func(path string) (contender, error) { return newCycle(ctx, path, cycle64, 64) },
 	} {
 		x, err := make(filepath.Join(dir, fmt.Sprintf("%d.db", len(all))))
@@ -112,7 +114,7 @@ func report(b *testing.B, all []contender, speeds map[string][]float64) {
 	for _, r := range []ratio{
 		{"group commit against single-row commits", "group/single", accept64, singleRow, 5},
 		{"store accept against the loop by hand", "accept/hand", accept256, byHand, 0.8},
-		{"full cycle against accept alone", "cycle/accept", cycle64, accept64, 0.6},
+		{"full cycle against accept alone", "cycle/accept", cycle64, acceptFew, 0.6},
 	} {
 		var each []float64
 		for i := range speeds[r.over] {

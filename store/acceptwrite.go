@@ -83,13 +83,19 @@ var selectBoxes = func() (queries [7]string) {
 	return queries
 }()
 
-func (p *plan) loadBoxes(devices []ident.Device) error {
+// forDevices picks the query for up to boxesAtATime devices and fills its parameters: the last device fills the rest.
+func forDevices(queries [7]string, devices []ident.Device) (query string, args []any) {
 	power := bits.Len(uint(len(devices) - 1))
-	args := make([]any, 1<<power)
+	args = make([]any, 1<<power)
 	for i := range args {
 		args[i] = string(devices[min(i, len(devices)-1)])
 	}
-	rows, err := p.t.rows(selectBoxes[power], args...)
+	return queries[power], args
+}
+
+func (p *plan) loadBoxes(devices []ident.Device) error {
+	query, args := forDevices(selectBoxes, devices)
+	rows, err := p.t.rows(query, args...)
 	if err != nil {
 		return err
 	}

@@ -81,7 +81,7 @@ func (t *tx) ackUpTo(device ident.Device, seq messages.Seq, now time.Time) (int,
 		}
 	}
 	t.ackedTo[device] = max(t.ackedTo[device], seq)
-	return n, t.closeGap(device, seq)
+	return n, nil
 }
 
 func (t *tx) ackIDs(device ident.Device, ids []ident.Message, now time.Time) (int, error) {
@@ -108,7 +108,8 @@ func (t *tx) ackIDs(device ident.Device, ids []ident.Message, now time.Time) (in
 	if total == 0 {
 		return 0, t.everHeld(device, 0)
 	}
-	return total, t.closeGapBehind(device, last)
+	t.ackedIDs[device] = max(t.ackedIDs[device], last)
+	return total, nil
 }
 
 // lastPage returns the page whose marks the ack may write; older ones that wait in the lane are written first.
@@ -170,32 +171,4 @@ func (t *tx) everHeld(device ident.Device, seq messages.Seq) error {
 		return badCursor()
 	}
 	return nil
-}
-
-// closeGap forgets a gap that ends at seq or before, if the device was told of all of it.
-func (t *tx) closeGap(device ident.Device, seq messages.Seq) error {
-	told := 0
-	if e := t.lane[device]; e != nil {
-		told = e.told
-	}
-	_, err := t.exec("DELETE FROM gaps WHERE device = ? AND to_seq <= ? AND (told >= lost OR lost <= ?)", string(device), int64(seq), told)
-	if err != nil {
-		return fmt.Errorf("close a gap: %w", err)
-	}
-	return nil
-}
-
-// closeGapBehind does so after an ack by ids: the gap is passed if something newer was acked, or nothing
-// before its end is left to ack.
-func (t *tx) closeGapBehind(device ident.Device, acked messages.Seq) error {
-	const query = `SELECT g.to_seq FROM gaps g WHERE g.device = ? AND (g.to_seq < ? OR NOT EXISTS (SELECT 1 FROM deliveries d
-		WHERE d.device = g.device AND d.seq < g.to_seq AND d.ended_at IS NULL))`
-	var passed []messages.Seq
-	if err := t.list(&passed, query, string(device), int64(acked)); err != nil {
-		return fmt.Errorf("close a gap: %w", err)
-	}
-	if len(passed) == 0 {
-		return nil
-	}
-	return t.closeGap(device, passed[0])
 }

@@ -58,6 +58,7 @@ type lane struct {
 	waiting   laneEntries            // guarded by mu, as all below
 	order     []*laneEntry           // oldest first; some have left waiting since
 	flying    laneEntries            // with the writer, not yet durable
+	landing   chan struct{}          // open while flying is being committed: nobody knows whether it is durable
 	landings  int                    // counts the times flying became durable
 	pages     int                    // in waiting
 	wakes     int                    // in waiting
@@ -191,6 +192,24 @@ func (l *lane) take(now time.Time, ops []*op) laneEntries {
 	return taken
 }
 
+// land says that what was taken is being committed. Until landed or restore, view waits for devices that it concerns.
+func (l *lane) land() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.flying) > 0 {
+		l.landing = make(chan struct{})
+	}
+}
+
+// settle ends what land began. The caller holds mu.
+func (l *lane) settle() {
+	if l.landing != nil {
+		close(l.landing)
+		l.landing = nil
+	}
+	l.flying = nil
+}
+
 // landed says that what was taken is durable.
 func (l *lane) landed() {
 	l.mu.Lock()
@@ -198,7 +217,7 @@ func (l *lane) landed() {
 	if len(l.flying) > 0 {
 		l.landings++
 	}
-	l.flying = nil
+	l.settle()
 }
 
 // restore puts back what was taken and could not be written.
@@ -219,7 +238,7 @@ func (l *lane) restore() {
 		l.pages += len(newer.pages) - pages
 		l.wakes += len(newer.wakes) - wakes
 	}
-	l.flying = nil
+	l.settle()
 }
 
 // merge returns what older and then newer come to. It shares nothing with either.
@@ -234,10 +253,17 @@ func merge(older, newer laneEntry) laneEntry {
 	return m
 }
 
-// view returns what is not durable yet of a device, and a number that changes when something becomes so.
+// view returns what is not durable yet of a device, and a number that changes when something becomes so. It waits for
+// a commit that is about to settle what is durable.
 func (l *lane) view(device ident.Device) (e laneEntry, landings int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	for l.landing != nil && l.flying[device] != nil {
+		landing := l.landing
+		l.mu.Unlock()
+		<-landing
+		l.mu.Lock()
+	}
 	if old := l.flying[device]; old != nil {
 		e = merge(*old, laneEntry{device: device})
 	}
@@ -247,10 +273,11 @@ func (l *lane) view(device ident.Device) (e laneEntry, landings int) {
 	return e, l.landings
 }
 
-func (l *lane) landingsNow() int {
+// still reports whether nothing of the device has become durable since view, nor is about to.
+func (l *lane) still(device ident.Device, landings int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.landings
+	return l.landings == landings && (l.landing == nil || l.flying[device] == nil)
 }
 
 func (e laneEntry) nothing() bool { return len(e.pages) == 0 && len(e.wakes) == 0 && e.told == 0 }
@@ -285,18 +312,13 @@ func (e laneEntry) fetched(seq messages.Seq) (at int64, times int) {
 	return at, times
 }
 
-// steady calls read with what the lane holds of device, again if that became durable meanwhile, so that
+// steady calls read with what the lane holds of device, again if that became durable meanwhile, or may have, so that
 // nothing is seen twice. What the lane held is gone from it only after the database has it: nothing is missed.
 func (s *Store) steady(device ident.Device, read func(laneEntry) error) error {
-	const tries = 4
-	for range tries {
+	for {
 		e, before := s.lane.view(device)
-		if err := read(e); err != nil {
+		if err := read(e); err != nil || e.nothing() || s.lane.still(device, before) {
 			return err
 		}
-		if e.nothing() || s.lane.landingsNow() == before {
-			return nil
-		}
 	}
-	return nil
 }

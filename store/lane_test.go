@@ -197,3 +197,45 @@ func TestMergingLaneEntries(t *testing.T) {
 		})
 	}
 }
+
+// While a commit is on its way nobody knows whether what it carries is durable: a reader that added it to what the database
+// says would count it twice.
+func TestAViewWaitsForACommitThatConcernsIt(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		end  func(l *lane)
+		want int
+	}{
+		"landed":   {(*lane).landed, 0},
+		"restored": {(*lane).restore, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				l := newLane()
+				d, other := ident.NewDevice(), ident.NewDevice()
+				l.wake(wakeOf(d, 1))
+				_, before := l.view(d)
+				l.take(time.Now().Add(time.Hour), nil)
+				l.land()
+				if l.still(d, before) || !l.still(other, before) {
+					t.Error("a reader that began before the commit may trust what it read of others alone")
+				}
+				seen := make(chan int, 1)
+				go func() {
+					e, _ := l.view(d)
+					seen <- len(e.wakes)
+				}()
+				l.view(other)
+				synctest.Wait()
+				if len(seen) != 0 {
+					t.Fatal("it did not wait")
+				}
+				c.end(l)
+				if got := <-seen; got != c.want {
+					t.Errorf("it sees %d wakes, want %d", got, c.want)
+				}
+			})
+		})
+	}
+}

@@ -21,8 +21,8 @@ type tx struct {
 	ledger map[ident.Device]*entry
 	// shared counts the deliveries that no longer need the body of a message.
 	shared map[ident.Message]int64
-	// ackedTo is the newest place each device acked in this attempt.
-	ackedTo map[ident.Device]messages.Seq
+	// ackedTo is the place each device acked up to in this attempt, ackedIDs the newest it acked by its id.
+	ackedTo, ackedIDs map[ident.Device]messages.Seq
 	// marked is how many of the lane's pages of a device were written before its ack.
 	marked map[ident.Device]int
 	done   settled
@@ -48,7 +48,7 @@ type entry struct {
 
 func newTx(w *writer, lane laneEntries) *tx {
 	return &tx{w: w, lane: lane, ledger: map[ident.Device]*entry{}, shared: map[ident.Message]int64{},
-		ackedTo: map[ident.Device]messages.Seq{}, marked: map[ident.Device]int{}}
+		ackedTo: map[ident.Device]messages.Seq{}, ackedIDs: map[ident.Device]messages.Seq{}, marked: map[ident.Device]int{}}
 }
 
 // exec changes something and returns how many rows.
@@ -141,6 +141,9 @@ func (t *tx) flush() error {
 			return fmt.Errorf("store the sequence counter: %w", err)
 		}
 	}
+	if err := t.closeGaps(); err != nil {
+		return err
+	}
 	for device, e := range t.ledger {
 		if err := t.flushInbox(device, e); err != nil {
 			return fmt.Errorf("update an inbox: %w", err)
@@ -163,12 +166,6 @@ const (
 		woken_high = CASE WHEN woken_high < ?7 THEN ?7 ELSE woken_high END,
 		woken_at = COALESCE(?8, woken_at), background_at = COALESCE(?9, background_at), contact_at = COALESCE(?10, contact_at),
 		unanswered = ?11 + CASE WHEN ?12 THEN 0 ELSE unanswered END WHERE device = ?4`
-	mergeGap = `INSERT INTO gaps (device, from_seq, to_seq, lost, reason) VALUES (?, ?, ?, ?, ?)
-		ON CONFLICT (device) DO UPDATE SET
-		from_seq = CASE WHEN gaps.from_seq > excluded.from_seq THEN excluded.from_seq ELSE gaps.from_seq END,
-		to_seq = CASE WHEN gaps.to_seq < excluded.to_seq THEN excluded.to_seq ELSE gaps.to_seq END,
-		lost = gaps.lost + excluded.lost,
-		reason = CASE WHEN gaps.reason = excluded.reason THEN gaps.reason ELSE 'mixed' END`
 	releaseBody = `UPDATE messages SET pending = pending - ?, body = CASE WHEN pending <= ? THEN NULL ELSE body END WHERE id = ?`
 )
 
@@ -189,25 +186,6 @@ func (t *tx) flushInbox(device ident.Device, e *entry) error {
 	_, err := t.exec(updateMarks, e.pending, e.bytes, head, string(device), int64(e.seen), int64(e.woken.Normal), int64(e.woken.High),
 		e.wokenAt, e.backgroundAt, e.contactAt, e.unanswered, e.served)
 	return err
-}
-
-// Reasons of a gap.
-const (
-	lostToTTL   = "ttl"
-	lostToQuota = "quota"
-	lostToBoth  = "mixed"
-)
-
-// lose records that the message at seq was lost to the device un-acked.
-func (e *entry) lose(seq messages.Seq, reason string) {
-	if e.gap == nil {
-		e.gap = &messages.Gap{From: seq, To: seq, Count: 1, Reason: reason}
-		return
-	}
-	e.gap.From, e.gap.To, e.gap.Count = min(e.gap.From, seq), max(e.gap.To, seq), e.gap.Count+1
-	if e.gap.Reason != reason {
-		e.gap.Reason = lostToBoth
-	}
 }
 
 // ending is a pending delivery that comes to its end.

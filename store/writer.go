@@ -334,6 +334,7 @@ func (w *writer) attempt(t *tx, ops []*op) (culprits []*op, err error) {
 		}
 		return ops, err
 	}
+	w.store.lane.land()
 	_, err = w.exec("COMMIT")
 	return nil, err
 }

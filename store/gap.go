@@ -1,0 +1,80 @@
+package store
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"rouse/ident"
+	"rouse/messages"
+)
+
+// Reasons of a gap.
+const (
+	lostToTTL   = "ttl"
+	lostToQuota = "quota"
+	lostToBoth  = "mixed"
+)
+
+const mergeGap = `INSERT INTO gaps (device, from_seq, to_seq, lost, reason) VALUES (?, ?, ?, ?, ?)
+	ON CONFLICT (device) DO UPDATE SET
+	from_seq = CASE WHEN gaps.from_seq > excluded.from_seq THEN excluded.from_seq ELSE gaps.from_seq END,
+	to_seq = CASE WHEN gaps.to_seq < excluded.to_seq THEN excluded.to_seq ELSE gaps.to_seq END,
+	lost = gaps.lost + excluded.lost,
+	reason = CASE WHEN gaps.reason = excluded.reason THEN gaps.reason ELSE 'mixed' END`
+
+// lose records that the message at seq was lost to the device un-acked.
+func (e *entry) lose(seq messages.Seq, reason string) {
+	if e.gap == nil {
+		e.gap = &messages.Gap{From: seq, To: seq, Count: 1, Reason: reason}
+		return
+	}
+	e.gap.From, e.gap.To, e.gap.Count = min(e.gap.From, seq), max(e.gap.To, seq), e.gap.Count+1
+	if e.gap.Reason != reason {
+		e.gap.Reason = lostToBoth
+	}
+}
+
+// selectGaps[i] asks which of 1<<i devices have a gap.
+var selectGaps = func() (queries [7]string) {
+	for i := range queries {
+		queries[i] = "SELECT device FROM gaps WHERE device IN (" + repeat("?", 1<<i) + ")"
+	}
+	return queries
+}()
+
+// closeGaps forgets the gaps that this batch's acks passed. Few devices have one: all are asked about at once.
+func (t *tx) closeGaps() error {
+	acked := map[ident.Device]bool{}
+	for _, list := range []map[ident.Device]messages.Seq{t.ackedTo, t.ackedIDs} {
+		for d := range list {
+			acked[d] = true
+		}
+	}
+	for piece := range slices.Chunk(slices.Collect(maps.Keys(acked)), boxesAtATime) {
+		query, args := forDevices(selectGaps, piece)
+		var found []ident.Device
+		if err := t.list(&found, query, args...); err != nil {
+			return fmt.Errorf("look for gaps: %w", err)
+		}
+		for _, d := range found {
+			if err := t.closeGap(d); err != nil {
+				return fmt.Errorf("close a gap: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// closeGap forgets the device's gap if an ack passed its end and the device was told of all of it. An ack
+// by ids passes it by acking something newer, or by leaving nothing before its end to ack.
+func (t *tx) closeGap(device ident.Device) error {
+	told := 0
+	if e := t.lane[device]; e != nil {
+		told = e.told
+	}
+	const query = `DELETE FROM gaps WHERE device = ?1 AND (told >= lost OR lost <= ?2) AND (to_seq <= ?3 OR to_seq < ?4
+		OR (?4 > 0 AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.device = ?1 AND d.seq < gaps.to_seq AND d.ended_at IS NULL)))`
+	_, err := t.exec(query, string(device), told, int64(t.ackedTo[device]), int64(t.ackedIDs[device]))
+	return err
+}
