@@ -196,7 +196,7 @@ func (l *lane) take(now time.Time, ops []*op) laneEntries {
 func (l *lane) land() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.flying) > 0 {
+	if len(l.flying) > 0 && l.landing == nil {
 		l.landing = make(chan struct{})
 	}
 }

@@ -202,8 +202,8 @@ func (w *writer) round() {
 		w.failed(ops, err)
 		return
 	}
-	if w.settle(ops, entries, started) {
-		w.store.lane.landed()
+	for _, o := range w.settle(ops, entries, started) {
+		w.retryAlone(o)
 	}
 	if len(ops) > 1 {
 		// Those just answered may be about to ask again: let them, so that the next batch has them all and not every
@@ -231,43 +231,41 @@ func (w *writer) collect() []*op {
 }
 
 // settle does ops in one transaction, which has begun. One that fails after it wrote takes the batch
-// back with it: the others are done again without it, and it is done again alone. settle
-// reports whether the lane's entries were written or given up; it answers every op.
-func (w *writer) settle(ops []*op, entries laneEntries, started time.Time) bool {
-	var alone []*op
+// back with it: the others are done again without it, and it is returned to be done again alone. All
+// others are answered, and the lane's entries are written, given back or given up.
+func (w *writer) settle(ops []*op, entries laneEntries, started time.Time) (alone []*op) {
 	batch := ops
 	for {
 		t := newTx(w, entries)
 		culprits, err := w.attempt(t, batch)
-		if err == nil {
+		switch {
+		case err == nil:
 			w.committed(batch, t, started)
-			break
-		}
-		if errors.Is(err, errLane) {
+			w.store.lane.landed()
+			return alone
+		case errors.Is(err, errLane):
 			w.store.log.Error("wakes and fetches could not be recorded and are given up", slog.Any("error", err))
+			w.store.lane.landed()
 			entries = nil
-		} else if len(culprits) == 0 || w.store.dialect.storageTrouble(err) {
+		case len(culprits) == 0 || w.store.dialect.storageTrouble(err):
 			w.failed(append(batch, alone...), err)
-			return false
-		} else if len(ops) == 1 {
+			return nil
+		case len(ops) == 1:
 			culprits[0].done <- err
 			batch = nil
-		} else {
+		default:
 			alone = append(alone, culprits...)
 			batch = slices.DeleteFunc(slices.Clone(batch), func(o *op) bool { return slices.Contains(culprits, o) })
 		}
 		if len(batch) == 0 && len(entries) == 0 {
-			break
+			w.store.lane.landed()
+			return alone
 		}
 		if err := w.begin(); err != nil {
 			w.failed(append(batch, alone...), err)
-			return false
+			return nil
 		}
 	}
-	for _, o := range alone {
-		w.retryAlone(o)
-	}
-	return true
 }
 
 func (w *writer) retryAlone(o *op) {
