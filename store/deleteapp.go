@@ -121,8 +121,8 @@ func (s *Store) deleteDevices(ctx context.Context, app ident.App) (int, error) {
 
 func (t *tx) deleteDevice(id ident.Device) error {
 	for _, query := range []string{
-		"DELETE FROM inboxes WHERE device = ?", "DELETE FROM gaps WHERE device = ?",
-		"DELETE FROM wakes WHERE device = ?", "DELETE FROM devices WHERE id = ?",
+		"DELETE FROM wakes WHERE id IN (" + wakeChain + " SELECT id FROM chain)",
+		"DELETE FROM inboxes WHERE device = ?1", "DELETE FROM gaps WHERE device = ?1", "DELETE FROM devices WHERE id = ?1",
 	} {
 		if _, err := t.exec(query, string(id)); err != nil {
 			return fmt.Errorf("delete a device: %w", err)

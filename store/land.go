@@ -10,8 +10,9 @@ import (
 const (
 	markPage = `UPDATE deliveries SET fetched_at = COALESCE(fetched_at, ?), attempts = attempts + 1
 		WHERE device = ? AND seq >= ? AND seq <= ? AND ended_at IS NULL AND expires_at > ?`
-	insertWake = `INSERT INTO wakes (device, at, head_normal, head_high, accepted, background, took, provider, verdict, reason)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+	// insertWake appends to the device's chain: to the row given, or, without one, to its newest.
+	insertWake = `INSERT INTO wakes (device, at, head_normal, head_high, accepted, background, took, provider, verdict, reason, previous)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, COALESCE(?11, (SELECT last_wake FROM inboxes WHERE device = ?1), 0))`
 	tellGap = `UPDATE gaps SET told = ? WHERE device = ? AND told < ?`
 )
 
@@ -39,14 +40,30 @@ func (t *tx) land(device ident.Device, e *laneEntry) error {
 			return err
 		}
 	}
-	for _, w := range e.wakes {
-		if _, err := t.exec(insertWake, string(device), millis(w.At), int64(w.Head.Normal), int64(w.Head.High), w.Accepted,
-			w.Background, w.Took.Microseconds(), w.Provider, w.Verdict, w.Reason); err != nil {
-			return err
-		}
+	last, err := t.insertWakes(device, e.wakes)
+	if err != nil {
+		return err
 	}
-	t.markInbox(device, e)
+	t.markInbox(device, e, last)
 	return nil
+}
+
+// insertWakes stores wakes of one device, oldest first, and returns the newest's row; 0 for none.
+func (t *tx) insertWakes(device ident.Device, wakes []messages.Wake) (last int64, err error) {
+	var previous any
+	for _, w := range wakes {
+		t.writes++
+		r, err := t.w.exec(insertWake, string(device), millis(w.At), int64(w.Head.Normal), int64(w.Head.High), w.Accepted,
+			w.Background, w.Took.Microseconds(), w.Provider, w.Verdict, w.Reason, previous)
+		if err != nil {
+			return 0, err
+		}
+		if last, err = r.LastInsertId(); err != nil {
+			return 0, err
+		}
+		previous = last
+	}
+	return last, nil
 }
 
 func (t *tx) markPage(device ident.Device, p handed) error {
@@ -54,13 +71,13 @@ func (t *tx) markPage(device ident.Device, p handed) error {
 	return err
 }
 
-func (t *tx) markInbox(device ident.Device, e *laneEntry) {
+func (t *tx) markInbox(device ident.Device, e *laneEntry, lastWake int64) {
 	woken, at, background := e.woken()
-	if e.seen == 0 && woken == (messages.Marks{}) && background.IsZero() && e.contact == 0 {
+	if e.seen == 0 && lastWake == 0 && e.contact == 0 {
 		return
 	}
 	c := t.change(device)
-	c.marks, c.seen, c.woken, c.served, c.unanswered = true, e.seen, woken, e.served, e.unanswered
+	c.marks, c.seen, c.woken, c.served, c.unanswered, c.lastWake = true, e.seen, woken, e.served, e.unanswered, lastWake
 	if !at.IsZero() {
 		c.wokenAt = ref(millis(at))
 	}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -34,7 +35,7 @@ func TestEveryHotStatementUsesAnIndex(t *testing.T) {
 	for name, query := range map[string]string{
 		"inbox": readInbox, "item": readItem, "waiting": readWaiting, "ack up to": ackUpTo, "ack one": ackOne, "ack many": ackMany,
 		"end": endDelivery, "mark a page": markPage, "deliveries of a message": selectDeliveries, "sweep": sweepRows, "boxes": selectBoxes[3],
-		"device": selectDevice, "counts": updateCounts, "marks": updateMarks, "post": selectPost,
+		"device": selectDevice, "counts": updateCounts, "marks": updateMarks, "post": selectPost, "wakes": selectWakes, "wake chain": wakeChain + " SELECT id FROM chain", "wake": insertWake,
 		"expire": "SELECT " + endingColumns + " FROM deliveries WHERE ended_at IS NULL AND expires_at <= ? ORDER BY expires_at LIMIT 0 + ?",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -50,9 +51,10 @@ func TestEveryHotStatementUsesAnIndex(t *testing.T) {
 			if err := s.writes.Select(&plan, "EXPLAIN QUERY PLAN "+query, args...); err != nil {
 				t.Fatal(err)
 			}
+			// p is one row, the chain is a few.
 			for _, step := range plan {
 				t.Log(step.Detail)
-				if strings.HasPrefix(step.Detail, "SCAN") && step.Detail != "SCAN p" { // p is one row
+				if strings.HasPrefix(step.Detail, "SCAN") && !slices.Contains([]string{"SCAN p", "SCAN c", "SCAN chain"}, step.Detail) {
 					t.Errorf("walks a whole table: %s", step.Detail)
 				}
 			}

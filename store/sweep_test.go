@@ -21,6 +21,7 @@ var sweepTests = map[string]func(*testing.T, *world){
 	"a purge removes what is over and nothing else": purgeOver,
 	"a purge forgets idempotency keys after a day":  purgeReplays,
 	"a purge finishes what is far down the table":   purgeFar,
+	"a purged wake is not taken for another's":      purgeWakes,
 	"an hour back, an hour forth":                   clockBack,
 }
 
@@ -217,6 +218,34 @@ func purgeFar(t *testing.T, w *world) {
 	}
 	if left != 0 {
 		t.Errorf("%d are left", left)
+	}
+}
+
+// purgeWakes: the rows of purged wakes are given again.
+func purgeWakes(t *testing.T, w *world) {
+	a, b := w.device(), w.device()
+	ofA, ofB := w.accept(a), w.accept(b)
+	all := messages.Marks{High: seqOf(ofB)}
+	for range 3 {
+		w.wake(a, all)
+		w.flushed(a, ofA)
+	}
+	w.now = w.now.Add(time.Hour)
+	if n, err := w.Purge(w.ctx(), w.now, w.now, 100); n != 3 || err != nil {
+		t.Fatalf("purged %d, %v", n, err)
+	}
+	for _, d := range []ident.Device{b, a, b, a, a} {
+		w.wake(d, all)
+		w.flushed(d, ofA)
+	}
+	for r, want := range map[ident.Message]int{ofA.ID: 3, ofB.ID: 2} {
+		if names, moments := w.events(r); len(names) != 1+want {
+			t.Errorf("%d wakes, want %d: %+v", len(names)-1, want, moments)
+		}
+	}
+	w.must(w.DeleteApp(w.ctx(), w.app))
+	if n, err := w.Purge(w.ctx(), w.now.Add(time.Hour), w.now, 100); n != 0 || err != nil {
+		t.Errorf("deleting the app left %d rows, %v", n, err)
 	}
 }
 

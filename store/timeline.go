@@ -81,22 +81,31 @@ func (s *Store) delivery(ctx context.Context, r messageDelivery) (messages.Deliv
 	return d, err
 }
 
+// wakeChain names the wakes of a device (1), newest first. A row that was purged ends it; its number may have been given
+// again since, to another device or to a later wake of this one.
+const wakeChain = `WITH RECURSIVE chain (id) AS (SELECT last_wake FROM inboxes WHERE device = ?1
+	UNION SELECT w.previous FROM chain c JOIN wakes w ON w.id = c.id AND w.device = ?1 AND w.previous < w.id AND w.previous > 0)`
+
+// selectWakes reads those sent since (2) and until (3) that stood for a place (4).
+const selectWakes = `WITH RECURSIVE chain (id) AS (SELECT last_wake FROM inboxes WHERE device = ?1
+	UNION SELECT w.previous FROM chain c JOIN wakes w ON w.id = c.id AND w.device = ?1 AND w.previous < w.id AND w.at >= ?2)
+	SELECT w.at, w.head_normal, w.head_high, w.accepted, w.took, w.provider, w.verdict, w.reason
+	FROM chain c JOIN wakes w ON w.id = c.id AND w.device = ?1
+	WHERE w.at >= ?2 AND w.at <= ?3 AND (w.head_normal >= ?4 OR w.head_high >= ?4) ORDER BY w.id DESC LIMIT 0 + ?5`
+
 // wakesOf returns the pushes that stood for the delivery, oldest first.
 func (s *Store) wakesOf(ctx context.Context, r messageDelivery, e laneEntry) ([]messages.Moment, error) {
 	until := int64(1<<63 - 1)
 	if r.EndedAt != nil {
 		until = *r.EndedAt
 	}
-	const query = `SELECT at, head_normal, head_high, accepted, took, provider, verdict, reason FROM wakes
-		WHERE device = ? AND at >= ? AND at <= ? AND (head_normal >= ? OR head_high >= ?) ORDER BY at, id LIMIT 0 + ?`
 	var rows []wakeRow
-	err := s.reads.list(ctx, &rows, query, string(r.Device), r.CreatedAt-clockSlack.Milliseconds(), until,
-		int64(r.Seq), int64(r.Seq), maxWakesShown)
+	err := s.reads.list(ctx, &rows, selectWakes, string(r.Device), r.CreatedAt-clockSlack.Milliseconds(), until, int64(r.Seq), maxWakesShown)
 	if err != nil {
 		return nil, fmt.Errorf("list wakes: %w", err)
 	}
 	var list []messages.Moment
-	for _, w := range rows {
+	for _, w := range slices.Backward(rows) {
 		list = append(list, wakeMoment(fromMillis(w.At), w.Accepted, w.Provider, w.Verdict, w.Reason, time.Duration(w.Took)*time.Microsecond))
 	}
 	for _, w := range e.wakes {

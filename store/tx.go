@@ -44,6 +44,7 @@ type entry struct {
 	contactAt    *int64
 	served       bool
 	unanswered   int
+	lastWake     int64
 }
 
 func newTx(w *writer, lane laneEntries) *tx {
@@ -165,7 +166,8 @@ const (
 		woken_normal = CASE WHEN woken_normal < ?6 THEN ?6 ELSE woken_normal END,
 		woken_high = CASE WHEN woken_high < ?7 THEN ?7 ELSE woken_high END,
 		woken_at = COALESCE(?8, woken_at), background_at = COALESCE(?9, background_at), contact_at = COALESCE(?10, contact_at),
-		unanswered = ?11 + CASE WHEN ?12 THEN 0 ELSE unanswered END WHERE device = ?4`
+		unanswered = ?11 + CASE WHEN ?12 THEN 0 ELSE unanswered END,
+		last_wake = CASE WHEN ?13 > 0 THEN ?13 ELSE last_wake END WHERE device = ?4`
 	releaseBody = `UPDATE messages SET pending = pending - ?, body = CASE WHEN pending <= ? THEN NULL ELSE body END WHERE id = ?`
 )
 
@@ -184,7 +186,7 @@ func (t *tx) flushInbox(device ident.Device, e *entry) error {
 		return err
 	}
 	_, err := t.exec(updateMarks, e.pending, e.bytes, head, string(device), int64(e.seen), int64(e.woken.Normal), int64(e.woken.High),
-		e.wokenAt, e.backgroundAt, e.contactAt, e.unanswered, e.served)
+		e.wokenAt, e.backgroundAt, e.contactAt, e.unanswered, e.served, e.lastWake)
 	return err
 }
 

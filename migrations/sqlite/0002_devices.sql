@@ -39,6 +39,7 @@ CREATE TABLE inboxes (
   woken_at      BIGINT,
   background_at BIGINT,
   unanswered    BIGINT NOT NULL DEFAULT 0, -- wakes accepted since a page was handed out
+  last_wake     BIGINT NOT NULL DEFAULT 0, -- the newest row in wakes
   contact_at    BIGINT NOT NULL
 ) WITHOUT ROWID;
 

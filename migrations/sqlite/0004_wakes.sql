@@ -1,6 +1,9 @@
 -- +goose Up
+-- Pushes, for timelines. A device's are found from inboxes.last_wake on, each naming the one before: an index would dirty
+-- a page for every wake.
 CREATE TABLE wakes (
   id          INTEGER PRIMARY KEY,
+  previous    BIGINT NOT NULL, -- the device's wake before this, 0 for none; it may be purged
   device      TEXT   NOT NULL,
   at          BIGINT NOT NULL,
   head_normal BIGINT NOT NULL,
@@ -12,7 +15,6 @@ CREATE TABLE wakes (
   verdict     TEXT   NOT NULL,
   reason      TEXT   NOT NULL
 );
-CREATE INDEX wakes_device ON wakes (device, at);
 
 -- How far each sweep has come.
 CREATE TABLE sweeps (
