@@ -132,8 +132,11 @@ func (n nouns) DeleteApp(ctx context.Context, r contract.DeleteAppRequestObject)
 	if err != nil {
 		return nil, err
 	}
-	// Forgotten even after an error: part of the app may be gone.
-	defer n.keys.forget()
+	// Even after an error: part of the app may be gone. Its parked polls find out when they look.
+	defer func() {
+		n.keys.forget()
+		n.parker.WakeAll()
+	}()
 	if err := n.deps.Apps.DeleteApp(ctx, id); err != nil {
 		return nil, err
 	}

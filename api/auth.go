@@ -131,20 +131,41 @@ func (a *API) appKey(ctx context.Context, p tokens.ParsedKey) (caller, tokens.Ke
 
 func (a *API) deviceKey(ctx context.Context, p tokens.ParsedKey) (caller, error) {
 	id := ident.Device(ident.DevicePrefix + p.ID)
-	device, current, previous, err := a.deps.Door.DeviceAuth(ctx, id)
+	device, supersedes, err := a.holder(ctx, id, p.Hash)
 	if err != nil {
-		if fault.KindOf(err) == fault.Unauthenticated {
-			err = errUnknownKey
-		}
 		return caller{}, err
 	}
-	isCurrent, isPrevious := current.Equal(p.Hash), previous.Equal(p.Hash)
-	if !isCurrent && !isPrevious {
-		return caller{}, errUnknownKey
-	}
-	if isCurrent && previous != (tokens.Hash{}) {
+	if supersedes {
 		a.deps.Door.ConfirmSecret(id, p.Hash) // the device holds its new key: the old one may go
 	}
 	a.deps.Door.Contact(id, time.Now())
-	return caller{kind: tokens.DeviceKey, app: device.App, device: device}, nil
+	return caller{kind: tokens.DeviceKey, app: device.App, device: device, proof: p.Hash}, nil
+}
+
+// holder returns the device whose key has the hash; supersedes says that this is its new key, and an old one still
+// works. Only the holder of the key is told that the device is gone: the id alone is no secret.
+func (a *API) holder(ctx context.Context, id ident.Device, proof tokens.Hash) (d tokens.Device, supersedes bool, err error) {
+	d, current, previous, err := a.deps.Door.DeviceAuth(ctx, id)
+	switch kind := fault.KindOf(err); {
+	case err != nil && kind == fault.Unauthenticated:
+		return tokens.Device{}, false, errUnknownKey
+	case err != nil && kind != fault.Gone:
+		return tokens.Device{}, false, err
+	}
+	isCurrent := current.Equal(proof)
+	if !isCurrent && !previous.Equal(proof) {
+		return tokens.Device{}, false, errUnknownKey
+	}
+	return d, isCurrent && previous != (tokens.Hash{}), err
+}
+
+// disowned makes an unknown key of a caller's own device or app that was deleted since its key was checked. Only the
+// administrator and backends ask about devices and apps that are not themselves.
+func disowned(who tokens.KeyKind, e *fault.Error) *fault.Error {
+	ownApp := e.Code == "app_not_found" && who != tokens.AdminKey && who != ""
+	ownDevice := e.Code == "device_not_found" && who == tokens.DeviceKey
+	if e.Kind == fault.NotFound && (ownApp || ownDevice) {
+		return errUnknownKey
+	}
+	return e
 }

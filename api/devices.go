@@ -35,6 +35,7 @@ func (n nouns) RegisterDevice(ctx context.Context, r contract.RegisterDeviceRequ
 	if who.kind == tokens.SecretKey && !created {
 		// A device's key holds the device's id, which was not known before: mint it again for this one.
 		secret = newDeviceKey(device.ID)
+		defer n.parker.Wake(device.ID) // a poll with the old key finds out now
 		if err := n.deps.Devices.RotateSecret(ctx, device.ID, tokens.HashOf(secret), now); err != nil {
 			return nil, err
 		}

@@ -41,6 +41,8 @@ type caller struct {
 	app    ident.App
 	key    ident.Key
 	device tokens.Device
+	// proof is the hash of the key that a device presented.
+	proof tokens.Hash
 }
 
 // front wraps everything: request id, recovery, metrics and the access line.

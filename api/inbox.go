@@ -29,6 +29,7 @@ const (
 type reading struct {
 	api    *API
 	device tokens.Device
+	proof  tokens.Hash
 	wait   time.Duration
 	limit  int
 	after  *messages.Seq
@@ -75,7 +76,8 @@ func (a *API) readingOf(r *http.Request) (*reading, error) {
 	if err != nil {
 		return nil, fault.New(fault.Malformed, "bad_query", "the query is not well-formed")
 	}
-	read := &reading{api: a, device: callerOf(r.Context()).device}
+	who := callerOf(r.Context())
+	read := &reading{api: a, device: who.device, proof: who.proof}
 	wait, err := number(q, "wait", 0, 0, maxWait)
 	if err != nil {
 		return nil, err
@@ -117,9 +119,20 @@ func place(q url.Values, name string, device ident.Device) (*messages.Seq, error
 	return &seq, nil
 }
 
+// read reads the inbox. A poll that has been waiting proves its key anew, and before it reads: the key may have been
+// revoked, and what came since is for whoever holds the device's new one.
+func (r *reading) read(ctx context.Context, parked bool) (messages.Page, error) {
+	if parked {
+		if _, _, err := r.api.holder(ctx, r.device.ID, r.proof); err != nil {
+			return messages.Page{}, err
+		}
+	}
+	return r.api.deps.Inboxes.Inbox(ctx, messages.Query{Device: r.device.ID, After: r.after, Limit: r.limit, Now: time.Now()})
+}
+
 // look reads the inbox; done means that there is something to say.
 func (r *reading) look(ctx context.Context, parked bool) (park.Reply, bool) {
-	page, err := r.api.deps.Inboxes.Inbox(ctx, messages.Query{Device: r.device.ID, After: r.after, Limit: r.limit, Now: time.Now()})
+	page, err := r.read(ctx, parked)
 	if err != nil {
 		if ctx.Err() != nil {
 			return park.Reply{}, false // the client left; the parker sees that too

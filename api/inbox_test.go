@@ -106,7 +106,7 @@ func TestBadInboxCalls(t *testing.T) {
 	for query, code := range map[string]string{
 		"wait=56": "bad_query", "wait=-1": "bad_query", "wait=": "bad_query", "wait=1.5": "bad_query", "wait=1&wait=1": "bad_query", "wait=99999999999999999999": "bad_query",
 		"limit=0": "bad_query", "limit=101": "bad_query", "limit=ten": "bad_query", "a=%zz": "bad_query", "wait=1;limit=2": "bad_query",
-		"after=x": "bad_cursor", "after=": "bad_cursor", "ack=": "bad_cursor", "ack=x": "bad_cursor", "after=" + foreign: "bad_cursor", "ack=" + foreign: "bad_cursor",
+		"after=x": "bad_cursor", "after=" + w.inbox(p, "").Cursor + "%0a": "bad_cursor", "after=": "bad_cursor", "ack=": "bad_cursor", "ack=x": "bad_cursor", "after=" + foreign: "bad_cursor", "ack=" + foreign: "bad_cursor",
 		"after=" + beyond: "bad_cursor", "ack=" + beyond: "bad_cursor", "wait=5&after=" + beyond: "bad_cursor",
 	} {
 		t.Run(query, func(t *testing.T) {

@@ -68,8 +68,9 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 
 // problem makes the whole answer of an error.
 func (a *API) problem(ctx context.Context, err error) (int, http.Header, []byte) {
-	e := publicFace(err)
-	status, x := statusOf(e), exchangeOf(ctx)
+	x := exchangeOf(ctx)
+	e := disowned(x.caller.kind, publicFace(err))
+	status := statusOf(e)
 	a.logTrouble(ctx, status, e)
 	p := contract.Problem{
 		Type:      "urn:rouse:problem:" + e.Code,

@@ -53,6 +53,8 @@ type setup struct {
 	limits        api.Limits
 	inboxMessages int
 	noAdmin       bool
+	// door, if set, stands before the store's own.
+	door func(api.Door) api.Door
 }
 
 func newWorld(t testing.TB) *world { return setup{}.start(t) }
@@ -68,6 +70,9 @@ func (s setup) start(t testing.TB) *world {
 	deps := api.Deps{
 		Apps: w.store, Keys: w.store, Credentials: w.store, Devices: w.store, Users: w.store, Door: w.store, Messages: w.store, Inboxes: w.store,
 		Hints: w.heard, Checker: checker{}, Admin: tokens.HashOf(adminKey), Limits: s.limits, Draining: w.draining, Log: log, Metrics: w.metrics,
+	}
+	if s.door != nil {
+		deps.Door = s.door(w.store)
 	}
 	if s.noAdmin {
 		deps.Admin = tokens.Hash{}
