@@ -85,6 +85,16 @@ func (b *body) take(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// refuseBody holds a GET to have no body: while one is unread, the server does not notice that its client left, and a
+// poll would wait for nobody.
+func refuseBody(w http.ResponseWriter, r *http.Request) error {
+	if r.ContentLength == 0 {
+		return nil
+	}
+	w.Header().Set("Connection", "close") // or the answer waits until the body has come
+	return fault.New(fault.Malformed, "unexpected_body", "a GET takes no body; leave out Content-Length and Transfer-Encoding")
+}
+
 func checkMediaType(h http.Header) error {
 	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
 	encoding := h.Get("Content-Encoding")

@@ -109,6 +109,12 @@ func (a *API) handle(x route) http.HandlerFunc {
 			}
 			exchange.caller = who
 		}
+		if x.method == http.MethodGet {
+			if err := refuseBody(w, r); err != nil {
+				a.fail(w, r, err)
+				return
+			}
+		}
 		if b != nil {
 			if err := b.take(w, r); err != nil {
 				a.fail(w, r, err)
