@@ -115,6 +115,9 @@ type Page struct {
 	Items []Item
 	// Last is the place of the last item, or where the reader already was.
 	Last Seq
+	// Seen is nonzero when everything up to here has been handed out or is no longer pending, and the store did not
+	// know that yet.
+	Seen Seq
 	More bool
 	Gap  *Gap
 }

@@ -18,6 +18,8 @@ const (
 	// HintServed: a page up to Seq was handed out; Parked says that the device had been waiting for it
 	// (its connection may be dead), More that it will come for another page.
 	HintServed
+	// HintSeen: the device asked, and up to Seq nothing waits for it any more.
+	HintSeen
 	// HintIdle: the poll ended without a message; the device is no longer waiting.
 	HintIdle
 	// HintAcked: everything up to Seq is acked; Seq 0 means some of it, look.
