@@ -30,7 +30,7 @@ func newHouse(ctx context.Context, path string, devices int) (*house, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := store.Open(ctx, store.Options{DSN: "sqlite:" + path, Ring: ring})
+	s, err := store.Open(ctx, store.Options{DSN: "sqlite:" + path, Ring: ring, InboxMessages: 1 << 20, InboxBytes: 1 << 40})
 	if err != nil {
 		return nil, err
 	}
@@ -107,22 +107,22 @@ func newAccept(ctx context.Context, path, name string, callers, devices int) (co
 	}}, nil
 }
 
-// newCycle is the whole life of messages: callers accept them, and as many phones are woken, fetch what they have and
-// ack it, again and again. A round ends when the last message is acked.
-func newCycle(ctx context.Context, path, name string, callers int) (contender, error) {
-	h, err := newHouse(ctx, path, callers)
+// newCycle is the whole life of messages: 64 callers accept them, and the phones they go to are woken, fetch what they have
+// and ack it, again and again. A round ends when the last message is acked.
+func newCycle(ctx context.Context, path, name string, devices int, push time.Duration) (contender, error) {
+	h, err := newHouse(ctx, path, devices)
 	if err != nil {
 		return contender{}, err
 	}
 	data := dataOf(dataSize)
 	return contender{name: name, close: h.close, round: func(ctx context.Context, n int) (time.Duration, error) {
 		started := time.Now()
-		phones := newPhones(h, n)
+		phones := newPhones(h, n, push)
 		var all sync.WaitGroup
 		for i := range phones.ring {
 			all.Go(func() { phones.live(ctx, i) })
 		}
-		err := share(n, callers, func(int) error {
+		err := share(n, 64, func(int) error {
 			i := rand.IntN(len(h.devices))
 			_, err := h.store.Accept(ctx, h.send(h.devices[i], data))
 			phones.hint(i)
@@ -144,6 +144,7 @@ func newCycle(ctx context.Context, path, name string, callers int) (contender, e
 // phones are the devices of a round. A hint says that one may have something new.
 type phones struct {
 	house *house
+	push  time.Duration   // how long a provider takes to carry a push
 	ring  []chan struct{} // one a phone, holding a hint
 	left  atomic.Int64    // messages not acked yet
 	over  chan struct{}   // closed when none is left, or something failed
@@ -151,8 +152,8 @@ type phones struct {
 	err   error // set before over is closed
 }
 
-func newPhones(h *house, n int) *phones {
-	p := &phones{house: h, over: make(chan struct{})}
+func newPhones(h *house, n int, push time.Duration) *phones {
+	p := &phones{house: h, push: push, over: make(chan struct{})}
 	p.left.Store(int64(n))
 	for range h.devices {
 		p.ring = append(p.ring, make(chan struct{}, 1))
@@ -182,7 +183,7 @@ func (p *phones) live(ctx context.Context, i int) {
 			return
 		case <-p.ring[i]:
 		}
-		acked, err := p.house.serve(ctx, p.house.devices[i])
+		acked, err := p.serve(ctx, p.house, p.house.devices[i])
 		if err != nil || p.left.Add(-int64(acked)) == 0 {
 			p.fail(err)
 		}
@@ -190,14 +191,15 @@ func (p *phones) live(ctx context.Context, i int) {
 }
 
 // serve wakes a phone, which fetches what it has and acks it.
-func (h *house) serve(ctx context.Context, d ident.Device) (acked int, err error) {
+func (p *phones) serve(ctx context.Context, h *house, d ident.Device) (acked int, err error) {
 	waiting, _, err := h.store.Waiting(ctx, d, time.Now())
 	if err != nil {
 		return 0, err
 	}
 	if waiting.Head.Max() > max(waiting.Seen, waiting.Woken.Max()) {
+		time.Sleep(p.push)
 		h.store.RecordWake(messages.Wake{App: h.app, Device: d, At: time.Now(), Head: waiting.Head, Accepted: true,
-			Provider: string(tokens.FCM), Verdict: "accepted", Took: time.Millisecond})
+			Provider: string(tokens.FCM), Verdict: "accepted", Took: p.push})
 	}
 	page, err := h.store.Inbox(ctx, messages.Query{Device: d, Limit: 100, Now: time.Now()})
 	if err != nil || len(page.Items) == 0 {

@@ -21,17 +21,19 @@ const (
 	boxesAtATime = 64
 )
 
+// Most deliveries have nothing but these columns; binding the others costs as much as a small statement.
 const (
-	deliveryColumns = `seq, device, app, message, class, urgency, size, created_at, expires_at, ended_at, ended, reason,
-		shared, collapse_key, to_user, correlation_id, notification, body`
-	deliveryRow = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-	insertOne   = "INSERT INTO deliveries (" + deliveryColumns + ") VALUES " + deliveryRow
-	insertPost  = `INSERT INTO messages (id, app, user_id, urgency, recipients, pending, created_at, expires_at, collapse_key,
+	plainColumns    = "seq, device, app, message, class, urgency, size, created_at, expires_at, body, shared"
+	plainRow        = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)"
+	deliveryColumns = plainColumns + ", ended_at, ended, reason, collapse_key, to_user, correlation_id, notification"
+	insertPlain     = "INSERT INTO deliveries (" + plainColumns + ") VALUES " + plainRow
+	insertDelivery  = "INSERT INTO deliveries (" + deliveryColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+	insertPost      = `INSERT INTO messages (id, app, user_id, urgency, recipients, pending, created_at, expires_at, collapse_key,
 		correlation_id, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 )
 
-// insertMany inserts insertRows rows.
-var insertMany = "INSERT INTO deliveries (" + deliveryColumns + ") VALUES " + repeat(deliveryRow, insertRows)
+// insertPlains inserts insertRows plain rows.
+var insertPlains = "INSERT INTO deliveries (" + plainColumns + ") VALUES " + repeat(plainRow, insertRows)
 
 func repeat(part string, n int) string { return strings.TrimSuffix(strings.Repeat(part+", ", n), ", ") }
 
@@ -133,40 +135,61 @@ func (p *plan) write() error {
 }
 
 func (p *plan) insertSlots() error {
-	args := make([]any, 0, insertRows*18)
-	i := 0
-	for ; i+insertRows <= len(p.slots); i += insertRows {
-		args = args[:0]
-		for _, s := range p.slots[i : i+insertRows] {
-			args = s.args(args)
+	args := make([]any, 0, insertRows*10)
+	var plain []*slot
+	for _, s := range p.slots {
+		if s.plain() {
+			plain = append(plain, s)
+			continue
 		}
-		if _, err := p.t.exec(insertMany, args...); err != nil {
+		if _, err := p.t.exec(insertDelivery, s.args(args[:0])...); err != nil {
 			return err
 		}
 	}
-	for ; i < len(p.slots); i++ {
-		if _, err := p.t.exec(insertOne, p.slots[i].args(args[:0])...); err != nil {
+	for ; len(plain) >= insertRows; plain = plain[insertRows:] {
+		args = args[:0]
+		for _, s := range plain[:insertRows] {
+			args = append(s.plainArgs(args), s.send.Data)
+		}
+		if _, err := p.t.exec(insertPlains, args...); err != nil {
+			return err
+		}
+	}
+	for _, s := range plain {
+		if _, err := p.t.exec(insertPlain, append(s.plainArgs(args[:0]), s.send.Data)...); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// args appends the slot's columns.
+// plain reports whether the slot's row has the plain columns alone.
+func (s *slot) plain() bool {
+	m := s.send
+	return s.ended == "" && !s.shared && m.CollapseKey == "" && m.To.User == "" && m.CorrelationID == "" && m.Notification == nil
+}
+
+// plainArgs appends the slot's plain columns up to the body.
+func (s *slot) plainArgs(to []any) []any {
+	m := s.send
+	return append(to, int64(s.seq), string(s.device), string(m.App), string(m.ID), int64(s.class), int64(m.Urgency), int64(len(m.Data)),
+		millis(m.CreatedAt), s.expire)
+}
+
+// args appends all of the slot's columns.
 func (s *slot) args(to []any) []any {
 	m := s.send
 	var endedAt, ended, reason, note, body any
-	created := millis(m.CreatedAt)
 	if s.ended != "" {
-		endedAt, ended, reason = created, string(s.ended), orNull(s.reason)
+		endedAt, ended, reason = millis(m.CreatedAt), string(s.ended), orNull(s.reason)
 	} else {
 		note = noteJSON(m.Notification)
 		if !s.shared {
 			body = m.Data
 		}
 	}
-	return append(to, int64(s.seq), string(s.device), string(m.App), string(m.ID), int64(s.class), int64(m.Urgency), int64(len(m.Data)),
-		created, s.expire, endedAt, ended, reason, s.shared, orNull(m.CollapseKey), orNull(m.To.User), orNull(m.CorrelationID), note, body)
+	return append(s.plainArgs(to), body, s.shared, endedAt, ended, reason, orNull(m.CollapseKey), orNull(m.To.User),
+		orNull(m.CorrelationID), note)
 }
 
 func noteJSON(n *messages.Notification) any {
