@@ -197,7 +197,7 @@ func (p *phones) serve(ctx context.Context, h *house, d ident.Device) (acked int
 		return 0, err
 	}
 	if waiting.Head.Max() > max(waiting.Seen, waiting.Woken.Max()) {
-		time.Sleep(p.push)
+		<-time.After(p.push)
 		h.store.RecordWake(messages.Wake{App: h.app, Device: d, At: time.Now(), Head: waiting.Head, Accepted: true,
 			Provider: string(tokens.FCM), Verdict: "accepted", Took: p.push})
 	}

@@ -52,6 +52,19 @@ func (s *Store) Inbox(ctx context.Context, q messages.Query) (messages.Page, err
 	return page, nil
 }
 
+// readable says why an inbox cannot be read on from after; nil if it can.
+func (st *inboxState) readable(after messages.Seq) error {
+	switch {
+	case st == nil:
+		return deviceNotFound()
+	case st.gone:
+		return deviceGone()
+	case after > st.head:
+		return badCursor()
+	}
+	return nil
+}
+
 // readPage reads a page; telling is the gap's count, if the device has not been told of all of it yet.
 func (s *Store) readPage(ctx context.Context, q messages.Query, e laneEntry) (page messages.Page, telling int, err error) {
 	var after messages.Seq
@@ -85,13 +98,8 @@ func (s *Store) readPage(ctx context.Context, q messages.Query, e laneEntry) (pa
 	if err := rows.Err(); err != nil {
 		return messages.Page{}, 0, err
 	}
-	switch {
-	case state == nil:
-		return messages.Page{}, 0, deviceNotFound()
-	case state.gone:
-		return messages.Page{}, 0, deviceGone()
-	case after > state.head:
-		return messages.Page{}, 0, badCursor()
+	if err := state.readable(after); err != nil {
+		return messages.Page{}, 0, err
 	}
 	page.Gap, page.Last = state.gap, lastPlace(page, *state, q.After, e)
 	if page.Gap != nil && state.told < int64(page.Gap.Count) {

@@ -23,7 +23,7 @@ func TestTheLaneIsWrittenWithinHalfASecond(t *testing.T) {
 		stop := start(t, s)
 		_, device := populate(t, s)
 		s.RecordWake(wakeOf(device, 7))
-		time.Sleep(500 * time.Millisecond) // the bubble's clock
+		<-time.After(500 * time.Millisecond) // by the bubble's clock
 		synctest.Wait()
 		var n int
 		if err := s.reads.get(context.Background(), &n, "SELECT woken_high FROM inboxes WHERE device = ?", string(device)); err != nil || n != 7 {

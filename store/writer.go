@@ -295,22 +295,9 @@ func (w *writer) attempt(t *tx, ops []*op) (culprits []*op, err error) {
 			w.rollback()
 		}
 	}()
-	var sends []*op
-	for _, o := range ops {
-		if o.send != nil {
-			sends = append(sends, o)
-			continue
-		}
-		before := t.writes
-		if o.err = o.do(t); o.err == nil {
-			continue
-		}
-		if w.store.dialect.storageTrouble(o.err) || w.lostConnection(o.err) {
-			return nil, o.err
-		}
-		if t.writes != before {
-			return []*op{o}, o.err
-		}
+	sends, culprits, err := w.do(t, ops)
+	if err != nil {
+		return culprits, err
 	}
 	if err := t.acceptAll(sends); err != nil {
 		return sends, err
@@ -335,6 +322,27 @@ func (w *writer) attempt(t *tx, ops []*op) (culprits []*op, err error) {
 	w.store.lane.land()
 	_, err = w.exec("COMMIT")
 	return nil, err
+}
+
+// do runs the ops that are no sends and returns the sends, which are decided together. Errors are those of attempt.
+func (w *writer) do(t *tx, ops []*op) (sends, culprits []*op, err error) {
+	for _, o := range ops {
+		if o.send != nil {
+			sends = append(sends, o)
+			continue
+		}
+		before := t.writes
+		if o.err = o.do(t); o.err == nil {
+			continue
+		}
+		if w.store.dialect.storageTrouble(o.err) || w.lostConnection(o.err) {
+			return nil, nil, o.err
+		}
+		if t.writes != before {
+			return nil, []*op{o}, o.err
+		}
+	}
+	return sends, nil, nil
 }
 
 // errLane marks a failure of the lane's own statements.
@@ -373,61 +381,4 @@ func (w *writer) failed(ops []*op, err error) {
 
 func (w *writer) lostConnection(err error) bool {
 	return errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone)
-}
-
-// A batch is nobody's alone: no caller's context may end it, so statements run in the background one.
-
-func (w *writer) connect() error {
-	conn, err := w.store.writes.Connx(context.Background())
-	if err != nil {
-		return fmt.Errorf("connect the writer: %w", err)
-	}
-	w.conn = conn
-	return nil
-}
-
-func (w *writer) disconnect() error {
-	for _, stmt := range w.stmts {
-		_ = stmt.Close() // the connection it belongs to goes with it
-	}
-	clear(w.stmts)
-	if w.conn == nil {
-		return nil
-	}
-	err := w.conn.Close()
-	w.conn = nil
-	return err
-}
-
-func (w *writer) begin() error {
-	_, err := w.exec(w.store.dialect.begin())
-	return err
-}
-
-func (w *writer) rollback() {
-	// It fails where the engine has rolled back by itself, as SQLite does on a full disk.
-	_, _ = w.exec("ROLLBACK")
-}
-
-func (w *writer) stmt(query string) (*sqlx.Stmt, error) {
-	if stmt := w.stmts[query]; stmt != nil {
-		return stmt, nil
-	}
-	if w.conn == nil {
-		return nil, driver.ErrBadConn
-	}
-	stmt, err := w.conn.PreparexContext(context.Background(), w.store.dialect.rebind(query))
-	if err != nil {
-		return nil, err
-	}
-	w.stmts[query] = stmt
-	return stmt, nil
-}
-
-func (w *writer) exec(query string, args ...any) (sql.Result, error) {
-	stmt, err := w.stmt(query)
-	if err != nil {
-		return nil, err
-	}
-	return stmt.Exec(args...)
 }
