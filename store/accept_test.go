@@ -51,7 +51,7 @@ func acceptToDevice(t *testing.T, w *world) {
 	p := w.inbox(d, 10)
 	item := messages.Item{ID: m.ID, Seq: seq, Data: m.Data, Urgency: messages.High, CollapseKey: "k", CreatedAt: w.now,
 		ExpiresAt: w.now.Add(m.TTL), Attempt: 1}
-	if diff := cmp.Diff(messages.Page{Items: []messages.Item{item}, Last: seq}, p); diff != "" {
+	if diff := cmp.Diff(messages.Page{Items: []messages.Item{item}, Last: seq, Seen: seq}, p); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -29,7 +29,8 @@ type inboxState struct {
 }
 
 // Inbox returns a page of what is un-acked and alive, oldest first, and the gap if there is one. What it
-// hands out counts as fetched; that is written later, and shows at once. An empty page's Last is a place all of whose
+// hands out counts as fetched; that is written later, and shows at once. So is that the reader has come to the inbox's
+// end, even if what it was woken for is gone: it answers the wake. An empty page's Last is a place all of whose
 // predecessors were handed out or reported lost. Malformed "bad_cursor" if After lies beyond
 // anything this inbox held; NotFound "device_not_found"; Gone "device_unregistered".
 func (s *Store) Inbox(ctx context.Context, q messages.Query) (messages.Page, error) {
@@ -48,6 +49,9 @@ func (s *Store) Inbox(ctx context.Context, q messages.Query) (messages.Page, err
 	}
 	if p.to > 0 || told > 0 {
 		s.lane.hand(q.Device, p, told, false)
+	}
+	if page.Seen > p.to {
+		s.lane.caughtUp(q.Device, page.Seen)
 	}
 	return page, nil
 }
@@ -102,6 +106,9 @@ func (s *Store) readPage(ctx context.Context, q messages.Query, e laneEntry) (pa
 		return messages.Page{}, 0, err
 	}
 	page.Gap, page.Last = state.gap, lastPlace(page, *state, q.After, e)
+	if !page.More && state.head > max(state.seen, e.seen) {
+		page.Seen = state.head // of the page's instant: whatever came later lies beyond
+	}
 	if page.Gap != nil && state.told < int64(page.Gap.Count) {
 		telling = page.Gap.Count
 	}

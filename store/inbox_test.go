@@ -19,6 +19,9 @@ var inboxTests = map[string]func(*testing.T, *world){
 	"attempts count the times it was handed out":       inboxAttempts,
 	"a cursor beyond anything given is refused":        inboxBadCursor,
 	"an empty page has a cursor that is good":          inboxEmpty,
+	"an empty page answers the wake for what is gone":  inboxEmptyAnswers,
+	"a page answers for what is gone beyond its end":   inboxShortAnswers,
+	"a page with more behind it answers for itself":    inboxMoreAnswers,
 	"a gap stays until the device was told and acked":  inboxGap,
 	"a gap nobody was told of survives an ack":         inboxGapUntold,
 	"a gap is passed by acks of ids":                   inboxGapIDs,
@@ -127,6 +130,77 @@ func inboxEmpty(t *testing.T, w *world) {
 	if n := w.ackUpTo(d, p.Last); n != 0 {
 		t.Errorf("an old cursor acked %d", n)
 	}
+}
+
+// answered checks how far the inbox is known to be handed out, and how many wakes wait for an answer.
+func (w *world) answered(d ident.Device, seen messages.Seq, unanswered int) {
+	w.t.Helper()
+	waiting, _, err := w.Waiting(w.ctx(), d, w.now)
+	w.must(err)
+	if waiting.Seen != seen || waiting.Unanswered != unanswered {
+		w.t.Errorf("seen up to %d with %d unanswered, want %d and %d", waiting.Seen, waiting.Unanswered, seen, unanswered)
+	}
+}
+
+func inboxEmptyAnswers(t *testing.T, w *world) {
+	d := w.device()
+	var seq messages.Seq
+	for _, end := range []func(messages.Receipt){
+		func(messages.Receipt) { w.now = w.now.Add(time.Minute) }, // over, but not swept
+		func(r messages.Receipt) {
+			_, err := w.Cancel(w.ctx(), w.app, r.ID, w.now)
+			w.must(err)
+		},
+	} {
+		before := w.inbox(d, 10).Last
+		r := w.accept(d, living(time.Minute))
+		seq = seqOf(r)
+		w.wake(d, messages.Marks{High: seq})
+		w.answered(d, before, 1)
+		end(r)
+		p, err := w.Inbox(w.ctx(), messages.Query{Device: d, After: &before, Limit: 10, Now: w.now})
+		w.must(err)
+		if len(p.Items) != 0 || p.Seen != seq {
+			t.Errorf("the page %+v, want an empty one that saw %d", p, seq)
+		}
+		w.answered(d, seq, 0)
+		w.flushed(d, r)
+		w.answered(d, seq, 0)
+		if p := w.inbox(d, 10); p.Seen != 0 || p.Last != seq {
+			t.Errorf("read again: %+v, want nothing new", p)
+		}
+	}
+	w.wake(d, messages.Marks{High: seq})
+	w.inbox(d, 10)
+	w.answered(d, seq, 1) // nothing newer came: nothing is noted
+}
+
+func inboxShortAnswers(t *testing.T, w *world) {
+	d := w.device()
+	w.accept(d)
+	gone := w.accept(d)
+	_, err := w.Cancel(w.ctx(), w.app, gone.ID, w.now)
+	w.must(err)
+	if p := w.inbox(d, 10); len(p.Items) != 1 || p.Seen != seqOf(gone) {
+		t.Errorf("the page %+v, want one that saw %d", p, seqOf(gone))
+	}
+	w.answered(d, seqOf(gone), 0)
+	if p := w.inbox(d, 10); p.Seen != 0 {
+		t.Errorf("read again: %d seen anew", p.Seen)
+	}
+}
+
+func inboxMoreAnswers(t *testing.T, w *world) {
+	d := w.device()
+	first, second := w.accept(d), w.accept(d)
+	if p := w.inbox(d, 1); !p.More || p.Seen != 0 {
+		t.Errorf("the page %+v", p)
+	}
+	w.answered(d, seqOf(first), 0)
+	if p := w.inbox(d, 2); p.More || p.Seen != seqOf(second) {
+		t.Errorf("the page %+v", p)
+	}
+	w.answered(d, seqOf(second), 0)
 }
 
 // lose has messages for the device expire and returns their places.

@@ -38,7 +38,8 @@ type laneEntry struct {
 	device ident.Device
 	since  time.Time
 	pages  []handed
-	// seen is the end of the newest page; 0 if none. An item fetched by its id is a page that does not raise it.
+	// seen is the end of the newest page, or of the inbox for a reader that came to it; 0 if none. An item fetched by
+	// its id is a page that does not raise it.
 	seen messages.Seq
 	// served says that a page came, unanswered how many accepted wakes came after the last one.
 	served     bool
@@ -106,6 +107,17 @@ func (l *lane) hand(device ident.Device, p handed, told int, item bool) {
 	if !item {
 		e.seen, e.served, e.unanswered = max(e.seen, p.to), true, 0
 	}
+}
+
+// caughtUp notes that nothing up to head is left to hand out, whether or not the last page had any of it.
+func (l *lane) caughtUp(device ident.Device, head messages.Seq) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.pages >= maxLanePages {
+		return
+	}
+	e := l.entry(device)
+	e.seen, e.served, e.unanswered = max(e.seen, head), true, 0
 }
 
 // wake notes a push and reports whether there was room.
