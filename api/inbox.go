@@ -145,10 +145,14 @@ func (r *reading) look(ctx context.Context, parked bool) (park.Reply, bool) {
 	}
 	r.last = page
 	if len(page.Items) == 0 {
+		if page.Seen > 0 {
+			// It came for something that has ended meanwhile: the wake that called it is answered all the same.
+			r.hint(messages.Hint{Kind: messages.HintSeen, Seq: page.Seen})
+		}
 		return park.Reply{}, false
 	}
 	// Before it is written: from here on the device counts as served, and is looked after if it stays silent.
-	r.hint(messages.Hint{Kind: messages.HintServed, Seq: page.Last, Parked: parked, More: page.More})
+	r.hint(messages.Hint{Kind: messages.HintServed, Seq: max(page.Last, page.Seen), Parked: parked, More: page.More})
 	return r.reply(nil), true
 }
 

@@ -24,8 +24,8 @@ type hub struct {
 	outlets map[Outlet]*outlet
 	timers  timers
 
-	cold    []*entry // devices whose outlet is not known yet, in order of coming
-	reading int      // reads for cold devices under way
+	cold    []place // devices whose outlet is not known yet, in order of coming
+	reading int     // reads for cold devices under way
 	// sweeps wait to hear that their page was taken in, while too many devices are cold.
 	sweeps  []chan<- struct{}
 	working int // goroutines under way, reads and pushes
@@ -38,6 +38,7 @@ type entry struct {
 	app    ident.App
 	outlet *outlet // nil until the store was read
 	queued bool    // in cold or in an outlet's queue
+	ticket uint32  // which place in a queue is its own
 	slot   *outlet // whose slot its present work holds; nil for a cold read
 	timer  timer
 	// called is when the push began that no page has answered yet; zero for none.
@@ -68,6 +69,7 @@ type (
 		entry   *entry
 		class   messages.Class
 		device  tokens.Device
+		epoch   uint32 // of the outlet, when the push began
 		outcome providers.Outcome
 	}
 )
@@ -168,13 +170,15 @@ func (h *hub) hint(t messages.Hint, now time.Time) {
 			e.called = time.Time{}
 		}
 		e.state.served(t, now, h.w.o.Grace)
+	case messages.HintSeen:
+		e.state.found(t.Seq)
 	case messages.HintIdle:
 		e.state.idle()
 	case messages.HintAcked:
 		e.state.ack(t.Seq, now)
 	case messages.HintToken:
-		// The outlet may be another now: read again.
-		e.outlet = nil
+		// The outlet may be another now: read again, and leave the queue of the old one.
+		e.outlet, e.queued = nil, false
 		e.state.revive(now)
 	case messages.HintGone:
 		e.state.block()
@@ -211,6 +215,7 @@ func (h *hub) recredentialed(t messages.Hint, now time.Time) {
 	}
 	for _, o := range h.outlets {
 		if concerned(o) {
+			o.epoch++
 			o.failing = ""
 			h.reopen(o)
 			h.pump(o)
@@ -277,23 +282,47 @@ func (h *hub) enqueue(e *entry) {
 		return
 	}
 	e.queued = true
+	e.ticket++
+	p := place{entry: e, ticket: e.ticket}
 	if e.outlet == nil {
-		h.cold = append(h.cold, e)
+		h.cold = append(h.cold, p)
 		h.pumpCold()
 		return
 	}
-	e.outlet.queue = append(e.outlet.queue, e)
+	e.outlet.queue = append(e.outlet.queue, p)
 	h.pump(e.outlet)
+}
+
+// place is a device's place in a queue, void once the device has left it.
+type place struct {
+	entry  *entry
+	ticket uint32
+}
+
+// leave takes p's device out of its queue; false if it has left already, or what it waited for is over: the
+// phone came by itself in the meantime.
+func (h *hub) leave(p place) bool {
+	e := p.entry
+	if !e.queued || e.ticket != p.ticket {
+		return false
+	}
+	e.queued = false
+	now := time.Now()
+	if at, ok := e.state.next(); ok && !at.After(now) {
+		return true
+	}
+	h.settle(e, now)
+	return false
 }
 
 // pumpCold starts reads for devices whose outlet is not known.
 func (h *hub) pumpCold() {
 	for !h.stopping && h.reading < h.w.o.Readers && len(h.cold) > 0 {
-		e := h.cold[0]
+		p := h.cold[0]
 		h.cold = h.cold[1:]
-		if h.leave(e) {
+		if h.leave(p) {
 			h.reading++
-			h.look(e)
+			h.look(p.entry)
 		}
 	}
 	h.admit()
@@ -315,28 +344,13 @@ func (h *hub) admit() {
 func (h *hub) pump(o *outlet) {
 	now := time.Now()
 	for !h.stopping && len(o.queue) > 0 && o.free(now) {
-		e := o.queue[0]
+		p := o.queue[0]
 		o.queue = o.queue[1:]
-		if e.outlet == o && h.leave(e) {
-			h.hold(e, o)
-			h.look(e)
-		} else if e.outlet != o && e.queued {
-			e.queued = false
-			h.settle(e, now)
+		if h.leave(p) {
+			h.hold(p.entry, o)
+			h.look(p.entry)
 		}
 	}
-}
-
-// leave takes e out of its queue; false if what it waited for is over: the phone
-// came by itself in the meantime.
-func (h *hub) leave(e *entry) bool {
-	e.queued = false
-	now := time.Now()
-	if at, ok := e.state.next(); ok && !at.After(now) {
-		return true
-	}
-	h.settle(e, now)
-	return false
 }
 
 // hold gives e one of the outlet's slots.

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"encoding/binary"
+	"slices"
 	"testing"
 	"time"
 
@@ -52,12 +53,12 @@ func (m *marks) look(w messages.Waiting, now time.Time) bool {
 }
 func (m *marks) accepted(now time.Time) { m.s.accepted(messages.HighWake, now) }
 func (m *marks) failed(now time.Time)   { m.s.failed(now.Add(apnsFirstRetry)) }
-func (m *marks) clone() machine         { c := *m; return &c }
+func (m *marks) clone() machine         { c := *m; c.s.rungs = slices.Clone(m.s.rungs); return &c }
 func (m *marks) key(now time.Time) string {
 	s := m.s
 	return packed(int64(s.head.High), int64(s.woken.High), int64(s.woken.Normal), int64(s.seen), int64(s.acked), truth(s.sending),
 		int64(s.captured.High), int64(min(s.streak, 2)), int64(min(s.unanswered, 2)),
-		age(s.hold, now), age(s.again, now), age(s.rung, now), age(s.retry, now), age(s.lastPush, now))
+		age(s.hold, now), age(s.again, now), age(s.retry, now), age(s.lastPush, now))
 }
 
 // packed is a key that is quick to make: the walk makes millions.

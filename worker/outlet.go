@@ -12,14 +12,16 @@ type outlet struct {
 	key      Outlet
 	limit    int
 	inFlight int
-	queue    []*entry
+	queue    []place
 	// until is when a paused outlet is tried again.
 	until time.Time
 	// pauses counts pauses in a row; above 0 one push at a time probes it.
 	pauses int
 	// failing is the reason noted in the store; empty while the credential works.
 	failing string
-	timer   timer
+	// epoch counts the credentials: what an older one's push comes back with says nothing of this one.
+	epoch uint32
+	timer timer
 }
 
 // free reports whether one more push may start.

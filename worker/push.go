@@ -53,8 +53,9 @@ func (h *hub) lookFailed(e *entry, err error, now time.Time) {
 		e.state.block()
 		e.state.head = messages.Marks{}
 	default:
-		h.w.o.Log.Warn("cannot read what a device waits for; trying again", "device", e.id, "error", err)
-		e.state.failed(now.Add(storeRetry))
+		again := storeRetry << min(e.state.attempts, 6)
+		h.w.o.Log.Warn("cannot read what a device waits for; trying again", "device", e.id, "in", again, "error", err)
+		e.state.failed(now.Add(again))
 	}
 	h.release(e)
 	h.settle(e, now)
@@ -105,18 +106,27 @@ func (h *hub) verdict(e *entry, l lookedEvent, forced bool, now time.Time) messa
 	case d.TokenState == tokens.TokenSuspect && !forced:
 		s.refuse(now)
 		return messages.NoWake
-	case class == messages.NormalWake && d.Provider == tokens.APNs && now.Before(w.BackgroundAt.Add(backgroundGap)):
-		s.postponed(w.BackgroundAt.Add(backgroundGap))
+	case class == messages.NormalWake && d.Provider == tokens.APNs && now.Before(backgroundFrom(w, now)):
+		s.postponed(backgroundFrom(w, now), now)
 		return messages.NoWake
 	}
 	return class
+}
+
+// backgroundFrom is when the next background push may go out. One that lies in the future was sent before
+// the clock was set back.
+func backgroundFrom(w messages.Waiting, now time.Time) time.Time {
+	if w.BackgroundAt.After(now) {
+		return now.Add(backgroundGap)
+	}
+	return w.BackgroundAt.Add(backgroundGap)
 }
 
 // push makes one attempt in a goroutine; the answer is a pushedEvent.
 func (h *hub) push(e *entry, class messages.Class, l lookedEvent) {
 	h.working++
 	e.called = time.Now()
-	key := e.slot.key
+	key, epoch := e.slot.key, e.slot.epoch
 	p := pushFor(class, l.waiting, l.device)
 	go func() {
 		ctx, cancel := context.WithTimeout(h.attempts, attemptLimit)
@@ -131,7 +141,7 @@ func (h *hub) push(e *entry, class messages.Class, l lookedEvent) {
 			Accepted: outcome.Verdict == providers.Accepted, Background: p.Kind == providers.Background,
 			Provider: string(key.Provider), Verdict: string(outcome.Verdict), Reason: outcome.Reason, Took: outcome.Took,
 		})
-		h.w.events <- pushedEvent{entry: e, class: class, device: l.device, outcome: outcome}
+		h.w.events <- pushedEvent{entry: e, class: class, device: l.device, epoch: epoch, outcome: outcome}
 	}()
 }
 
@@ -197,6 +207,9 @@ func (h *hub) pushed(p pushedEvent, now time.Time) {
 		outcome: p.outcome, provider: o.key.Provider, failures: e.state.attempts, pauses: o.pauses,
 		registered: p.device.RegisteredAt, suspect: p.device.TokenState == tokens.TokenSuspect,
 	}, rand.Float64())
+	if p.epoch != o.epoch && d.pause > 0 {
+		d.pause, d.failing, d.retry = 0, false, atOnce
+	}
 	h.circuit(o, d, p.outcome, now)
 	switch {
 	case d.done:
@@ -253,7 +266,7 @@ func (h *hub) circuit(o *outlet, d decision, out providers.Outcome, now time.Tim
 		}
 		h.w.o.Log.Warn("outlet paused", "app", o.key.App, "provider", o.key.Provider, "environment", o.key.Environment,
 			"reason", out.Reason, "for", d.pause)
-	case d.done:
+	case d.done && !now.Before(o.until): // a push from before the pause does not end it
 		failing = ""
 		if h.reopen(o) {
 			h.w.o.Log.Info("outlet works again", "app", o.key.App, "provider", o.key.Provider, "environment", o.key.Environment)

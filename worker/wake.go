@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"slices"
 	"time"
 
 	"rouse/messages"
@@ -20,6 +21,8 @@ const (
 	maxSpacing    = 3 * time.Second
 	// sameCall is how close to a push a step of the ladder may lie and still be served by it.
 	sameCall = 30 * time.Second
+	// maxRungs bounds the steps of ladders that are remembered for one device.
+	maxRungs = 8
 	// offlineSpacing bounds how often new messages alone wake a device that answers nothing.
 	offlineSpacing = 15 * time.Minute
 )
@@ -41,13 +44,14 @@ type state struct {
 	sending  bool           // a look or a push is under way
 	captured messages.Marks // head when it started
 
-	pollUntil time.Time // the device waits on a poll until then at most
-	hold      time.Time // no first wake before: the device is there, or should be
-	again     time.Time // a handed-out page is un-acked: call again then
-	rung      time.Time // the ladder, or a new token: look in the store then
-	retry     time.Time // the provider asked for patience: nothing before
-	blocked   bool      // no way to reach it: wait for a token or a credential
-	revived   bool      // a token or a credential came since begin: what is under way knows the old one
+	pollUntil time.Time   // the device waits on a poll until then at most
+	hold      time.Time   // no first wake before: the device is there, or should be
+	again     time.Time   // a handed-out page is un-acked: call again then
+	rungs     []time.Time // the ladder, or a new token: look in the store then; earliest first
+	retry     time.Time   // the provider asked for patience: nothing before
+	quiet     time.Time   // no background push before
+	blocked   bool        // no way to reach it: wait for a token or a credential
+	revived   bool        // a token or a credential came since begin: what is under way knows the old one
 
 	lastPush   time.Time
 	streak     int // accepted pushes in the present burst, less one
@@ -94,6 +98,12 @@ func (s *state) served(h messages.Hint, now time.Time, grace time.Duration) {
 	}
 }
 
+// found notes that the device asked, and that up to seq nothing waits for it any more.
+func (s *state) found(seq messages.Seq) {
+	s.seen = max(s.seen, seq)
+	s.contact()
+}
+
 // idle notes that the poll ended without a message.
 func (s *state) idle() {
 	s.pollUntil = time.Time{}
@@ -110,7 +120,7 @@ func (s *state) ack(seq messages.Seq, now time.Time) {
 		s.again = time.Time{}
 	}
 	if s.head.Max() <= s.acked {
-		s.rung = time.Time{}
+		s.rungs = nil
 	}
 }
 
@@ -131,9 +141,20 @@ func (s *state) climb(d messages.Due, due, now time.Time) {
 	if s.unanswered > 0 && !s.lastPush.IsZero() {
 		due = later(due, s.lastPush.Add(s.patience(d, now)))
 	}
-	if s.rung.IsZero() || due.Before(s.rung) {
-		s.rung = due
+	s.callAt(due)
+}
+
+// callAt adds a time to look. Those that lie close together are one; of too many the earliest stay.
+func (s *state) callAt(due time.Time) {
+	i, _ := slices.BinarySearchFunc(s.rungs, due, time.Time.Compare)
+	if i > 0 && due.Sub(s.rungs[i-1]) < sameCall {
+		return
 	}
+	s.rungs = slices.Insert(s.rungs, i, due)
+	if i+1 < len(s.rungs) && s.rungs[i+1].Sub(due) < sameCall {
+		s.rungs = slices.Delete(s.rungs, i+1, i+2)
+	}
+	s.rungs = s.rungs[:min(len(s.rungs), maxRungs)]
 }
 
 // patience is the least time between the last unanswered push and the next. It
@@ -154,7 +175,8 @@ func (s *state) patience(d messages.Due, now time.Time) time.Duration {
 // revive notes a new token or credential: look in the store at once.
 func (s *state) revive(now time.Time) {
 	s.blocked, s.attempts, s.refused = false, 0, 0
-	s.retry, s.rung = time.Time{}, now
+	s.retry = time.Time{}
+	s.rungs = slices.Insert(s.rungs, 0, now)
 	s.revived = true
 }
 
@@ -182,15 +204,18 @@ func (s *state) next() (time.Time, bool) {
 			at, found = t, true
 		}
 	}
-	if s.wants() != messages.NoWake {
+	switch s.wants() {
+	case messages.HighWake:
 		consider(later(s.hold, s.spaced()))
+	case messages.NormalWake:
+		consider(later(later(s.hold, s.spaced()), s.quiet))
 	}
 	// A device on its poll is awake: what it has not acked yet can wait for the poll's end.
 	if !s.again.IsZero() {
 		consider(later(s.again, s.pollUntil))
 	}
-	if !s.rung.IsZero() {
-		consider(later(s.rung, s.pollUntil))
+	if len(s.rungs) > 0 {
+		consider(later(s.rungs[0], s.pollUntil))
 	}
 	return at, found
 }
@@ -211,7 +236,7 @@ func (s *state) spaced() time.Time {
 
 // forced reports whether what is due at now goes out even if a wake is outstanding.
 func (s *state) forced(now time.Time) bool {
-	return due(s.again, now) || due(s.rung, now)
+	return due(s.again, now) || len(s.rungs) > 0 && due(s.rungs[0], now)
 }
 
 // begin marks the device as being worked on.
@@ -250,8 +275,8 @@ func (s *state) spend(now time.Time) {
 	if due(s.again, now) {
 		s.again = time.Time{}
 	}
-	if due(s.rung, now) && !s.revived {
-		s.rung = time.Time{}
+	for len(s.rungs) > 0 && due(s.rungs[0], now) && !s.revived {
+		s.rungs = s.rungs[1:]
 	}
 }
 
@@ -282,10 +307,14 @@ func (s *state) failed(until time.Time) {
 	s.retry = until
 }
 
-// postponed notes that the push may not go out before until; nothing was tried.
-func (s *state) postponed(until time.Time) {
+// postponed notes that a background push may not go out before until; nothing was tried. An alert may.
+func (s *state) postponed(until, now time.Time) {
 	s.sending = false
-	s.retry = until
+	s.quiet = until
+	if s.forced(now) {
+		s.spend(now)
+		s.callAt(until)
+	}
 }
 
 // refuse gives this wake up: only a newer message, the ladder or a new token tries again.
@@ -300,7 +329,7 @@ func (s *state) refuse(now time.Time) {
 
 // drop gives this wake up for want of room: only the ladder tries again.
 func (s *state) drop() {
-	s.again, s.rung = time.Time{}, time.Time{}
+	s.again, s.rungs = time.Time{}, nil
 	s.refused = max(s.refused, s.head.Max())
 }
 
@@ -312,7 +341,7 @@ func (s *state) block() {
 		return
 	}
 	s.blocked = true
-	s.again, s.rung = time.Time{}, time.Time{}
+	s.again, s.rungs = time.Time{}, nil
 }
 
 // forgettable reports whether losing the state costs nothing but a read.

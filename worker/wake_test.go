@@ -273,3 +273,56 @@ func TestATokenThatComesDuringALookOrAPushIsLookedAtAnew(t *testing.T) {
 		})
 	}
 }
+
+func TestAPollThatBeginsGetsWhatIsNewBeforeAnyWake(t *testing.T) {
+	t.Parallel()
+	x := script{t: t}
+	x.new(0, 1)
+	x.s.polling(sec(55), sec(0), DefaultGrace)
+	x.wakesAt(10)
+}
+
+func TestAPhoneThatIsPagingIsNotWokenForTheRest(t *testing.T) {
+	t.Parallel()
+	x := script{t: t}
+	x.new(0, 9)
+	x.s.served(messages.Hint{Seq: 5, More: true}, sec(0), DefaultGrace)
+	x.wakesAt(10)
+}
+
+func TestAPollThatEndedProtectsNoMore(t *testing.T) {
+	t.Parallel()
+	x := script{t: t}
+	x.s.polling(sec(55), sec(0), DefaultGrace)
+	x.s.idle()
+	x.new(20, 1)
+	x.wakesBy(20)
+}
+
+func TestAFetchThatFoundNothingAnswersTheWake(t *testing.T) {
+	t.Parallel()
+	x := script{t: t}
+	x.new(0, 1)
+	x.push(0, messages.HighWake)
+	x.s.found(1) // it had expired
+	x.new(20, 2)
+	x.wakesBy(20)
+}
+
+func TestStepsOfALadderAreRememberedInOrderAndBounded(t *testing.T) {
+	t.Parallel()
+	x := script{t: t}
+	for n := 20; n > 0; n-- {
+		x.s.callAt(sec(float64(60 * n)))
+	}
+	x.s.callAt(sec(61)) // beside the first: the same call
+	if len(x.s.rungs) != maxRungs {
+		t.Fatalf("%d steps, want %d", len(x.s.rungs), maxRungs)
+	}
+	for n := 1; n <= maxRungs; n++ {
+		x.wakesAt(float64(60 * n))
+		x.s.begin()
+		x.s.stop(sec(float64(60 * n)))
+	}
+	x.sleeps()
+}

@@ -100,7 +100,13 @@ func atHome(t *testing.T, test func(h *home)) {
 func (h *home) start() { h.startWith(worker.Options{}) }
 
 func (h *home) startWith(o worker.Options) {
-	o.Store, o.Sweeps, o.Hints, o.Pusher = h.store, h.store, h.bus, h.provider
+	o.Sweeps, o.Pusher = h.store, h.provider
+	if o.Store == nil {
+		o.Store = h.store
+	}
+	if o.Hints == nil {
+		o.Hints = h.bus
+	}
 	w := worker.New(o)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -174,9 +180,10 @@ func (h *home) fetch(d ident.Device, ack bool) int {
 	page, err := h.store.Inbox(h.t.Context(), messages.Query{Device: d, Limit: 100, Now: time.Now()})
 	must(h.t, err)
 	if len(page.Items) == 0 {
+		h.bus.Hint(messages.Hint{Kind: messages.HintSeen, Device: d, Seq: page.Seen})
 		return 0
 	}
-	h.bus.Hint(messages.Hint{Kind: messages.HintServed, Device: d, Seq: page.Last, More: page.More})
+	h.bus.Hint(messages.Hint{Kind: messages.HintServed, Device: d, Seq: max(page.Last, page.Seen), More: page.More})
 	if ack {
 		_, err := h.store.AckUpTo(h.t.Context(), d, page.Last, time.Now())
 		must(h.t, err)

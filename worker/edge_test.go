@@ -1,0 +1,286 @@
+package worker_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"rouse/ident"
+	"rouse/messages"
+	"rouse/providers"
+	"rouse/store"
+	"rouse/tokens"
+	"rouse/worker"
+)
+
+// quiet sends from a goroutine of its own: it does not wait for the bubble.
+func (h *home) quiet(to ident.Device) {
+	m, err := messages.New(messages.Send{App: h.app, To: messages.Target{Device: to}, Urgency: messages.High,
+		Data: []byte("1"), TTL: messages.DefaultTTL, CreatedAt: time.Now()})
+	if err != nil {
+		panic(err)
+	}
+	r, err := h.store.Accept(context.Background(), m)
+	if err != nil {
+		panic(err)
+	}
+	for _, p := range r.Pending {
+		h.bus.Hint(messages.Hint{Kind: messages.HintNew, App: h.app, Device: p.Device, Seq: p.Seq, Class: p.Class})
+	}
+}
+
+// holdFirst lets the first push hang until goOn is closed, then answers it with first.
+func (h *home) holdFirst(first providers.Outcome, then func(n int, o worker.Outlet) providers.Outcome) (started, goOn chan struct{}) {
+	started, goOn = make(chan struct{}, 1), make(chan struct{})
+	h.provider.answer = func(n int, o worker.Outlet, _ providers.Push) providers.Outcome {
+		if n > 1 {
+			return then(n, o)
+		}
+		started <- struct{}{}
+		<-goOn
+		return first
+	}
+	return started, goOn
+}
+
+var taken = providers.Outcome{Verdict: providers.Accepted}
+
+func TestAHighMessageDoesNotWaitForAPostponedBackgroundPush(t *testing.T) {
+	atHome(t, func(h *home) {
+		d := h.device(tokens.APNs)
+		h.send(d.ID, messages.Normal)
+		h.fetch(d.ID, true)
+		h.pass(time.Minute)
+		h.send(d.ID, messages.Normal) // postponed to minute 20
+		h.pass(time.Second)
+		h.send(d.ID, messages.High)
+		h.pass(30 * time.Second)
+		h.wants(2, "an alert does not wait for a background push's turn")
+	})
+}
+
+func TestARestartMakesTheFirstPushToASilentPhone(t *testing.T) {
+	atHome(t, func(h *home) {
+		d := h.device(tokens.FCM)
+		h.stop()
+		h.pass(8 * 24 * time.Hour)
+		h.send(d.ID, messages.High) // committed; the process dies before the hint
+		h.start()
+		h.pass(10 * time.Minute)
+		if len(h.provider.sent()) == 0 {
+			h.t.Error("a new message makes its first push, whoever died")
+		}
+	})
+}
+
+func TestAFetchThatFindsNothingAnswersTheWake(t *testing.T) {
+	for name, u := range map[string]messages.Urgency{"high": messages.High, "normal": messages.Normal} {
+		t.Run(name, func(t *testing.T) {
+			atHome(t, func(h *home) {
+				d := h.device(tokens.FCM)
+				r := h.send(d.ID, u)
+				_, err := h.store.Cancel(h.t.Context(), h.app, r.ID, time.Now()) // or its TTL ends
+				must(h.t, err)
+				h.fetch(d.ID, true) // the phone comes and finds nothing
+				h.pass(20 * time.Second)
+				h.send(d.ID, u)
+				h.pass(20 * time.Second)
+				h.wants(2, "the phone came since the last wake")
+			})
+		})
+	}
+}
+
+func TestAPushFromBeforeAPauseDoesNotEndIt(t *testing.T) {
+	atHome(t, func(h *home) {
+		started, goOn := h.holdFirst(taken, func(n int, _ worker.Outlet) providers.Outcome {
+			if n == 2 {
+				return providers.Outcome{Verdict: providers.AppThrottled, RetryAfter: 10 * time.Minute, Status: 429}
+			}
+			return taken
+		})
+		a, b, c := h.device(tokens.FCM), h.device(tokens.FCM), h.device(tokens.FCM)
+		go h.quiet(a.ID)
+		<-started
+		h.send(b.ID, messages.High) // 429: the outlet pauses
+		close(goOn)                 // the push that began before is accepted
+		h.pass(time.Second)
+		h.send(c.ID, messages.High)
+		h.pass(20 * time.Second)
+		h.wants(2, "Google asked for ten minutes")
+	})
+}
+
+func TestAnOldCredentialsAnswerDoesNotPauseTheNewOne(t *testing.T) {
+	atHome(t, func(h *home) {
+		must(h.t, h.store.PutCredential(h.t.Context(), tokens.Credential{App: h.app, Provider: tokens.APNs, Fingerprint: "f",
+			Public: []byte("{}"), Secret: []byte("{}"), UpdatedAt: time.Now()}))
+		started, goOn := h.holdFirst(providers.Outcome{Verdict: providers.CredentialBad, Reason: "InvalidProviderToken", Status: 403},
+			func(int, worker.Outlet) providers.Outcome { return taken })
+		a, b := h.device(tokens.APNs), h.device(tokens.APNs)
+		go h.quiet(a.ID)
+		<-started
+		h.bus.Hint(messages.Hint{Kind: messages.HintCredential, App: h.app, Provider: string(tokens.APNs)})
+		synctest.Wait()
+		close(goOn)
+		h.pass(time.Second)
+		h.send(b.ID, messages.High)
+		h.pass(10 * time.Second)
+		if c, _ := h.store.Credential(h.t.Context(), h.app, tokens.APNs); c.Failing != "" {
+			h.t.Errorf("the new credential is shown as failing: %s", c.Failing)
+		}
+		h.wants(3, "the new credential works")
+	})
+}
+
+func TestADeviceThatMovedLeavesAPausedOutletsQueue(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.provider.answer = func(_ int, o worker.Outlet, _ providers.Push) providers.Outcome {
+			if o.Environment == tokens.Production {
+				return providers.Outcome{Verdict: providers.CredentialBad, Reason: "InvalidProviderToken", Status: 403}
+			}
+			return taken
+		}
+		first, d := h.device(tokens.APNs), h.device(tokens.APNs)
+		h.send(first.ID, messages.High)
+		h.send(d.ID, messages.High)
+		h.pass(time.Second)
+		_, _, err := h.store.Register(h.t.Context(), tokens.Enrol{Registration: tokens.Registration{App: h.app, Installation: d.Installation,
+			Platform: tokens.IOS, Provider: tokens.APNs, Environment: tokens.Sandbox, Token: tokens.Token(strings.Repeat("cd", 32))},
+			As: tokens.DeviceKey, Device: d.ID, ID: d.ID, Now: time.Now()})
+		must(h.t, err)
+		h.bus.Hint(messages.Hint{Kind: messages.HintToken, App: h.app, Device: d.ID})
+		h.pass(30 * time.Second)
+		h.wants(2, "a new token wakes at once; its outlet is free")
+	})
+}
+
+func TestAMessageFromTheFutureKeepsItsLadder(t *testing.T) {
+	atHome(t, func(h *home) {
+		d := h.device(tokens.FCM)
+		m, err := messages.New(messages.Send{App: h.app, To: messages.Target{Device: d.ID}, Urgency: messages.High,
+			Data: []byte("1"), TTL: messages.DefaultTTL, CreatedAt: time.Now().Add(time.Hour)}) // and the clock is set back
+		must(h.t, err)
+		r, err := h.store.Accept(h.t.Context(), m)
+		must(h.t, err)
+		h.bus.Hint(messages.Hint{Kind: messages.HintNew, App: h.app, Device: d.ID, Seq: r.Pending[0].Seq, Class: messages.HighWake})
+		h.pass(37 * time.Minute)
+		h.wants(4, "the push and three steps")
+	})
+}
+
+// lossy is a bus that loses the first hints, and says so.
+type lossy struct{ worker.Listener }
+
+func (l lossy) Listen(ctx context.Context, receive func([]messages.Hint, bool)) error {
+	lost := false
+	return l.Listener.Listen(ctx, func(hints []messages.Hint, missing bool) {
+		if !lost {
+			lost = true
+			receive(nil, true)
+			return
+		}
+		receive(hints, missing)
+	})
+}
+
+func TestALostHintIsMadeUpForAtOnce(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.stop()
+		h.startWith(worker.Options{Hints: lossy{h.bus}})
+		d := h.device(tokens.FCM)
+		h.send(d.ID, messages.High)
+		h.pass(time.Second)
+		h.wants(1, "hints were lost: everything new is looked at")
+	})
+}
+
+// unwell is a store that does not answer for a while.
+type unwell struct {
+	*store.Store
+	failures atomic.Int32
+}
+
+func (u *unwell) Waiting(ctx context.Context, d ident.Device, now time.Time) (messages.Waiting, tokens.Device, error) {
+	if u.failures.Add(-1) >= 0 {
+		return messages.Waiting{}, tokens.Device{}, errors.New("the disk is away")
+	}
+	return u.Store.Waiting(ctx, d, now)
+}
+
+func TestAStoreThatDoesNotAnswerDelaysAWakeAndLosesNone(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.stop()
+		s := &unwell{Store: h.store}
+		s.failures.Store(2)
+		h.startWith(worker.Options{Store: s})
+		d := h.device(tokens.FCM)
+		h.send(d.ID, messages.High)
+		h.wants(0, "it could not be read")
+		h.pass(storePatience)
+		h.wants(1, "read again after 5 s, and after 10 s more")
+	})
+}
+
+// storePatience is two failed reads and the pauses after them, well before the ladder's first step.
+const storePatience = 20 * time.Second
+
+func TestANewCredentialWakesPhonesThatAreNotInMemory(t *testing.T) {
+	atHome(t, func(h *home) {
+		bad := true
+		h.provider.answer = func(int, worker.Outlet, providers.Push) providers.Outcome {
+			if bad {
+				return providers.Outcome{Verdict: providers.CredentialBad, Reason: "InvalidProviderToken", Status: 403}
+			}
+			return taken
+		}
+		phones := map[ident.Device]bool{}
+		for range 3 {
+			d := h.device(tokens.APNs)
+			h.send(d.ID, messages.High)
+			phones[d.ID] = true
+		}
+		h.pass(4 * time.Minute) // the first step of the ladder has passed them
+		h.stop()
+		h.start()
+		h.pass(time.Second)
+		before := len(h.provider.sent())
+		bad = false
+		h.bus.Hint(messages.Hint{Kind: messages.HintCredential, App: h.app, Provider: string(tokens.APNs)})
+		h.pass(time.Second)
+		for _, p := range h.provider.sent()[before:] {
+			delete(phones, p.Device)
+		}
+		if len(phones) > 0 {
+			h.t.Errorf("%d phones wait for the ladder although the credential works", len(phones))
+		}
+	})
+}
+
+func TestOnlyTheLadderTriesASuspectToken(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.provider.answer = func(n int, _ worker.Outlet, _ providers.Push) providers.Outcome {
+			if n == 1 {
+				return providers.Outcome{Verdict: providers.TokenSuspect, Reason: "BadDeviceToken", Status: 400}
+			}
+			return taken
+		}
+		d := h.device(tokens.APNs)
+		h.send(d.ID, messages.High)
+		h.pass(5 * time.Second)
+		h.send(d.ID, messages.High)
+		h.pass(30 * time.Second)
+		h.wants(1, "a token under suspicion is left alone for now")
+		h.pass(45 * time.Second)
+		h.wants(2, "the ladder tries it")
+		dev, err := h.store.Device(h.t.Context(), h.app, d.ID)
+		must(h.t, err)
+		if dev.TokenState != tokens.TokenActive {
+			h.t.Errorf("the token is %s after an accepted push", dev.TokenState)
+		}
+	})
+}
