@@ -229,7 +229,7 @@ func (w *Worker) expire(ctx context.Context, now time.Time) error {
 func (w *Worker) purge(ctx context.Context, now time.Time) (left bool, err error) {
 	until := now.Add(purgeTurn)
 	for n := tidyPage; n >= tidyPage; {
-		if ctx.Err() != nil || time.Now().After(until) {
+		if time.Now().After(until) {
 			return true, nil
 		}
 		if n, err = w.o.Sweeps.Purge(ctx, now.Add(-w.o.Retention), now, tidyPage); err != nil {
