@@ -32,8 +32,10 @@ func (s *Store) MoveSweepCursor(ctx context.Context, name string, to messages.Se
 	}))
 }
 
-// sweepRows reads a stretch of places: what is pending of the class, and whatever is too young, which ends the sweep.
-const sweepRows = `SELECT d.seq, d.device, d.created_at, d.ended_at IS NULL AND d.class = ? AND d.expires_at > ? AND i.contact_at > ?
+// sweepRows reads a stretch of places: what is pending of the class, and whatever is too young, which ends the sweep. A
+// silent device is due for what no accepted wake stood for yet.
+const sweepRows = `SELECT d.seq, d.device, d.created_at, d.ended_at IS NULL AND d.class = ? AND d.expires_at > ?
+	AND (i.contact_at > ? OR d.seq > CASE WHEN d.class = ? OR i.woken_high > i.woken_normal THEN i.woken_high ELSE i.woken_normal END)
 	AND (? = '' OR d.app = ?) AS due
 	FROM deliveries d LEFT JOIN inboxes i ON i.device = d.device
 	WHERE d.seq > ? AND d.seq <= ? AND ((d.ended_at IS NULL AND d.class = ?) OR (d.created_at > ? AND d.created_at <= ?))
@@ -41,7 +43,7 @@ const sweepRows = `SELECT d.seq, d.device, d.created_at, d.ended_at IS NULL AND 
 
 // Sweep returns, in the order of their oldest such message, the devices with something un-acked and alive of the class that is older than
 // q.Before, one Due a device: its newest such place, and the age of its oldest. Devices silent for
-// messages.SilentAfter are left out. next is where to go on: nothing due lies between q.After and next but what
+// messages.SilentAfter are left out once they were woken for it. next is where to go on: nothing due lies between q.After and next but what
 // was returned. more says that next was not the end.
 func (s *Store) Sweep(ctx context.Context, q messages.SweepQuery) (due []messages.Due, next messages.Seq, more bool, err error) {
 	var newest messages.Seq
@@ -52,8 +54,8 @@ func (s *Store) Sweep(ctx context.Context, q messages.SweepQuery) (due []message
 	if end <= q.After {
 		return nil, q.After, false, nil
 	}
-	rows, err := s.reads.rows(ctx, sweepRows, int(q.Class), millis(q.Now), millis(q.Now.Add(-messages.SilentAfter)), string(q.App), string(q.App),
-		int64(q.After), int64(end), int(q.Class), millis(q.Before), millis(q.Now))
+	rows, err := s.reads.rows(ctx, sweepRows, int(q.Class), millis(q.Now), millis(q.Now.Add(-messages.SilentAfter)), int(messages.HighWake),
+		string(q.App), string(q.App), int64(q.After), int64(end), int(q.Class), millis(q.Before), millis(q.Now))
 	if err != nil {
 		return nil, q.After, false, s.readError("sweep", err)
 	}

@@ -12,17 +12,18 @@ import (
 )
 
 var sweepTests = map[string]func(*testing.T, *world){
-	"a sweep finds what is old enough, once":        sweepFinds,
-	"a sweep goes on where it ended":                sweepInPieces,
-	"a sweep passes over the silent and the acked":  sweepPasses,
-	"a message from the future counts as old":       sweepFuture,
-	"sweep cursors are kept":                        sweepCursors,
-	"expiry ends, counts and bounds":                expireBounded,
-	"a purge removes what is over and nothing else": purgeOver,
-	"a purge forgets idempotency keys after a day":  purgeReplays,
-	"a purge finishes what is far down the table":   purgeFar,
-	"a purged wake is not taken for another's":      purgeWakes,
-	"an hour back, an hour forth":                   clockBack,
+	"a sweep finds what is old enough, once":         sweepFinds,
+	"a sweep goes on where it ended":                 sweepInPieces,
+	"a sweep passes over the silent and the acked":   sweepPasses,
+	"a sweep finds the silent that were never woken": sweepUnwoken,
+	"a message from the future counts as old":        sweepFuture,
+	"sweep cursors are kept":                         sweepCursors,
+	"expiry ends, counts and bounds":                 expireBounded,
+	"a purge removes what is over and nothing else":  purgeOver,
+	"a purge forgets idempotency keys after a day":   purgeReplays,
+	"a purge finishes what is far down the table":    purgeFar,
+	"a purged wake is not taken for another's":       purgeWakes,
+	"an hour back, an hour forth":                    clockBack,
 }
 
 func (w *world) sweep(class messages.Class, after messages.Seq, age time.Duration, limit int) ([]messages.Due, messages.Seq, bool) {
@@ -83,7 +84,9 @@ func sweepInPieces(t *testing.T, w *world) {
 
 func sweepPasses(t *testing.T, w *world) {
 	silent, acked, over := w.device(), w.device(), w.device()
-	w.accept(silent, living(messages.MaxTTL))
+	woken := w.accept(silent, living(messages.MaxTTL))
+	w.wake(silent, messages.Marks{High: seqOf(woken)})
+	w.ackUpTo(silent, 0) // takes what the lane holds along
 	w.ackUpTo(acked, seqOf(w.accept(acked)))
 	w.accept(over, living(time.Minute))
 	w.now = w.now.Add(time.Hour)
@@ -99,6 +102,38 @@ func sweepPasses(t *testing.T, w *world) {
 		due, _, _ := w.sweep(messages.HighWake, 0, 0, 10)
 		return len(due) == 1
 	})
+}
+
+// sweepUnwoken: an accepted wake stands for what came before it, a normal one not for what is high.
+func sweepUnwoken(t *testing.T, w *world) {
+	never, refused, newer, byNormal, byHigh := w.device(), w.device(), w.device(), w.device(), w.device()
+	long := living(messages.MaxTTL)
+	newest := map[ident.Device]messages.Receipt{}
+	for _, d := range []ident.Device{never, refused, newer, byNormal, byHigh} {
+		w.accept(d, long, normal)
+		newest[d] = w.accept(d, long)
+	}
+	w.wake(refused, messages.Marks{High: seqOf(newest[refused])}, refusedWake)
+	w.wake(newer, messages.Marks{Normal: seqOf(newest[newer]), High: seqOf(newest[newer])})
+	w.wake(byNormal, messages.Marks{Normal: seqOf(newest[byNormal])})
+	w.wake(byHigh, messages.Marks{High: seqOf(newest[byHigh])})
+	for d := range newest {
+		w.ackUpTo(d, 0) // takes what the lane holds along
+	}
+	w.now = w.now.Add(messages.SilentAfter + time.Hour)
+	w.accept(newer)
+	for class, want := range map[messages.Class][]ident.Device{
+		messages.HighWake: {never, refused, byNormal, newer}, messages.NormalWake: {never, refused},
+	} {
+		due, _, _ := w.sweep(class, 0, 0, 10)
+		var got []ident.Device
+		for _, d := range due {
+			got = append(got, d.Device)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("class %v: %s", class, diff)
+		}
+	}
 }
 
 func sweepFuture(t *testing.T, w *world) {
