@@ -62,15 +62,16 @@ func (p *plan) load(ops []*op) error {
 	return nil
 }
 
+const selectDevicesOf = "SELECT id FROM devices WHERE app = ? AND user_id = ? AND user_id <> '' AND unregistered_at IS NULL ORDER BY id"
+
 // devicesOf returns a user's registered devices in the order of their ids.
 func (p *plan) devicesOf(app ident.App, user string) ([]ident.Device, error) {
 	key := userKey{app, user}
 	if list, known := p.users[key]; known {
 		return list, nil
 	}
-	const query = "SELECT id FROM devices WHERE app = ? AND user_id = ? AND user_id <> '' AND unregistered_at IS NULL ORDER BY id"
 	var list []ident.Device
-	if err := p.t.list(&list, query, string(app), user); err != nil {
+	if err := p.t.list(&list, selectDevicesOf, string(app), user); err != nil {
 		return nil, fmt.Errorf("list a user's devices: %w", err)
 	}
 	p.users[key] = list

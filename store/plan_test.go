@@ -40,26 +40,46 @@ func TestEveryHotStatementUsesAnIndex(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			args := make([]any, parameters(query))
-			for i := range args {
-				args[i] = 1
-			}
-			var plan []struct {
-				ID, Parent, Notused int
-				Detail              string
-			}
-			if err := s.writes.Select(&plan, "EXPLAIN QUERY PLAN "+query, args...); err != nil {
-				t.Fatal(err)
-			}
 			// p is one row, the chain is a few.
-			for _, step := range plan {
-				t.Log(step.Detail)
-				if strings.HasPrefix(step.Detail, "SCAN") && !slices.Contains([]string{"SCAN p", "SCAN c", "SCAN chain"}, step.Detail) {
-					t.Errorf("walks a whole table: %s", step.Detail)
+			for _, step := range planOf(t, s, query) {
+				t.Log(step)
+				if strings.HasPrefix(step, "SCAN") && !slices.Contains([]string{"SCAN p", "SCAN c", "SCAN chain"}, step) {
+					t.Errorf("walks a whole table: %s", step)
 				}
 			}
 		})
 	}
+}
+
+// An app may have millions of devices: a user's are found without passing over the others.
+func TestAUsersDevicesAreFoundByTheirIndex(t *testing.T) {
+	t.Parallel()
+	s := openForPlans(t)
+	for _, query := range []string{countOthers, selectDevicesOf} {
+		if plan := planOf(t, s, query); len(plan) != 1 || !strings.Contains(plan[0], " devices_user (app=? AND user_id=?") {
+			t.Errorf("%s: %v", query, plan)
+		}
+	}
+}
+
+// planOf returns the steps in which the engine would run query.
+func planOf(t *testing.T, s *Store, query string) (steps []string) {
+	t.Helper()
+	args := make([]any, parameters(query))
+	for i := range args {
+		args[i] = 1
+	}
+	var plan []struct {
+		ID, Parent, Notused int
+		Detail              string
+	}
+	if err := s.writes.Select(&plan, "EXPLAIN QUERY PLAN "+query, args...); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range plan {
+		steps = append(steps, step.Detail)
+	}
+	return steps
 }
 
 // parameters counts those of a statement: the highest number, or the question marks without one.
