@@ -26,7 +26,7 @@ type dialect struct {
 
 // Tuning of SQLite, each figure measured with bench/store.
 const (
-	readers = 6
+	readers = 4
 	// A larger log lets a page that is written many times reach the file once: 4000 pages are 16 MB.
 	checkpointPages = 4000
 	cacheKiB        = 16384

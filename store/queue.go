@@ -6,24 +6,35 @@ import (
 	"rouse/ident"
 )
 
-// queue is what waits for the writer. Every app's sends stand in a line of their own, as do all operations that
-// are no sends, and the writer takes from the lines in turn: a flood in one app makes that app wait. No line may take
-// more than half of the room, so that there is always some for the others.
+// queue is what waits for the writer. Every app's sends stand in a line of their own, and the writer takes from those in
+// turn: a flood in one app makes that app wait. All operations that are no sends share a line that has every second
+// turn, however many apps send: acks and registrations are everybody's. No line may take more than half of the room, so
+// that there is always some for the others.
 type queue struct {
 	// signal holds a token while something may be queued. The writer receives from it.
 	signal chan struct{}
 
-	mu    sync.Mutex
-	lines map[ident.App]*line // those that are not empty; guarded by mu, as all below
-	turn  []*line             // the same lines, the next to take from first
-	n     int
-	room  int
+	mu      sync.Mutex
+	others  line                // no sends; guarded by mu, as all below
+	sendNow bool                // the next turn is a send's
+	lines   map[ident.App]*line // of sends, those that are not empty
+	turn    []*line             // the same lines, the next to take from first
+	n       int
+	room    int
 }
 
-// line is one app's operations, oldest first.
+// line is operations, oldest first: one app's sends, or, without an app, those that are no sends.
 type line struct {
 	app ident.App
 	ops []*op
+}
+
+// next takes the first operation; there is one.
+func (l *line) next() *op {
+	o := l.ops[0]
+	l.ops[0] = nil
+	l.ops = l.ops[1:]
+	return o
 }
 
 func newQueue(room int) *queue {
@@ -34,7 +45,10 @@ func newQueue(room int) *queue {
 func (q *queue) push(o *op) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	l := q.lines[o.app]
+	l := &q.others
+	if o.app != "" {
+		l = q.lines[o.app]
+	}
 	if q.n >= q.room || l != nil && len(l.ops) >= max(1, q.room/2) {
 		return false
 	}
@@ -49,19 +63,23 @@ func (q *queue) push(o *op) bool {
 	return true
 }
 
-// pop takes the first operation of the next line; nil if there is none.
+// pop takes the next operation: of the next app's sends and of those that are no sends by turns, while there are both;
+// nil if there is none.
 func (q *queue) pop() *op {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.n == 0 {
 		return nil
 	}
+	q.n--
+	if len(q.others.ops) > 0 && (!q.sendNow || len(q.turn) == 0) {
+		q.sendNow = true
+		return q.others.next()
+	}
+	q.sendNow = false
 	l := q.turn[0]
 	q.turn = q.turn[1:]
-	o := l.ops[0]
-	l.ops[0] = nil
-	l.ops = l.ops[1:]
-	q.n--
+	o := l.next()
 	if len(l.ops) == 0 {
 		delete(q.lines, l.app)
 	} else {
