@@ -16,7 +16,9 @@ const (
 	lostToBoth  = "mixed"
 )
 
-const mergeGap = `INSERT INTO gaps (device, from_seq, to_seq, lost, reason) VALUES (?, ?, ?, ?, ?)
+// mergeGap leaves no row behind for an inbox that is gone, or going in the same batch: nobody would be told.
+const mergeGap = `INSERT INTO gaps (device, from_seq, to_seq, lost, reason)
+	SELECT device, ?2, ?3, ?4, ?5 FROM inboxes WHERE device = ?1 AND gone_at IS NULL
 	ON CONFLICT (device) DO UPDATE SET
 	from_seq = CASE WHEN gaps.from_seq > excluded.from_seq THEN excluded.from_seq ELSE gaps.from_seq END,
 	to_seq = CASE WHEN gaps.to_seq < excluded.to_seq THEN excluded.to_seq ELSE gaps.to_seq END,

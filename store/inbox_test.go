@@ -24,6 +24,7 @@ var inboxTests = map[string]func(*testing.T, *world){
 	"a page with more behind it answers for itself":    inboxMoreAnswers,
 	"a gap stays until the device was told and acked":  inboxGap,
 	"a gap nobody was told of survives an ack":         inboxGapUntold,
+	"a cursor passes a gap, but nothing unread":        inboxGapAhead,
 	"a gap is passed by acks of ids":                   inboxGapIDs,
 	"a gap of both reasons is mixed":                   inboxGapMixed,
 	"one message is fetched by its id":                 inboxItem,
@@ -241,6 +242,30 @@ func inboxGap(t *testing.T, w *world) {
 	w.ackUpTo(d, p.Last)
 	if p = w.inbox(d, 10); p.Gap != nil {
 		t.Errorf("the gap outlived its ack: %+v", p.Gap)
+	}
+}
+
+// inboxGapAhead: the gap ends behind messages that the page had no room for.
+func inboxGapAhead(t *testing.T, w *world) {
+	d := w.device()
+	want := []ident.Message{w.accept(d).ID, w.accept(d).ID, w.accept(d).ID}
+	lost := w.lose(d, 2)
+	var got []ident.Message
+	var after *messages.Seq
+	for more := true; more; {
+		p, err := w.Inbox(w.ctx(), messages.Query{Device: d, After: after, Limit: 1, Now: w.now})
+		w.must(err)
+		end := lost[1]
+		if more = p.More; more {
+			end = p.Items[0].Seq
+		}
+		if p.Last != end || p.Gap == nil {
+			t.Fatalf("the page %+v, want it to end at %d", p, end)
+		}
+		got, after = append(got, w.ids(p)...), &p.Last
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
 

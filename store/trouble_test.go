@@ -320,6 +320,26 @@ func TestAnEmptyDatabaseIsNotReady(t *testing.T) {
 	}
 }
 
+// What is acked to a sender must outlive a power failure: a commit waits for the disk.
+func TestACommitIsOnDisk(t *testing.T) {
+	t.Parallel()
+	s := openFile(t, "")
+	stop := start(t, s)
+	var mode string
+	var level int
+	err := s.write(t.Context(), "look", newOp(func(x *tx) error {
+		return errors.Join(x.get(&mode, "PRAGMA journal_mode"), x.get(&level, "PRAGMA synchronous"))
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const full = 2 // as SQLite numbers it
+	if mode != "wal" || level != full {
+		t.Errorf("the writer's journal is %q, synchronous %d, want wal and %d", mode, level, full)
+	}
+	stop()
+}
+
 func TestOptionsAreChecked(t *testing.T) {
 	t.Parallel()
 	s := openFile(t, "")
