@@ -49,7 +49,7 @@ func WhyNotWoken(s Sleeper) NotWoken {
 	case s.Now.Sub(s.LastContact) >= SilentAfter:
 		return NotWoken{"silent_device", "the device has not been heard of for 7 days"}
 	}
-	return NotWoken{"wake_due", "a wake is due"}
+	return NotWoken{"wake_due", "a wake is due: at once, or when a pause that a burst or the provider asked for is over"}
 }
 
 func badToken(s Sleeper) (NotWoken, bool) {
