@@ -25,7 +25,7 @@ type keysCreateCmd struct {
 	App       string        `arg:"" help:"The app's id, app_..."`
 	Kind      string        `enum:"secret,publishable" default:"secret" help:"secret (for a backend) or publishable (for the app)."`
 	Name      string        `help:"What it is for."`
-	Scopes    []string      `help:"What a secret key may do: send, devices, topics, webhooks, read. Left out, all."`
+	Scopes    []string      `help:"What a secret key may do: send, devices, read. Left out, all."`
 	ExpiresIn time.Duration `help:"When it ends, such as 720h. Left out, never."`
 }
 

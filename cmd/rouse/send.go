@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -36,20 +37,36 @@ func (c *sendCmd) Run(ctx context.Context, term *terminal) error {
 	if err != nil {
 		return err
 	}
-	var sent []client.MessageAccepted
+	sent, err := c.send(ctx, term, api, body)
+	if c.Output == "json" {
+		// Also after a failure: what was accepted is the server's to deliver.
+		return errors.Join(c.print(term, sent, nil), err)
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(term.out, "see what became of it: %s trace %s\n", self(), sent[len(sent)-1].Id)
+	return nil
+}
+
+// send sends the message --count times and returns what was accepted, also when it fails. In
+// words it tells of each as soon as it is accepted, so that nothing that breaks off hides one.
+func (c *sendCmd) send(ctx context.Context, term *terminal, api *client.Client, body client.MessageSend) ([]client.MessageAccepted, error) {
+	sent := []client.MessageAccepted{}
 	for range c.Count {
 		m, err := answer[client.MessageAccepted](api.SendMessage(ctx, &client.SendMessageParams{}, body))
-		if err != nil {
-			return fmt.Errorf("sending, after %d went out: %w", len(sent), err)
+		switch {
+		case err != nil && len(sent) > 0:
+			return sent, fmt.Errorf("sending, after %d went out: %w", len(sent), err)
+		case err != nil:
+			return sent, fmt.Errorf("sending: %w", err)
 		}
 		sent = append(sent, m)
-	}
-	return c.print(term, sent, func(w io.Writer) {
-		for _, m := range sent {
-			fmt.Fprintf(w, "%s\t%s\trecipients %d\n", m.Id, m.Status, m.Recipients)
+		if c.Output != "json" {
+			fmt.Fprintf(term.out, "%s  %s  %s\n", m.Id, m.Status, recipients(m.Recipients))
 		}
-		fmt.Fprintf(w, "see what became of it: rouse trace %s\n", sent[len(sent)-1].Id)
-	})
+	}
+	return sent, nil
 }
 
 // body makes the request from the flags.

@@ -92,7 +92,7 @@ func TestEveryKindOfPhoneOfOneUser(t *testing.T) {
 	}
 	box.says(t, `waiting on its long poll`)
 	out := mustCommand(t, w.env, "send", "--user", "ann", "--urgency", "high", `{"n":1}`)
-	if !strings.Contains(out, "recipients 3") {
+	if !strings.Contains(out, "3 recipients") {
 		t.Errorf("send said:\n%s", out)
 	}
 	id := strings.Fields(out)[0]

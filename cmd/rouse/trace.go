@@ -57,7 +57,7 @@ func trace(ctx context.Context, api *client.Client, id string) (traced, error) {
 }
 
 func (t traced) write(w io.Writer) {
-	fmt.Fprintf(w, "%s  %s, urgency %s, %d recipients, expires %s\n", t.Message.Id, t.Message.Status, t.Message.Urgency, t.Message.Recipients, at(t.Message.ExpiresAt))
+	fmt.Fprintf(w, "%s  %s, urgency %s, %s, expires %s\n", t.Message.Id, t.Message.Status, t.Message.Urgency, recipients(t.Message.Recipients), at(t.Message.ExpiresAt))
 	for _, d := range t.Deliveries {
 		fmt.Fprintf(w, "%s  %s\n", d.DeviceId, d.State)
 		for _, moment := range d.Timeline {
@@ -67,6 +67,14 @@ func (t traced) write(w io.Writer) {
 			fmt.Fprintf(w, "  not woken: %s (%s)\n", d.NotWoken.Detail, d.NotWoken.Code)
 		}
 	}
+}
+
+// recipients counts them in words.
+func recipients(n int) string {
+	if n == 1 {
+		return "1 recipient"
+	}
+	return fmt.Sprintf("%d recipients", n)
 }
 
 // since is how long after the beginning something happened.
