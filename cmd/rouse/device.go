@@ -132,7 +132,7 @@ func (h *handset) returnHome(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	h.say("back as %s, provider %s", h.file.Device, h.provider)
+	h.say("back as %s, provider %s: it is the phone %q, registered before; another --name makes another", h.file.Device, h.provider, h.file.Name)
 	return h.save()
 }
 
@@ -221,7 +221,27 @@ func (h *handset) poll(ctx context.Context) error {
 	h.say("waiting on its long poll; Ctrl-C switches it off")
 	return h.phone.receive(ctx,
 		func(m fetched) { h.show(m, time.Time{}) },
-		func(err error) { h.say("%v; trying again", err) })
+		func(err error) { h.outlast(ctx, err) })
+}
+
+// outlast tells of trouble once and waits until the server answers again, or ctx ends. A parked
+// poll would notice only when a message comes, or after a minute.
+func (h *handset) outlast(ctx context.Context, trouble error) {
+	if ctx.Err() != nil {
+		return
+	}
+	h.say("%v; trying again", trouble)
+	for ctx.Err() == nil {
+		wait(ctx, patience)
+		_, err := answer[client.Device](h.phone.api.GetOwnDevice(ctx))
+		if err == nil {
+			h.say("the server is back")
+		}
+		var refused *client.Error
+		if err == nil || errors.As(err, &refused) && !refused.Temporary() {
+			return // a refusal is for the poll to meet and to end with
+		}
+	}
 }
 
 // show prints a message and how long each part of its way took.

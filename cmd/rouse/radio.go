@@ -67,11 +67,11 @@ func (r *radio) call(ctx context.Context, method, path string, body, into any) e
 	}
 	req, err := http.NewRequestWithContext(ctx, method, r.url+path, content)
 	if err != nil {
-		return fmt.Errorf("asking the simulator: %w", err)
+		return fmt.Errorf("asking the simulator: %w", withoutURL(err))
 	}
 	res, err := r.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("asking the simulator (does rouse dev run?): %w", err)
+		return fmt.Errorf("asking the simulator at %s (does `rouse dev` run?): %w", r.url, withoutURL(err))
 	}
 	defer func() { _ = res.Body.Close() }()
 	switch {
@@ -84,4 +84,13 @@ func (r *radio) call(ctx context.Context, method, path string, body, into any) e
 		return fmt.Errorf("asking the simulator: %w", err)
 	}
 	return nil
+}
+
+// withoutURL takes the URL out of an HTTP client's error: its query holds the phone's token.
+func withoutURL(err error) error {
+	var e *url.Error
+	if errors.As(err, &e) {
+		return e.Err
+	}
+	return err
 }

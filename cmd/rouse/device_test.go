@@ -1,0 +1,68 @@
+package main
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// oldPhone writes a profile and the file of a phone that registered before.
+func oldPhone(t *testing.T, p profile, phone phoneFile) (env []string) {
+	t.Helper()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "profile.json")
+	p.Phones = filepath.Join(dir, "phones")
+	phone.Device, phone.Secret, phone.UsedAt = "dev_1", "rouse_dk_1", time.Now()
+	if err := writeJSON(path, p); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.savePhone(phone); err != nil {
+		t.Fatal(err)
+	}
+	return []string{"ROUSE_PROFILE=" + path}
+}
+
+func TestDeviceNeverPrintsItsToken(t *testing.T) {
+	t.Parallel()
+	const token = "a-token-of-Google"
+	env := oldPhone(t, profile{ControlURL: "http://127.0.0.1:1"}, phoneFile{Name: "fcm", Provider: "fcm", Token: token})
+	code, out := command(t, env, "device")
+	if code != exitFailed || !strings.Contains(out, "http://127.0.0.1:1") || !strings.Contains(out, "`rouse dev`") {
+		t.Errorf("no simulator: exit %d\n%s", code, out)
+	}
+	if strings.Contains(out, token) {
+		t.Errorf("the token was printed:\n%s", out)
+	}
+}
+
+// TestPollingDeviceTellsThatTheServerIsBack, once, although no message comes.
+func TestPollingDeviceTellsThatTheServerIsBack(t *testing.T) {
+	t.Parallel()
+	var polls atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path != "/v1/inbox":
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, `{"id":"dev_1"}`)
+		case polls.Add(1) == 1:
+			w.WriteHeader(http.StatusBadGateway)
+		default:
+			<-r.Context().Done()
+		}
+	}))
+	t.Cleanup(server.Close)
+	t.Cleanup(http.DefaultTransport.(*http.Transport).CloseIdleConnections)
+	env := oldPhone(t, profile{URL: server.URL}, phoneFile{Name: "none", Provider: "none"})
+	phone := startCommand(t, env, "device", "--provider", "none")
+	phone.says(t, `back as dev_1, provider none: .*--name`)
+	phone.says(t, `trying again`)
+	phone.says(t, `the server is back`)
+	if code := phone.stop(); code != exitOK {
+		t.Errorf("exit %d\n%s", code, phone.out)
+	}
+}
