@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,7 +21,7 @@ type adminAccess struct {
 }
 
 func (a adminAccess) client(term *terminal) (*client.Client, error) {
-	return dial(term, a.URL, a.AdminKey, func(p profile) string { return p.AdminKey })
+	return dial(term, a.URL, a.AdminKey, lender{"ROUSE_ADMIN_KEY", func(p profile) string { return p.AdminKey }})
 }
 
 // appAccess is how a subcommand reaches a server as an app's backend.
@@ -30,12 +31,19 @@ type appAccess struct {
 }
 
 func (a appAccess) client(term *terminal) (*client.Client, error) {
-	return dial(term, a.URL, a.Key, func(p profile) string { return p.SecretKey })
+	return dial(term, a.URL, a.Key, lender{"ROUSE_SECRET_KEY", func(p profile) string { return p.SecretKey }})
 }
 
-// dial makes a client; what was left out comes from the profile of rouse dev. A
-// key of the profile never goes to a server that is not the profile's.
-func dial(term *terminal, base, key string, fallback func(profile) string) (*client.Client, error) {
+// lender is which key of the profile stands in for one that was left out.
+type lender struct {
+	// setting is where the caller would have put a key.
+	setting string
+	key     func(profile) string
+}
+
+// dial makes a client; what was left out comes from the profile of rouse dev, which term
+// notes for the report of a refusal. A key of the profile never goes to a server that is not the profile's.
+func dial(term *terminal, base, key string, from lender) (*client.Client, error) {
 	if base == "" || key == "" {
 		p, err := term.profile()
 		if err != nil {
@@ -45,7 +53,7 @@ func dial(term *terminal, base, key string, fallback func(profile) string) (*cli
 			base = p.URL
 		}
 		if key == "" && base == p.URL {
-			key = fallback(p)
+			key, term.lent = from.key(p), from.setting
 		}
 	}
 	if key == "" {
@@ -73,7 +81,7 @@ const maxAnswer = 16 << 20
 func answer[T any](res *http.Response, err error) (T, error) {
 	var out T
 	if err != nil {
-		return out, fmt.Errorf("cannot reach the server: %w", err)
+		return out, unreached(err)
 	}
 	defer func() { _ = res.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
@@ -90,6 +98,14 @@ func answer[T any](res *http.Response, err error) (T, error) {
 		return out, fmt.Errorf("the answer is not what Rouse answers: %w", err)
 	}
 	return out, nil
+}
+
+// unreached asks what a person would look at first, unless the caller gave up.
+func unreached(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return fmt.Errorf("cannot reach the server: %w", err)
+	}
+	return fmt.Errorf("cannot reach the server (does `rouse serve` or `rouse dev` run?): %w", err)
 }
 
 // nothing is the body of a 204.

@@ -38,7 +38,7 @@ func (c *devCmd) Run(ctx context.Context, term *terminal) (err error) {
 	}
 	s, err := sim.Start(context.WithoutCancel(ctx), sim.Options{ControlListen: c.SimListen, Log: log})
 	if err != nil {
-		return err
+		return fmt.Errorf("starting the simulator (--sim-listen): %w", taken(err))
 	}
 	// The simulator outlives the node, so that pushes in flight end as they would in life.
 	defer func() { err = errors.Join(err, s.Close()) }()
@@ -152,9 +152,10 @@ In a second terminal, be a phone:  %[1]s device
 In a third, wake it:               %[1]s send 'hello, phone'
 Then see what happened:            %[1]s trace MESSAGE_ID
 
-By hand:
+By hand (DEVICE_ID is what the phone says at its start; for all phones of %[1]s device --user ann
+write {"to":{"user_id":"ann"}, ...}):
   curl -s %[2]s/v1/messages -H 'Authorization: Bearer %[6]s' \
-    -H 'Content-Type: application/json' -d '{"to":{"user_id":"ann"},"data":{"text":"hello"}}'
+    -H 'Content-Type: application/json' -d '{"to":{"device_id":"DEVICE_ID"},"data":{"text":"hello"}}'
 
 Ctrl-C stops; the next start has the same app, keys and phones.
 `, self(), p.URL, p.OpsURL, p.ControlURL, p.AppID, p.SecretKey, p.PublishableKey, p.AdminKey, c.Dir)

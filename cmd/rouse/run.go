@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -31,6 +32,8 @@ type terminal struct {
 	in       io.Reader
 	out, err io.Writer
 	env      map[string]string
+	// lent is the setting in whose place a key of rouse dev's profile was used; empty if none was.
+	lent string
 }
 
 // Exit codes.
@@ -69,7 +72,19 @@ func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 		return exitUsage
 	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
-	return report(stderr, parsed.Run(term))
+	return report(stderr, term.explain(parsed.Run(term)))
+}
+
+// explain adds to a refusal of a key where the key came from, if the caller did not choose it.
+func (t *terminal) explain(err error) error {
+	if t.lent == "" || !hasStatus(err, http.StatusUnauthorized) {
+		return err
+	}
+	path, pathErr := t.profilePath()
+	if pathErr != nil { // the key was read there, so it is known
+		return err
+	}
+	return fmt.Errorf("%w; this was the key of `rouse dev` from %s: set %s for another server", err, path, t.lent)
 }
 
 // report tells why a subcommand failed, once, and how to exit.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -124,10 +125,10 @@ func (n *node) build(ctx context.Context) (err error) {
 func (n *node) listen(ctx context.Context) (err error) {
 	var lc net.ListenConfig
 	if n.public, err = lc.Listen(ctx, "tcp", n.cfg.Listen); err != nil {
-		return fmt.Errorf("listening for the API (--listen): %w", err)
+		return fmt.Errorf("listening for the API (--listen): %w", taken(err))
 	}
 	if n.private, err = lc.Listen(ctx, "tcp", n.cfg.OpsListen); err != nil {
-		return errors.Join(fmt.Errorf("listening for operations (--ops-listen): %w", err), n.public.Close())
+		return errors.Join(fmt.Errorf("listening for operations (--ops-listen): %w", taken(err)), n.public.Close())
 	}
 	errorLog := slog.NewLogLogger(n.log.Handler(), slog.LevelDebug)
 	n.front = &http.Server{
@@ -139,6 +140,14 @@ func (n *node) listen(ctx context.Context) (err error) {
 	}
 	n.ops = &http.Server{Handler: opsHandler(n.health, n.registry), ErrorLog: errorLog, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second}
 	return nil
+}
+
+// taken asks who has the port if it is not free.
+func taken(err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%w: does another `rouse dev` or `rouse serve` run? Stop it, or choose another address with this flag", err)
+	}
+	return err
 }
 
 // start sets every part going. The parts do not end with ctx but in the order of stop.
