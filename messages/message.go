@@ -148,7 +148,7 @@ const (
 	Accepted Status = "accepted"
 	// NoRecipients went to a user without devices.
 	NoRecipients Status = "no_recipients"
-	// Canceled was taken back by its sender.
+	// CanceledStatus was taken back by its sender.
 	CanceledStatus Status = "canceled"
 )
 

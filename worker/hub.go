@@ -35,7 +35,6 @@ type hub struct {
 type entry struct {
 	state  state
 	id     ident.Device
-	app    ident.App
 	outlet *outlet // nil until the store was read
 	queued bool    // in cold or in an outlet's queue
 	ticket uint32  // which place in a queue is its own
@@ -156,11 +155,10 @@ func (h *hub) hint(t messages.Hint, now time.Time) {
 		if t.Kind != messages.HintNew && t.Kind != messages.HintPolling && t.Kind != messages.HintServed && t.Kind != messages.HintToken {
 			return
 		}
-		e = h.remember(t.Device, t.App)
+		e = h.remember(t.Device)
 	}
 	switch t.Kind {
 	case messages.HintNew:
-		e.app = t.App
 		e.state.arrived(t.Class, t.Seq, now, h.w.o.Grace)
 	case messages.HintPolling:
 		e.state.polling(t.Until, now, h.w.o.Grace)
@@ -190,7 +188,7 @@ func (h *hub) hint(t messages.Hint, now time.Time) {
 func (h *hub) swept(f found, now time.Time) {
 	e := h.devices[f.due.Device]
 	if e == nil {
-		e = h.remember(f.due.Device, "")
+		e = h.remember(f.due.Device)
 	}
 	if f.at.IsZero() {
 		e.state.arrived(f.due.Class, f.due.Seq, now, h.w.o.Grace)
@@ -224,11 +222,11 @@ func (h *hub) recredentialed(t messages.Hint, now time.Time) {
 	h.w.lookAt(t.App)
 }
 
-func (h *hub) remember(id ident.Device, app ident.App) *entry {
+func (h *hub) remember(id ident.Device) *entry {
 	if len(h.devices) >= h.w.o.Memory {
 		h.forget(time.Now())
 	}
-	e := &entry{id: id, app: app}
+	e := &entry{id: id}
 	e.timer.fire = func() { h.settle(e, time.Now()) }
 	h.devices[id] = e
 	return e
@@ -241,6 +239,7 @@ func (h *hub) forget(now time.Time) {
 	dropped, seen := 0, 0
 	for id, e := range h.devices {
 		if !e.queued && e.state.forgettable(now) {
+			h.timers.clear(&e.timer) // it would forget the device's next state
 			delete(h.devices, id)
 			dropped++
 		}
@@ -362,16 +361,21 @@ func (h *hub) hold(e *entry, o *outlet) {
 
 // release gives back what e's work held, and lets the next one start.
 func (h *hub) release(e *entry) {
-	if e.slot == nil {
+	held := e.slot
+	e.slot = nil
+	h.free(held)
+}
+
+// free takes back a slot, or, for nil, the place of a cold read.
+func (h *hub) free(held *outlet) {
+	if held == nil {
 		h.reading--
 		h.pumpCold()
 		return
 	}
-	o := e.slot
-	e.slot = nil
-	o.inFlight--
-	h.w.metrics.inFlight.WithLabelValues(string(o.key.Provider)).Dec()
-	h.pump(o)
+	held.inFlight--
+	h.w.metrics.inFlight.WithLabelValues(string(held.key.Provider)).Dec()
+	h.pump(held)
 }
 
 // look reads the store for e in a goroutine; the answer is a lookedEvent.

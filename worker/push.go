@@ -63,21 +63,10 @@ func (h *hub) lookFailed(e *entry, err error, now time.Time) {
 
 // move trades what e holds for a slot of o. If o has none free, e lines up there and false is returned.
 func (h *hub) move(e *entry, o *outlet, now time.Time) bool {
-	free := o.free(now) && len(o.queue) == 0
-	if free {
+	if o.free(now) && len(o.queue) == 0 {
 		held := e.slot
-		if held == nil {
-			h.reading--
-		} else {
-			held.inFlight--
-			h.w.metrics.inFlight.WithLabelValues(string(held.key.Provider)).Dec()
-		}
 		h.hold(e, o)
-		if held == nil {
-			h.pumpCold()
-		} else {
-			h.pump(held)
-		}
+		h.free(held)
 		return true
 	}
 	e.state.sending = false
@@ -208,6 +197,7 @@ func (h *hub) pushed(p pushedEvent, now time.Time) {
 		registered: p.device.RegisteredAt, suspect: p.device.TokenState == tokens.TokenSuspect,
 	}, rand.Float64())
 	if p.epoch != o.epoch && d.pause > 0 {
+		// It speaks of the credential before this one.
 		d.pause, d.failing, d.retry = 0, false, atOnce
 	}
 	h.circuit(o, d, p.outcome, now)

@@ -176,7 +176,9 @@ func (s *state) patience(d messages.Due, now time.Time) time.Duration {
 func (s *state) revive(now time.Time) {
 	s.blocked, s.attempts, s.refused = false, 0, 0
 	s.retry = time.Time{}
-	s.rungs = slices.Insert(s.rungs, 0, now)
+	if len(s.rungs) == 0 || s.rungs[0].After(now) {
+		s.rungs = slices.Insert(s.rungs, 0, now)
+	}
 	s.revived = true
 }
 

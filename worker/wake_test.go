@@ -326,3 +326,30 @@ func TestStepsOfALadderAreRememberedInOrderAndBounded(t *testing.T) {
 	}
 	x.sleeps()
 }
+
+func TestATokenThatComesAgainAndAgainIsOneLook(t *testing.T) {
+	t.Parallel()
+	x := script{t: t}
+	for n := range 100 {
+		x.s.revive(sec(float64(n)))
+	}
+	if len(x.s.rungs) != 1 {
+		t.Errorf("%d looks are remembered, want one", len(x.s.rungs))
+	}
+	x.wakesBy(0)
+}
+
+func TestAForgottenDeviceLeavesNoTimerBehind(t *testing.T) {
+	t.Parallel()
+	h := newHub(New(Options{}), t.Context(), func() {})
+	e := h.remember("dev_1")
+	e.state.lastPush = t0
+	h.settle(e, t0) // only the burst is left to remember
+	if len(h.timers) != 1 {
+		t.Fatalf("%d timers, want the burst's", len(h.timers))
+	}
+	h.forget(t0)
+	if len(h.devices) != 0 || len(h.timers) != 0 {
+		t.Errorf("%d devices and %d timers remain: an old timer would forget the device's next state", len(h.devices), len(h.timers))
+	}
+}
