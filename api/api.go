@@ -44,11 +44,26 @@ type Credentials interface {
 	DeleteCredential(ctx context.Context, app ident.App, p tokens.Provider) error
 }
 
+// Verifier asks a provider whether it takes the stored credential; NotFound "no_credential".
+type Verifier interface {
+	Verify(ctx context.Context, app ident.App, p tokens.Provider) ([]providers.Finding, error)
+}
+
+// Circuits knows which ways to phones are not as they should be.
+type Circuits interface {
+	Circuits(ctx context.Context, app ident.App) ([]tokens.Circuit, error)
+}
+
+// Events keeps what an app's backend should know.
+type Events interface {
+	Events(ctx context.Context, app ident.App, after messages.Seq, limit int) (list []messages.Event, more bool, err error)
+}
+
 // CredentialChecker reads what an app uploaded. Its errors are fault.Invalid with pointers, and
 // it fills all of a credential but App and UpdatedAt.
 type CredentialChecker interface {
 	APNs(u providers.APNsUpload) (tokens.Credential, error)
-	FCM(serviceAccount []byte) (tokens.Credential, error)
+	FCM(u providers.FCMUpload) (tokens.Credential, error)
 }
 
 // Devices keeps installations.
@@ -57,6 +72,7 @@ type Devices interface {
 	PatchDevice(ctx context.Context, id ident.Device, p tokens.Patch, now time.Time) (tokens.Device, error)
 	RotateSecret(ctx context.Context, id ident.Device, h tokens.Hash, now time.Time) error
 	Unregister(ctx context.Context, app ident.App, id ident.Device, now time.Time) error
+	NotePush(ctx context.Context, id ident.Device, demoted bool, now time.Time) error
 }
 
 // Users knows which device is whose.
@@ -93,7 +109,7 @@ type Hinter interface {
 	Hint(hints ...messages.Hint)
 }
 
-// Deps is everything the API needs. The first eight are the store.
+// Deps is everything the API needs. The first ten are the store.
 type Deps struct {
 	Apps        Apps
 	Keys        Keys
@@ -103,9 +119,12 @@ type Deps struct {
 	Door        Door
 	Messages    Messages
 	Inboxes     Inboxes
+	Circuits    Circuits
+	Events      Events
 
-	Hints   Hinter
-	Checker CredentialChecker
+	Hints    Hinter
+	Checker  CredentialChecker
+	Verifier Verifier
 	// Admin is the hash of the administrator's key; zero: there is none, and nobody administers.
 	Admin  tokens.Hash
 	Limits Limits

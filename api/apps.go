@@ -98,7 +98,13 @@ func (n nouns) GetApp(ctx context.Context, r contract.GetAppRequestObject) (cont
 	if err != nil {
 		return nil, err
 	}
-	return contract.GetApp200JSONResponse(wireApp(app)), nil
+	circuits, err := n.deps.Circuits.Circuits(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	wire := wireApp(app)
+	wire.Circuits = new(wireCircuits(circuits, time.Now()))
+	return contract.GetApp200JSONResponse(wire), nil
 }
 
 // UpdateApp changes a tenant.
@@ -145,4 +151,23 @@ func (n nouns) DeleteApp(ctx context.Context, r contract.DeleteAppRequestObject)
 
 func wireApp(app tokens.App) contract.App {
 	return contract.App{Id: string(app.ID), Name: app.Name, InboxOverflow: string(app.InboxOverflow), CreatedAt: stamp(app.CreatedAt)}
+}
+
+func wireCircuits(list []tokens.Circuit, now time.Time) []contract.Circuit {
+	wire := make([]contract.Circuit, 0, len(list))
+	for _, c := range list {
+		state := string(c.State)
+		if c.State == tokens.CircuitOpen && !now.Before(c.RetryAt) {
+			state = "half_open"
+		}
+		w := contract.Circuit{
+			Provider: string(c.Provider), Environment: some(c.Environment), Onward: some(c.Onward), State: state, Cause: string(c.Cause),
+			Reason: some(c.Reason), OpenedAt: stamp(c.OpenedAt),
+		}
+		if c.State == tokens.CircuitOpen {
+			w.RetryAt = stampIf(c.RetryAt)
+		}
+		wire = append(wire, w)
+	}
+	return wire
 }

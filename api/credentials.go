@@ -40,7 +40,7 @@ func (n nouns) PutFcmCredential(ctx context.Context, r contract.PutFcmCredential
 	if err != nil {
 		return nil, err
 	}
-	credential, err := n.deps.Checker.FCM(r.Body.ServiceAccount)
+	credential, err := n.deps.Checker.FCM(providers.FCMUpload{ServiceAccount: r.Body.ServiceAccount, Placeholder: placeholderOf(r.Body.Placeholder)})
 	if err != nil {
 		return nil, err
 	}
@@ -130,4 +130,44 @@ func wireCredential(c tokens.Credential) (contract.Credential, error) {
 	wire.Provider, wire.Fingerprint, wire.UpdatedAt = string(c.Provider), c.Fingerprint, stamp(c.UpdatedAt)
 	wire.Failing, wire.FailingSince = some(c.Failing), stampIf(c.FailingSince)
 	return wire, nil
+}
+
+// VerifyApnsCredential asks Apple about the stored credential.
+func (n nouns) VerifyApnsCredential(ctx context.Context, r contract.VerifyApnsCredentialRequestObject) (contract.VerifyApnsCredentialResponseObject, error) {
+	wire, err := n.verifyCredential(ctx, r.AppId, tokens.APNs)
+	if err != nil {
+		return nil, err
+	}
+	return contract.VerifyApnsCredential200JSONResponse(wire), nil
+}
+
+// VerifyFcmCredential asks Google about the stored credential.
+func (n nouns) VerifyFcmCredential(ctx context.Context, r contract.VerifyFcmCredentialRequestObject) (contract.VerifyFcmCredentialResponseObject, error) {
+	wire, err := n.verifyCredential(ctx, r.AppId, tokens.FCM)
+	if err != nil {
+		return nil, err
+	}
+	return contract.VerifyFcmCredential200JSONResponse(wire), nil
+}
+
+func (n nouns) verifyCredential(ctx context.Context, id string, p tokens.Provider) (contract.CredentialVerification, error) {
+	app, err := appID(id)
+	if err != nil {
+		return contract.CredentialVerification{}, err
+	}
+	if _, err := n.deps.Apps.App(ctx, app); err != nil {
+		return contract.CredentialVerification{}, err
+	}
+	found, err := n.deps.Verifier.Verify(ctx, app, p)
+	if err != nil {
+		return contract.CredentialVerification{}, err
+	}
+	answer := contract.CredentialVerification{Ok: len(found) > 0, Checks: make([]contract.Finding, 0, len(found))}
+	for _, f := range found {
+		answer.Ok = answer.Ok && f.Status != providers.FindingFail
+		answer.Checks = append(answer.Checks, contract.Finding{
+			Check: f.Check, Status: string(f.Status), Reason: some(f.Reason), Cause: f.Cause, Cure: some(f.Cure),
+		})
+	}
+	return answer, nil
 }

@@ -111,6 +111,15 @@ func (n nouns) RotateOwnSecret(ctx context.Context, _ contract.RotateOwnSecretRe
 	return contract.RotateOwnSecret200JSONResponse{Secret: string(secret)}, nil
 }
 
+// ReportPush notes how a push arrived at the device.
+func (n nouns) ReportPush(ctx context.Context, r contract.ReportPushRequestObject) (contract.ReportPushResponseObject, error) {
+	if r.Body.OriginalPriority != contract.PushReportOriginalPriorityHigh {
+		return contract.ReportPush204Response{}, nil // a push of normal priority cannot be demoted
+	}
+	demoted := r.Body.Priority != contract.PushReportPriorityHigh
+	return contract.ReportPush204Response{}, n.deps.Devices.NotePush(ctx, callerOf(ctx).device.ID, demoted, time.Now())
+}
+
 // limitRegistrations holds back an address that registers too much with a publishable key. The
 // other two kinds of key are not shipped in an app.
 func (a *API) limitRegistrations(next http.HandlerFunc) http.HandlerFunc {
@@ -131,6 +140,7 @@ func wireDevice(d tokens.Device) contract.Device {
 		Environment: some(d.Environment), TokenState: string(d.TokenState), TokenReason: some(d.TokenReason), UserId: some(d.User),
 		AppVersion: some(d.AppVersion), Locale: some(d.Locale),
 		CreatedAt: stamp(d.CreatedAt), RegisteredAt: stamp(d.RegisteredAt), LastContactAt: stampIf(d.LastContact),
+		PushDemotedAt: demotedAt(d, time.Now()),
 	}
 }
 
@@ -139,6 +149,14 @@ func registered(d tokens.Device) contract.RegisteredDevice {
 	return contract.RegisteredDevice{
 		Id: w.Id, InstallationId: w.InstallationId, Platform: w.Platform, Provider: w.Provider, Environment: w.Environment,
 		TokenState: w.TokenState, TokenReason: w.TokenReason, UserId: w.UserId, AppVersion: w.AppVersion, Locale: w.Locale,
-		CreatedAt: w.CreatedAt, RegisteredAt: w.RegisteredAt, LastContactAt: w.LastContactAt,
+		CreatedAt: w.CreatedAt, RegisteredAt: w.RegisteredAt, LastContactAt: w.LastContactAt, PushDemotedAt: w.PushDemotedAt,
 	}
+}
+
+// demotedAt is when the device last reported a demoted push, if that still counts.
+func demotedAt(d tokens.Device, now time.Time) *time.Time {
+	if d.HighSpacing(now) == 0 {
+		return nil
+	}
+	return stampIf(d.DemotedAt)
 }

@@ -187,13 +187,13 @@ func (h *heard) count(kind messages.HintKind) int {
 type checker struct{}
 
 func (checker) APNs(u providers.APNsUpload) (tokens.Credential, error) {
-	public, secret, fingerprint, err := apns.Check(u, time.Now())
-	return tokens.Credential{Provider: tokens.APNs, Public: public, Secret: secret, Fingerprint: fingerprint}, err
+	c, err := apns.Check(u, time.Now())
+	return tokens.Credential{Provider: tokens.APNs, Public: c.Public, Secret: c.Secret, Fingerprint: c.Fingerprint, ExpiresAt: c.ExpiresAt}, err
 }
 
-func (checker) FCM(account []byte) (tokens.Credential, error) {
-	public, secret, fingerprint, err := fcm.Check(account, time.Now())
-	return tokens.Credential{Provider: tokens.FCM, Public: public, Secret: secret, Fingerprint: fingerprint}, err
+func (checker) FCM(u providers.FCMUpload) (tokens.Credential, error) {
+	c, err := fcm.Check(u, time.Now())
+	return tokens.Credential{Provider: tokens.FCM, Public: c.Public, Secret: c.Secret, Fingerprint: c.Fingerprint, ExpiresAt: c.ExpiresAt}, err
 }
 
 type syncBuffer struct {

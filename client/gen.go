@@ -160,22 +160,58 @@ func (e KeyScope) Valid() bool {
 
 // Defines values for MessageSendUrgency.
 const (
-	High    MessageSendUrgency = "high"
-	Low     MessageSendUrgency = "low"
-	Normal  MessageSendUrgency = "normal"
-	VeryLow MessageSendUrgency = "very-low"
+	MessageSendUrgencyHigh    MessageSendUrgency = "high"
+	MessageSendUrgencyLow     MessageSendUrgency = "low"
+	MessageSendUrgencyNormal  MessageSendUrgency = "normal"
+	MessageSendUrgencyVeryLow MessageSendUrgency = "very-low"
 )
 
 // Valid indicates whether the value is a known member of the MessageSendUrgency enum.
 func (e MessageSendUrgency) Valid() bool {
 	switch e {
-	case High:
+	case MessageSendUrgencyHigh:
 		return true
-	case Low:
+	case MessageSendUrgencyLow:
 		return true
-	case Normal:
+	case MessageSendUrgencyNormal:
 		return true
-	case VeryLow:
+	case MessageSendUrgencyVeryLow:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for PushReportOriginalPriority.
+const (
+	PushReportOriginalPriorityHigh   PushReportOriginalPriority = "high"
+	PushReportOriginalPriorityNormal PushReportOriginalPriority = "normal"
+)
+
+// Valid indicates whether the value is a known member of the PushReportOriginalPriority enum.
+func (e PushReportOriginalPriority) Valid() bool {
+	switch e {
+	case PushReportOriginalPriorityHigh:
+		return true
+	case PushReportOriginalPriorityNormal:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for PushReportPriority.
+const (
+	PushReportPriorityHigh   PushReportPriority = "high"
+	PushReportPriorityNormal PushReportPriority = "normal"
+)
+
+// Valid indicates whether the value is a known member of the PushReportPriority enum.
+func (e PushReportPriority) Valid() bool {
+	switch e {
+	case PushReportPriorityHigh:
+		return true
+	case PushReportPriorityNormal:
 		return true
 	default:
 		return false
@@ -205,6 +241,12 @@ type ApnsCredentialPut struct {
 	// CertificateKey The certificate's private key, PEM.
 	CertificateKey *string `json:"certificate_key,omitempty"`
 
+	// CertificateP12 Certificate and private key in one file (.p12, PKCS #12), in base64, instead of the two.
+	CertificateP12 *string `json:"certificate_p12,omitempty"`
+
+	// CertificatePassword What opens `certificate_p12`. It is not stored.
+	CertificatePassword *string `json:"certificate_password,omitempty"`
+
 	// KeyId Of the signing key, 10 characters.
 	KeyId *string `json:"key_id,omitempty"`
 
@@ -223,7 +265,9 @@ type ApnsCredentialPut struct {
 
 // App defines model for App.
 type App struct {
-	CreatedAt time.Time `json:"created_at"`
+	// Circuits Ways to phones that are not as they should be; empty if all are. Only when one app is read.
+	Circuits  *[]Circuit `json:"circuits,omitempty"`
+	CreatedAt time.Time  `json:"created_at"`
 
 	// Id `app_...`
 	Id string `json:"id"`
@@ -282,6 +326,33 @@ type AppUpdate struct {
 	Name *string `json:"name,omitempty"`
 }
 
+// Circuit defines model for Circuit.
+type Circuit struct {
+	// Cause `credential` (the provider refuses the credential), `throttled` (it asks to slow down), `mass_death` (too many tokens were refused at once to be believed: wrong
+	// environment, wrong project, or trouble at the provider).
+	Cause string `json:"cause"`
+
+	// Environment `production` or `sandbox`, with APNs.
+	Environment *string `json:"environment,omitempty"`
+
+	// Onward `apple` or `web`: whom Google hands these pushes to.
+	Onward   *string   `json:"onward,omitempty"`
+	OpenedAt time.Time `json:"opened_at"`
+
+	// Provider `apns` or `fcm`.
+	Provider string `json:"provider"`
+
+	// Reason The provider's own word.
+	Reason *string `json:"reason,omitempty"`
+
+	// RetryAt When the next push tries.
+	RetryAt *time.Time `json:"retry_at,omitempty"`
+
+	// State `open` (nothing is sent before `retry_at`), `half_open` (one push at a time tries whether it works again), `watching` (pushes
+	// flow again after a mass death; no token is given up yet). Putting the credential again closes it.
+	State string `json:"state"`
+}
+
 // Counters How many deliveries stand in each state.
 type Counters struct {
 	Acked    int `json:"acked"`
@@ -321,6 +392,14 @@ type Credential struct {
 // CredentialList defines model for CredentialList.
 type CredentialList struct {
 	Credentials []Credential `json:"credentials"`
+}
+
+// CredentialVerification defines model for CredentialVerification.
+type CredentialVerification struct {
+	Checks []Finding `json:"checks"`
+
+	// Ok Whether pushes can be sent with it. Warnings do no harm to that.
+	Ok bool `json:"ok"`
 }
 
 // Delivery defines model for Delivery.
@@ -368,6 +447,9 @@ type Device struct {
 
 	// Provider `fcm`, `apns` or `none`.
 	Provider string `json:"provider"`
+
+	// PushDemotedAt When it last reported a demoted push, within the last 7 days.
+	PushDemotedAt *time.Time `json:"push_demoted_at,omitempty"`
 
 	// RegisteredAt When the token was last given or confirmed.
 	RegisteredAt time.Time `json:"registered_at"`
@@ -430,10 +512,56 @@ type DeviceUpdate struct {
 // DeviceUpdateEnvironment Of APNs only. Comes with the token it belongs to.
 type DeviceUpdateEnvironment string
 
+// Event defines model for Event.
+type Event struct {
+	CreatedAt time.Time `json:"created_at"`
+
+	// Data Of circuits: `provider`, `environment`, `onward`, `cause`, `reason`, `retry_at`. Of a failing credential: `provider`, `environment`, `onward`, `reason`. Of
+	// an expiring one: `provider`, `expires_at`, `days`. What does not apply is left out.
+	Data json.RawMessage `json:"data"`
+
+	// Id `evt_...`
+	Id string `json:"id"`
+
+	// Type `circuit.opened`, `circuit.closed`, `credential.failing` or `credential.expiring`.
+	Type string `json:"type"`
+}
+
+// EventList defines model for EventList.
+type EventList struct {
+	// Cursor For `after`. Left out of an empty first page.
+	Cursor *string `json:"cursor,omitempty"`
+	Events []Event `json:"events"`
+
+	// More Whether there are more behind `cursor`.
+	More bool `json:"more"`
+}
+
 // FcmCredentialPut defines model for FcmCredentialPut.
 type FcmCredentialPut struct {
+	// Placeholder What the phone shows until the app has fetched the message. It is the same for every message, so it tells nothing of any.
+	Placeholder *Placeholder `json:"placeholder,omitempty"`
+
 	// ServiceAccount The JSON key of a service account, as downloaded, with `"type":"service_account"`.
 	ServiceAccount json.RawMessage `json:"service_account"`
+}
+
+// Finding defines model for Finding.
+type Finding struct {
+	// Cause One sentence on what was found.
+	Cause string `json:"cause"`
+
+	// Check What was looked at, such as `apns_production` or `fcm_access_token`.
+	Check string `json:"check"`
+
+	// Cure One sentence on what to do; left out if nothing is to be done.
+	Cure *string `json:"cure,omitempty"`
+
+	// Reason The provider's own word, or ours.
+	Reason *string `json:"reason,omitempty"`
+
+	// Status `ok`, `warn` or `fail`.
+	Status string `json:"status"`
 }
 
 // Gap Messages that were lost un-acked, told until you ack past `to`.
@@ -644,7 +772,7 @@ type Moment struct {
 
 // NotWoken Why no push was sent for this delivery.
 type NotWoken struct {
-	// Code `no_provider`, `token_dead`, `token_suspect`, `token_superseded`, `no_credentials`, `provider_failing`, `rides_along`, `polling`,
+	// Code `no_provider`, `token_dead`, `token_suspect`, `token_superseded`, `no_credentials`, `provider_failing`, `provider_paused`, `rides_along`, `polling`,
 	// `wake_outstanding`, `wake_due`, `silent_device` or `final`.
 	Code   string `json:"code"`
 	Detail string `json:"detail"`
@@ -705,6 +833,21 @@ type ProblemField struct {
 	Pointer string `json:"pointer"`
 }
 
+// PushReport defines model for PushReport.
+type PushReport struct {
+	// OriginalPriority The priority with which it was sent.
+	OriginalPriority PushReportOriginalPriority `json:"original_priority"`
+
+	// Priority The priority with which the push arrived.
+	Priority PushReportPriority `json:"priority"`
+}
+
+// PushReportOriginalPriority The priority with which it was sent.
+type PushReportOriginalPriority string
+
+// PushReportPriority The priority with which the push arrived.
+type PushReportPriority string
+
 // Recipient Exactly one field.
 type Recipient struct {
 	// DeviceId `dev_...`
@@ -735,6 +878,9 @@ type RegisteredDevice struct {
 
 	// Provider `fcm`, `apns` or `none`.
 	Provider string `json:"provider"`
+
+	// PushDemotedAt As in Device.
+	PushDemotedAt *time.Time `json:"push_demoted_at,omitempty"`
 
 	// RegisteredAt When the token was last given or confirmed.
 	RegisteredAt time.Time `json:"registered_at"`
@@ -815,6 +961,15 @@ type ListAppsParams struct {
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
+// ListEventsParams defines parameters for ListEvents.
+type ListEventsParams struct {
+	// After The `cursor` of the page before. Left out, the list starts at its beginning.
+	After *After `form:"after,omitempty" json:"after,omitempty"`
+
+	// Limit How many entries at most, 1 to 100.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
 // GetInboxParams defines parameters for GetInbox.
 type GetInboxParams struct {
 	// Wait How long to wait for a message, in seconds, 0 to 55.
@@ -862,6 +1017,9 @@ type CreateKeyJSONRequestBody = KeyCreate
 
 // UpdateOwnDeviceJSONRequestBody defines body for UpdateOwnDevice for application/json ContentType.
 type UpdateOwnDeviceJSONRequestBody = DeviceUpdate
+
+// ReportPushJSONRequestBody defines body for ReportPush for application/json ContentType.
+type ReportPushJSONRequestBody = PushReport
 
 // RegisterDeviceJSONRequestBody defines body for RegisterDevice for application/json ContentType.
 type RegisterDeviceJSONRequestBody = DeviceRegistration
@@ -1017,8 +1175,8 @@ type ClientInterface interface {
 
 	// PutApnsCredentialWithBody Put the credential for Apple
 	//
-	// Either a signing key (`team_id`, `key_id`, `private_key`) or a certificate (`certificate`, `certificate_key`), not
-	// both. The secret is sealed and never given out again. Putting it, even unchanged, wakes what waits.
+	// A signing key (`team_id`, `key_id`, `private_key`), a certificate (`certificate`, `certificate_key`), or a .p12 file with both (`certificate_p12`, `certificate_password`): one
+	// of the three. The secret is sealed and never given out again. Putting it, even unchanged, wakes what waits.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1027,13 +1185,20 @@ type ClientInterface interface {
 
 	// PutApnsCredential Put the credential for Apple
 	//
-	// Either a signing key (`team_id`, `key_id`, `private_key`) or a certificate (`certificate`, `certificate_key`), not
-	// both. The secret is sealed and never given out again. Putting it, even unchanged, wakes what waits.
+	// A signing key (`team_id`, `key_id`, `private_key`), a certificate (`certificate`, `certificate_key`), or a .p12 file with both (`certificate_p12`, `certificate_password`): one
+	// of the three. The secret is sealed and never given out again. Putting it, even unchanged, wakes what waits.
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with PUT /v1/apps/{app_id}/credentials/apns (the `PutApnsCredential` operationId).
 	PutApnsCredential(ctx context.Context, appId AppId, body PutApnsCredentialJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// VerifyApnsCredential Ask Apple whether it takes the stored credential
+	//
+	// Sends a push to a device token of zeros in each environment: a refusal of the token means that the credential was taken. No phone is woken and no circuit moves; put the credential again to resume at once what its circuit holds back. Takes up to 15 seconds.
+	//
+	// Corresponds with POST /v1/apps/{app_id}/credentials/apns/verify (the `VerifyApnsCredential` operationId).
+	VerifyApnsCredential(ctx context.Context, appId AppId, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DeleteFcmCredential Forget the credential for Google
 	//
@@ -1061,6 +1226,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with PUT /v1/apps/{app_id}/credentials/fcm (the `PutFcmCredential` operationId).
 	PutFcmCredential(ctx context.Context, appId AppId, body PutFcmCredentialJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// VerifyFcmCredential Ask Google whether it takes the stored credential
+	//
+	// Fetches an access token and sends one message that is only validated (`validate_only`). No phone is woken and no circuit moves; put the credential again to resume at once what its circuit holds back. Takes up to 15 seconds.
+	//
+	// Corresponds with POST /v1/apps/{app_id}/credentials/fcm/verify (the `VerifyFcmCredential` operationId).
+	VerifyFcmCredential(ctx context.Context, appId AppId, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListKeys List an app's keys
 	//
@@ -1126,6 +1298,28 @@ type ClientInterface interface {
 	// Corresponds with PATCH /v1/device (the `UpdateOwnDevice` operationId).
 	UpdateOwnDevice(ctx context.Context, body UpdateOwnDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ReportPushWithBody Tell how a push arrived
+	//
+	// For Android: what `getPriority()` and `getOriginalPriority()` of the received message say. Google demotes pushes of high priority for installations
+	// that show nothing for them; each report of a demoted push makes Rouse spend fewer of them on this device, for up to 7 days. A push of high priority that arrived as
+	// such ends that. Unknown fields are ignored.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/device/push-reports (the `ReportPush` operationId).
+	ReportPushWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReportPush Tell how a push arrived
+	//
+	// For Android: what `getPriority()` and `getOriginalPriority()` of the received message say. Google demotes pushes of high priority for installations
+	// that show nothing for them; each report of a demoted push makes Rouse spend fewer of them on this device, for up to 7 days. A push of high priority that arrived as
+	// such ends that. Unknown fields are ignored.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/device/push-reports (the `ReportPush` operationId).
+	ReportPush(ctx context.Context, body ReportPushJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// RotateOwnSecret Replace this device's key
 	//
 	// The old key works until the new one is first used, so that an answer lost on the way does no harm.
@@ -1158,6 +1352,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/devices (the `RegisterDevice` operationId).
 	RegisterDevice(ctx context.Context, body RegisterDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListEvents List what happened to the app
+	//
+	// Oldest first, kept for 7 days unless the operator chose otherwise. Read on with `after`; an empty page has the cursor it was asked with. Needs scope `read`.
+	//
+	// Corresponds with GET /v1/events (the `ListEvents` operationId).
+	ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetInbox Ack, read and wait in one round trip
 	//
@@ -1418,8 +1619,8 @@ func (c *Client) DeleteApnsCredential(ctx context.Context, appId AppId, reqEdito
 
 // PutApnsCredentialWithBody Put the credential for Apple
 //
-// Either a signing key (`team_id`, `key_id`, `private_key`) or a certificate (`certificate`, `certificate_key`), not
-// both. The secret is sealed and never given out again. Putting it, even unchanged, wakes what waits.
+// A signing key (`team_id`, `key_id`, `private_key`), a certificate (`certificate`, `certificate_key`), or a .p12 file with both (`certificate_p12`, `certificate_password`): one
+// of the three. The secret is sealed and never given out again. Putting it, even unchanged, wakes what waits.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1438,14 +1639,31 @@ func (c *Client) PutApnsCredentialWithBody(ctx context.Context, appId AppId, con
 
 // PutApnsCredential Put the credential for Apple
 //
-// Either a signing key (`team_id`, `key_id`, `private_key`) or a certificate (`certificate`, `certificate_key`), not
-// both. The secret is sealed and never given out again. Putting it, even unchanged, wakes what waits.
+// A signing key (`team_id`, `key_id`, `private_key`), a certificate (`certificate`, `certificate_key`), or a .p12 file with both (`certificate_p12`, `certificate_password`): one
+// of the three. The secret is sealed and never given out again. Putting it, even unchanged, wakes what waits.
 //
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with PUT /v1/apps/{app_id}/credentials/apns (the `PutApnsCredential` operationId).
 func (c *Client) PutApnsCredential(ctx context.Context, appId AppId, body PutApnsCredentialJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewPutApnsCredentialRequest(c.Server, appId, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// VerifyApnsCredential Ask Apple whether it takes the stored credential
+//
+// Sends a push to a device token of zeros in each environment: a refusal of the token means that the credential was taken. No phone is woken and no circuit moves; put the credential again to resume at once what its circuit holds back. Takes up to 15 seconds.
+//
+// Corresponds with POST /v1/apps/{app_id}/credentials/apns/verify (the `VerifyApnsCredential` operationId).
+func (c *Client) VerifyApnsCredential(ctx context.Context, appId AppId, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewVerifyApnsCredentialRequest(c.Server, appId)
 	if err != nil {
 		return nil, err
 	}
@@ -1503,6 +1721,23 @@ func (c *Client) PutFcmCredentialWithBody(ctx context.Context, appId AppId, cont
 // Corresponds with PUT /v1/apps/{app_id}/credentials/fcm (the `PutFcmCredential` operationId).
 func (c *Client) PutFcmCredential(ctx context.Context, appId AppId, body PutFcmCredentialJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewPutFcmCredentialRequest(c.Server, appId, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// VerifyFcmCredential Ask Google whether it takes the stored credential
+//
+// Fetches an access token and sends one message that is only validated (`validate_only`). No phone is woken and no circuit moves; put the credential again to resume at once what its circuit holds back. Takes up to 15 seconds.
+//
+// Corresponds with POST /v1/apps/{app_id}/credentials/fcm/verify (the `VerifyFcmCredential` operationId).
+func (c *Client) VerifyFcmCredential(ctx context.Context, appId AppId, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewVerifyFcmCredentialRequest(c.Server, appId)
 	if err != nil {
 		return nil, err
 	}
@@ -1657,6 +1892,48 @@ func (c *Client) UpdateOwnDevice(ctx context.Context, body UpdateOwnDeviceJSONRe
 	return c.Client.Do(req)
 }
 
+// ReportPushWithBody Tell how a push arrived
+//
+// For Android: what `getPriority()` and `getOriginalPriority()` of the received message say. Google demotes pushes of high priority for installations
+// that show nothing for them; each report of a demoted push makes Rouse spend fewer of them on this device, for up to 7 days. A push of high priority that arrived as
+// such ends that. Unknown fields are ignored.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/device/push-reports (the `ReportPush` operationId).
+func (c *Client) ReportPushWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReportPushRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReportPush Tell how a push arrived
+//
+// For Android: what `getPriority()` and `getOriginalPriority()` of the received message say. Google demotes pushes of high priority for installations
+// that show nothing for them; each report of a demoted push makes Rouse spend fewer of them on this device, for up to 7 days. A push of high priority that arrived as
+// such ends that. Unknown fields are ignored.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/device/push-reports (the `ReportPush` operationId).
+func (c *Client) ReportPush(ctx context.Context, body ReportPushJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReportPushRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // RotateOwnSecret Replace this device's key
 //
 // The old key works until the new one is first used, so that an answer lost on the way does no harm.
@@ -1710,6 +1987,23 @@ func (c *Client) RegisterDeviceWithBody(ctx context.Context, contentType string,
 // Corresponds with POST /v1/devices (the `RegisterDevice` operationId).
 func (c *Client) RegisterDevice(ctx context.Context, body RegisterDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRegisterDeviceRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListEvents List what happened to the app
+//
+// Oldest first, kept for 7 days unless the operator chose otherwise. Read on with `after`; an empty page has the cursor it was asked with. Needs scope `read`.
+//
+// Corresponds with GET /v1/events (the `ListEvents` operationId).
+func (c *Client) ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListEventsRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -2263,6 +2557,40 @@ func NewPutApnsCredentialRequestWithBody(server string, appId AppId, contentType
 	return req, nil
 }
 
+// NewVerifyApnsCredentialRequest constructs an http.Request for the VerifyApnsCredential method
+func NewVerifyApnsCredentialRequest(server string, appId AppId) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "app_id", appId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/apps/%s/credentials/apns/verify", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewDeleteFcmCredentialRequest constructs an http.Request for the DeleteFcmCredential method
 func NewDeleteFcmCredentialRequest(server string, appId AppId) (*http.Request, error) {
 	var err error
@@ -2340,6 +2668,40 @@ func NewPutFcmCredentialRequestWithBody(server string, appId AppId, contentType 
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewVerifyFcmCredentialRequest constructs an http.Request for the VerifyFcmCredential method
+func NewVerifyFcmCredentialRequest(server string, appId AppId) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "app_id", appId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/apps/%s/credentials/fcm/verify", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
 
 	return req, nil
 }
@@ -2560,6 +2922,46 @@ func NewUpdateOwnDeviceRequestWithBody(server string, contentType string, body i
 	return req, nil
 }
 
+// NewReportPushRequest calls the generic ReportPush builder with application/json body
+func NewReportPushRequest(server string, body ReportPushJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewReportPushRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewReportPushRequestWithBody constructs an http.Request for the ReportPush method, with any body, and a specified content type
+func NewReportPushRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/device/push-reports")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewRotateOwnSecretRequest constructs an http.Request for the RotateOwnSecret method
 func NewRotateOwnSecretRequest(server string) (*http.Request, error) {
 	var err error
@@ -2623,6 +3025,72 @@ func NewRegisterDeviceRequestWithBody(server string, contentType string, body io
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListEventsRequest constructs an http.Request for the ListEvents method
+func NewListEventsRequest(server string, params *ListEventsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/events")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
 
 	return req, nil
 }
@@ -3194,8 +3662,8 @@ type ClientWithResponsesInterface interface {
 
 	// PutApnsCredentialWithBodyWithResponse Put the credential for Apple
 	//
-	// Either a signing key (`team_id`, `key_id`, `private_key`) or a certificate (`certificate`, `certificate_key`), not
-	// both. The secret is sealed and never given out again. Putting it, even unchanged, wakes what waits.
+	// A signing key (`team_id`, `key_id`, `private_key`), a certificate (`certificate`, `certificate_key`), or a .p12 file with both (`certificate_p12`, `certificate_password`): one
+	// of the three. The secret is sealed and never given out again. Putting it, even unchanged, wakes what waits.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -3204,13 +3672,22 @@ type ClientWithResponsesInterface interface {
 
 	// PutApnsCredentialWithResponse Put the credential for Apple
 	//
-	// Either a signing key (`team_id`, `key_id`, `private_key`) or a certificate (`certificate`, `certificate_key`), not
-	// both. The secret is sealed and never given out again. Putting it, even unchanged, wakes what waits.
+	// A signing key (`team_id`, `key_id`, `private_key`), a certificate (`certificate`, `certificate_key`), or a .p12 file with both (`certificate_p12`, `certificate_password`): one
+	// of the three. The secret is sealed and never given out again. Putting it, even unchanged, wakes what waits.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PUT /v1/apps/{app_id}/credentials/apns (the `PutApnsCredential` operationId).
 	PutApnsCredentialWithResponse(ctx context.Context, appId AppId, body PutApnsCredentialJSONRequestBody, reqEditors ...RequestEditorFn) (*PutApnsCredentialResponse, error)
+
+	// VerifyApnsCredentialWithResponse Ask Apple whether it takes the stored credential
+	//
+	// Sends a push to a device token of zeros in each environment: a refusal of the token means that the credential was taken. No phone is woken and no circuit moves; put the credential again to resume at once what its circuit holds back. Takes up to 15 seconds.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/apps/{app_id}/credentials/apns/verify (the `VerifyApnsCredential` operationId).
+	VerifyApnsCredentialWithResponse(ctx context.Context, appId AppId, reqEditors ...RequestEditorFn) (*VerifyApnsCredentialResponse, error)
 
 	// DeleteFcmCredentialWithResponse Forget the credential for Google
 	//
@@ -3240,6 +3717,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PUT /v1/apps/{app_id}/credentials/fcm (the `PutFcmCredential` operationId).
 	PutFcmCredentialWithResponse(ctx context.Context, appId AppId, body PutFcmCredentialJSONRequestBody, reqEditors ...RequestEditorFn) (*PutFcmCredentialResponse, error)
+
+	// VerifyFcmCredentialWithResponse Ask Google whether it takes the stored credential
+	//
+	// Fetches an access token and sends one message that is only validated (`validate_only`). No phone is woken and no circuit moves; put the credential again to resume at once what its circuit holds back. Takes up to 15 seconds.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/apps/{app_id}/credentials/fcm/verify (the `VerifyFcmCredential` operationId).
+	VerifyFcmCredentialWithResponse(ctx context.Context, appId AppId, reqEditors ...RequestEditorFn) (*VerifyFcmCredentialResponse, error)
 
 	// ListKeysWithResponse List an app's keys
 	//
@@ -3313,6 +3799,28 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PATCH /v1/device (the `UpdateOwnDevice` operationId).
 	UpdateOwnDeviceWithResponse(ctx context.Context, body UpdateOwnDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateOwnDeviceResponse, error)
 
+	// ReportPushWithBodyWithResponse Tell how a push arrived
+	//
+	// For Android: what `getPriority()` and `getOriginalPriority()` of the received message say. Google demotes pushes of high priority for installations
+	// that show nothing for them; each report of a demoted push makes Rouse spend fewer of them on this device, for up to 7 days. A push of high priority that arrived as
+	// such ends that. Unknown fields are ignored.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/device/push-reports (the `ReportPush` operationId).
+	ReportPushWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReportPushResponse, error)
+
+	// ReportPushWithResponse Tell how a push arrived
+	//
+	// For Android: what `getPriority()` and `getOriginalPriority()` of the received message say. Google demotes pushes of high priority for installations
+	// that show nothing for them; each report of a demoted push makes Rouse spend fewer of them on this device, for up to 7 days. A push of high priority that arrived as
+	// such ends that. Unknown fields are ignored.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/device/push-reports (the `ReportPush` operationId).
+	ReportPushWithResponse(ctx context.Context, body ReportPushJSONRequestBody, reqEditors ...RequestEditorFn) (*ReportPushResponse, error)
+
 	// RotateOwnSecretWithResponse Replace this device's key
 	//
 	// The old key works until the new one is first used, so that an answer lost on the way does no harm.
@@ -3347,6 +3855,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/devices (the `RegisterDevice` operationId).
 	RegisterDeviceWithResponse(ctx context.Context, body RegisterDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*RegisterDeviceResponse, error)
+
+	// ListEventsWithResponse List what happened to the app
+	//
+	// Oldest first, kept for 7 days unless the operator chose otherwise. Read on with `after`; an empty page has the cursor it was asked with. Needs scope `read`.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/events (the `ListEvents` operationId).
+	ListEventsWithResponse(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*ListEventsResponse, error)
 
 	// GetInboxWithResponse Ack, read and wait in one round trip
 	//
@@ -4385,6 +4902,112 @@ func (r PutApnsCredentialResponse) ContentType() string {
 	return ""
 }
 
+// VerifyApnsCredentialResponse401Headers the declared response headers of an HTTP 401 response for VerifyApnsCredential
+type VerifyApnsCredentialResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// VerifyApnsCredentialResponse429Headers the declared response headers of an HTTP 429 response for VerifyApnsCredential
+type VerifyApnsCredentialResponse429Headers struct {
+	RateLimit       *string
+	RateLimitPolicy *string
+	RetryAfter      int
+}
+
+// VerifyApnsCredentialResponse503Headers the declared response headers of an HTTP 503 response for VerifyApnsCredential
+type VerifyApnsCredentialResponse503Headers struct {
+	RetryAfter int
+}
+
+type VerifyApnsCredentialResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CredentialVerification
+	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationproblemJSON401 *Unauthorized
+	// ApplicationproblemJSON403 the response for an HTTP 403 `application/problem+json` response
+	ApplicationproblemJSON403 *Forbidden
+	// ApplicationproblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationproblemJSON404 *NotFound
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooManyRequests
+	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
+	ApplicationproblemJSON500 *Internal
+	// ApplicationproblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationproblemJSON503 *Unavailable
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *VerifyApnsCredentialResponse401Headers
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *VerifyApnsCredentialResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *VerifyApnsCredentialResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r VerifyApnsCredentialResponse) GetJSON200() *CredentialVerification {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
+func (r VerifyApnsCredentialResponse) GetApplicationproblemJSON401() *Unauthorized {
+	return r.ApplicationproblemJSON401
+}
+
+// GetApplicationproblemJSON403 returns the response for an HTTP 403 `application/problem+json` response
+func (r VerifyApnsCredentialResponse) GetApplicationproblemJSON403() *Forbidden {
+	return r.ApplicationproblemJSON403
+}
+
+// GetApplicationproblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r VerifyApnsCredentialResponse) GetApplicationproblemJSON404() *NotFound {
+	return r.ApplicationproblemJSON404
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r VerifyApnsCredentialResponse) GetApplicationproblemJSON429() *TooManyRequests {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSON500 returns the response for an HTTP 500 `application/problem+json` response
+func (r VerifyApnsCredentialResponse) GetApplicationproblemJSON500() *Internal {
+	return r.ApplicationproblemJSON500
+}
+
+// GetApplicationproblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r VerifyApnsCredentialResponse) GetApplicationproblemJSON503() *Unavailable {
+	return r.ApplicationproblemJSON503
+}
+
+// GetBody returns the raw response body bytes
+func (r VerifyApnsCredentialResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r VerifyApnsCredentialResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r VerifyApnsCredentialResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r VerifyApnsCredentialResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // DeleteFcmCredentialResponse401Headers the declared response headers of an HTTP 401 response for DeleteFcmCredential
 type DeleteFcmCredentialResponse401Headers struct {
 	WWWAuthenticate string
@@ -4612,6 +5235,112 @@ func (r PutFcmCredentialResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r PutFcmCredentialResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// VerifyFcmCredentialResponse401Headers the declared response headers of an HTTP 401 response for VerifyFcmCredential
+type VerifyFcmCredentialResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// VerifyFcmCredentialResponse429Headers the declared response headers of an HTTP 429 response for VerifyFcmCredential
+type VerifyFcmCredentialResponse429Headers struct {
+	RateLimit       *string
+	RateLimitPolicy *string
+	RetryAfter      int
+}
+
+// VerifyFcmCredentialResponse503Headers the declared response headers of an HTTP 503 response for VerifyFcmCredential
+type VerifyFcmCredentialResponse503Headers struct {
+	RetryAfter int
+}
+
+type VerifyFcmCredentialResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CredentialVerification
+	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationproblemJSON401 *Unauthorized
+	// ApplicationproblemJSON403 the response for an HTTP 403 `application/problem+json` response
+	ApplicationproblemJSON403 *Forbidden
+	// ApplicationproblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationproblemJSON404 *NotFound
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooManyRequests
+	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
+	ApplicationproblemJSON500 *Internal
+	// ApplicationproblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationproblemJSON503 *Unavailable
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *VerifyFcmCredentialResponse401Headers
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *VerifyFcmCredentialResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *VerifyFcmCredentialResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r VerifyFcmCredentialResponse) GetJSON200() *CredentialVerification {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
+func (r VerifyFcmCredentialResponse) GetApplicationproblemJSON401() *Unauthorized {
+	return r.ApplicationproblemJSON401
+}
+
+// GetApplicationproblemJSON403 returns the response for an HTTP 403 `application/problem+json` response
+func (r VerifyFcmCredentialResponse) GetApplicationproblemJSON403() *Forbidden {
+	return r.ApplicationproblemJSON403
+}
+
+// GetApplicationproblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r VerifyFcmCredentialResponse) GetApplicationproblemJSON404() *NotFound {
+	return r.ApplicationproblemJSON404
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r VerifyFcmCredentialResponse) GetApplicationproblemJSON429() *TooManyRequests {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSON500 returns the response for an HTTP 500 `application/problem+json` response
+func (r VerifyFcmCredentialResponse) GetApplicationproblemJSON500() *Internal {
+	return r.ApplicationproblemJSON500
+}
+
+// GetApplicationproblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r VerifyFcmCredentialResponse) GetApplicationproblemJSON503() *Unavailable {
+	return r.ApplicationproblemJSON503
+}
+
+// GetBody returns the raw response body bytes
+func (r VerifyFcmCredentialResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r VerifyFcmCredentialResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r VerifyFcmCredentialResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r VerifyFcmCredentialResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -5310,6 +6039,133 @@ func (r UpdateOwnDeviceResponse) ContentType() string {
 	return ""
 }
 
+// ReportPushResponse401Headers the declared response headers of an HTTP 401 response for ReportPush
+type ReportPushResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// ReportPushResponse429Headers the declared response headers of an HTTP 429 response for ReportPush
+type ReportPushResponse429Headers struct {
+	RateLimit       *string
+	RateLimitPolicy *string
+	RetryAfter      int
+}
+
+// ReportPushResponse503Headers the declared response headers of an HTTP 503 response for ReportPush
+type ReportPushResponse503Headers struct {
+	RetryAfter int
+}
+
+type ReportPushResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationproblemJSON400 *BadRequest
+	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationproblemJSON401 *Unauthorized
+	// ApplicationproblemJSON403 the response for an HTTP 403 `application/problem+json` response
+	ApplicationproblemJSON403 *Forbidden
+	// ApplicationproblemJSON410 the response for an HTTP 410 `application/problem+json` response
+	ApplicationproblemJSON410 *Gone
+	// ApplicationproblemJSON413 the response for an HTTP 413 `application/problem+json` response
+	ApplicationproblemJSON413 *TooLarge
+	// ApplicationproblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationproblemJSON415 *UnsupportedMediaType
+	// ApplicationproblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationproblemJSON422 *Unprocessable
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooManyRequests
+	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
+	ApplicationproblemJSON500 *Internal
+	// ApplicationproblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationproblemJSON503 *Unavailable
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *ReportPushResponse401Headers
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *ReportPushResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *ReportPushResponse503Headers
+}
+
+// GetApplicationproblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r ReportPushResponse) GetApplicationproblemJSON400() *BadRequest {
+	return r.ApplicationproblemJSON400
+}
+
+// GetApplicationproblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
+func (r ReportPushResponse) GetApplicationproblemJSON401() *Unauthorized {
+	return r.ApplicationproblemJSON401
+}
+
+// GetApplicationproblemJSON403 returns the response for an HTTP 403 `application/problem+json` response
+func (r ReportPushResponse) GetApplicationproblemJSON403() *Forbidden {
+	return r.ApplicationproblemJSON403
+}
+
+// GetApplicationproblemJSON410 returns the response for an HTTP 410 `application/problem+json` response
+func (r ReportPushResponse) GetApplicationproblemJSON410() *Gone {
+	return r.ApplicationproblemJSON410
+}
+
+// GetApplicationproblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
+func (r ReportPushResponse) GetApplicationproblemJSON413() *TooLarge {
+	return r.ApplicationproblemJSON413
+}
+
+// GetApplicationproblemJSON415 returns the response for an HTTP 415 `application/problem+json` response
+func (r ReportPushResponse) GetApplicationproblemJSON415() *UnsupportedMediaType {
+	return r.ApplicationproblemJSON415
+}
+
+// GetApplicationproblemJSON422 returns the response for an HTTP 422 `application/problem+json` response
+func (r ReportPushResponse) GetApplicationproblemJSON422() *Unprocessable {
+	return r.ApplicationproblemJSON422
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r ReportPushResponse) GetApplicationproblemJSON429() *TooManyRequests {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSON500 returns the response for an HTTP 500 `application/problem+json` response
+func (r ReportPushResponse) GetApplicationproblemJSON500() *Internal {
+	return r.ApplicationproblemJSON500
+}
+
+// GetApplicationproblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r ReportPushResponse) GetApplicationproblemJSON503() *Unavailable {
+	return r.ApplicationproblemJSON503
+}
+
+// GetBody returns the raw response body bytes
+func (r ReportPushResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReportPushResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReportPushResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReportPushResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // RotateOwnSecretResponse401Headers the declared response headers of an HTTP 401 response for RotateOwnSecret
 type RotateOwnSecretResponse401Headers struct {
 	WWWAuthenticate string
@@ -5574,6 +6430,112 @@ func (r RegisterDeviceResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r RegisterDeviceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ListEventsResponse401Headers the declared response headers of an HTTP 401 response for ListEvents
+type ListEventsResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// ListEventsResponse429Headers the declared response headers of an HTTP 429 response for ListEvents
+type ListEventsResponse429Headers struct {
+	RateLimit       *string
+	RateLimitPolicy *string
+	RetryAfter      int
+}
+
+// ListEventsResponse503Headers the declared response headers of an HTTP 503 response for ListEvents
+type ListEventsResponse503Headers struct {
+	RetryAfter int
+}
+
+type ListEventsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EventList
+	// ApplicationproblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationproblemJSON400 *BadRequest
+	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationproblemJSON401 *Unauthorized
+	// ApplicationproblemJSON403 the response for an HTTP 403 `application/problem+json` response
+	ApplicationproblemJSON403 *Forbidden
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooManyRequests
+	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
+	ApplicationproblemJSON500 *Internal
+	// ApplicationproblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationproblemJSON503 *Unavailable
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *ListEventsResponse401Headers
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *ListEventsResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *ListEventsResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListEventsResponse) GetJSON200() *EventList {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r ListEventsResponse) GetApplicationproblemJSON400() *BadRequest {
+	return r.ApplicationproblemJSON400
+}
+
+// GetApplicationproblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
+func (r ListEventsResponse) GetApplicationproblemJSON401() *Unauthorized {
+	return r.ApplicationproblemJSON401
+}
+
+// GetApplicationproblemJSON403 returns the response for an HTTP 403 `application/problem+json` response
+func (r ListEventsResponse) GetApplicationproblemJSON403() *Forbidden {
+	return r.ApplicationproblemJSON403
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r ListEventsResponse) GetApplicationproblemJSON429() *TooManyRequests {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSON500 returns the response for an HTTP 500 `application/problem+json` response
+func (r ListEventsResponse) GetApplicationproblemJSON500() *Internal {
+	return r.ApplicationproblemJSON500
+}
+
+// GetApplicationproblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r ListEventsResponse) GetApplicationproblemJSON503() *Unavailable {
+	return r.ApplicationproblemJSON503
+}
+
+// GetBody returns the raw response body bytes
+func (r ListEventsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListEventsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListEventsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListEventsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -6775,8 +7737,8 @@ func (c *ClientWithResponses) DeleteApnsCredentialWithResponse(ctx context.Conte
 
 // PutApnsCredentialWithBodyWithResponse Put the credential for Apple
 //
-// Either a signing key (`team_id`, `key_id`, `private_key`) or a certificate (`certificate`, `certificate_key`), not
-// both. The secret is sealed and never given out again. Putting it, even unchanged, wakes what waits.
+// A signing key (`team_id`, `key_id`, `private_key`), a certificate (`certificate`, `certificate_key`), or a .p12 file with both (`certificate_p12`, `certificate_password`): one
+// of the three. The secret is sealed and never given out again. Putting it, even unchanged, wakes what waits.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -6791,8 +7753,8 @@ func (c *ClientWithResponses) PutApnsCredentialWithBodyWithResponse(ctx context.
 
 // PutApnsCredentialWithResponse Put the credential for Apple
 //
-// Either a signing key (`team_id`, `key_id`, `private_key`) or a certificate (`certificate`, `certificate_key`), not
-// both. The secret is sealed and never given out again. Putting it, even unchanged, wakes what waits.
+// A signing key (`team_id`, `key_id`, `private_key`), a certificate (`certificate`, `certificate_key`), or a .p12 file with both (`certificate_p12`, `certificate_password`): one
+// of the three. The secret is sealed and never given out again. Putting it, even unchanged, wakes what waits.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -6803,6 +7765,21 @@ func (c *ClientWithResponses) PutApnsCredentialWithResponse(ctx context.Context,
 		return nil, err
 	}
 	return ParsePutApnsCredentialResponse(rsp)
+}
+
+// VerifyApnsCredentialWithResponse Ask Apple whether it takes the stored credential
+//
+// Sends a push to a device token of zeros in each environment: a refusal of the token means that the credential was taken. No phone is woken and no circuit moves; put the credential again to resume at once what its circuit holds back. Takes up to 15 seconds.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/apps/{app_id}/credentials/apns/verify (the `VerifyApnsCredential` operationId).
+func (c *ClientWithResponses) VerifyApnsCredentialWithResponse(ctx context.Context, appId AppId, reqEditors ...RequestEditorFn) (*VerifyApnsCredentialResponse, error) {
+	rsp, err := c.VerifyApnsCredential(ctx, appId, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseVerifyApnsCredentialResponse(rsp)
 }
 
 // DeleteFcmCredentialWithResponse Forget the credential for Google
@@ -6850,6 +7827,21 @@ func (c *ClientWithResponses) PutFcmCredentialWithResponse(ctx context.Context, 
 		return nil, err
 	}
 	return ParsePutFcmCredentialResponse(rsp)
+}
+
+// VerifyFcmCredentialWithResponse Ask Google whether it takes the stored credential
+//
+// Fetches an access token and sends one message that is only validated (`validate_only`). No phone is woken and no circuit moves; put the credential again to resume at once what its circuit holds back. Takes up to 15 seconds.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/apps/{app_id}/credentials/fcm/verify (the `VerifyFcmCredential` operationId).
+func (c *ClientWithResponses) VerifyFcmCredentialWithResponse(ctx context.Context, appId AppId, reqEditors ...RequestEditorFn) (*VerifyFcmCredentialResponse, error) {
+	rsp, err := c.VerifyFcmCredential(ctx, appId, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseVerifyFcmCredentialResponse(rsp)
 }
 
 // ListKeysWithResponse List an app's keys
@@ -6972,6 +7964,40 @@ func (c *ClientWithResponses) UpdateOwnDeviceWithResponse(ctx context.Context, b
 	return ParseUpdateOwnDeviceResponse(rsp)
 }
 
+// ReportPushWithBodyWithResponse Tell how a push arrived
+//
+// For Android: what `getPriority()` and `getOriginalPriority()` of the received message say. Google demotes pushes of high priority for installations
+// that show nothing for them; each report of a demoted push makes Rouse spend fewer of them on this device, for up to 7 days. A push of high priority that arrived as
+// such ends that. Unknown fields are ignored.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/device/push-reports (the `ReportPush` operationId).
+func (c *ClientWithResponses) ReportPushWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReportPushResponse, error) {
+	rsp, err := c.ReportPushWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReportPushResponse(rsp)
+}
+
+// ReportPushWithResponse Tell how a push arrived
+//
+// For Android: what `getPriority()` and `getOriginalPriority()` of the received message say. Google demotes pushes of high priority for installations
+// that show nothing for them; each report of a demoted push makes Rouse spend fewer of them on this device, for up to 7 days. A push of high priority that arrived as
+// such ends that. Unknown fields are ignored.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/device/push-reports (the `ReportPush` operationId).
+func (c *ClientWithResponses) ReportPushWithResponse(ctx context.Context, body ReportPushJSONRequestBody, reqEditors ...RequestEditorFn) (*ReportPushResponse, error) {
+	rsp, err := c.ReportPush(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReportPushResponse(rsp)
+}
+
 // RotateOwnSecretWithResponse Replace this device's key
 //
 // The old key works until the new one is first used, so that an answer lost on the way does no harm.
@@ -7023,6 +8049,21 @@ func (c *ClientWithResponses) RegisterDeviceWithResponse(ctx context.Context, bo
 		return nil, err
 	}
 	return ParseRegisterDeviceResponse(rsp)
+}
+
+// ListEventsWithResponse List what happened to the app
+//
+// Oldest first, kept for 7 days unless the operator chose otherwise. Read on with `after`; an empty page has the cursor it was asked with. Needs scope `read`.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/events (the `ListEvents` operationId).
+func (c *ClientWithResponses) ListEventsWithResponse(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*ListEventsResponse, error) {
+	rsp, err := c.ListEvents(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListEventsResponse(rsp)
 }
 
 // GetInboxWithResponse Ack, read and wait in one round trip
@@ -8205,6 +9246,121 @@ func ParsePutApnsCredentialResponse(rsp *http.Response) (*PutApnsCredentialRespo
 	return response, nil
 }
 
+// ParseVerifyApnsCredentialResponse parses an HTTP response from a VerifyApnsCredentialWithResponse call
+func ParseVerifyApnsCredentialResponse(rsp *http.Response) (*VerifyApnsCredentialResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &VerifyApnsCredentialResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CredentialVerification
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthorized
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Forbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooManyRequests
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers VerifyApnsCredentialResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 429:
+		var headers VerifyApnsCredentialResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = &value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = &value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers VerifyApnsCredentialResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseDeleteFcmCredentialResponse parses an HTTP response from a DeleteFcmCredentialWithResponse call
 func ParseDeleteFcmCredentialResponse(rsp *http.Response) (*DeleteFcmCredentialResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -8446,6 +9602,121 @@ func ParsePutFcmCredentialResponse(rsp *http.Response) (*PutFcmCredentialRespons
 		response.Headers429 = &headers
 	case rsp.StatusCode == 503:
 		var headers PutFcmCredentialResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseVerifyFcmCredentialResponse parses an HTTP response from a VerifyFcmCredentialWithResponse call
+func ParseVerifyFcmCredentialResponse(rsp *http.Response) (*VerifyFcmCredentialResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &VerifyFcmCredentialResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CredentialVerification
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthorized
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Forbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooManyRequests
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers VerifyFcmCredentialResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 429:
+		var headers VerifyFcmCredentialResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = &value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = &value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers VerifyFcmCredentialResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
@@ -9211,6 +10482,145 @@ func ParseUpdateOwnDeviceResponse(rsp *http.Response) (*UpdateOwnDeviceResponse,
 	return response, nil
 }
 
+// ParseReportPushResponse parses an HTTP response from a ReportPushWithResponse call
+func ParseReportPushResponse(rsp *http.Response) (*ReportPushResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReportPushResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthorized
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Forbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 410:
+		var dest Gone
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON410 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Unprocessable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooManyRequests
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers ReportPushResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 429:
+		var headers ReportPushResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = &value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = &value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers ReportPushResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseRotateOwnSecretResponse parses an HTTP response from a RotateOwnSecretWithResponse call
 func ParseRotateOwnSecretResponse(rsp *http.Response) (*RotateOwnSecretResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -9504,6 +10914,121 @@ func ParseRegisterDeviceResponse(rsp *http.Response) (*RegisterDeviceResponse, e
 		response.Headers429 = &headers
 	case rsp.StatusCode == 503:
 		var headers RegisterDeviceResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListEventsResponse parses an HTTP response from a ListEventsWithResponse call
+func ParseListEventsResponse(rsp *http.Response) (*ListEventsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListEventsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EventList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthorized
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Forbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooManyRequests
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers ListEventsResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 429:
+		var headers ListEventsResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = &value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = &value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers ListEventsResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {

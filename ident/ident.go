@@ -21,6 +21,8 @@ type (
 	Message string
 	// Key names an API key: "key_" and 26 characters.
 	Key string
+	// Event names something that happened: "evt_" and 26 characters.
+	Event string
 )
 
 // Prefixes of the ids, in the order of the types above.
@@ -29,6 +31,7 @@ const (
 	DevicePrefix  = "dev_"
 	MessagePrefix = "msg_"
 	KeyPrefix     = "key_"
+	EventPrefix   = "evt_"
 	// Width is the number of characters after the prefix.
 	Width = 26
 )
@@ -47,6 +50,9 @@ func NewMessage() Message { return Message(MessagePrefix + mint()) }
 
 // NewKey makes an id for a new key.
 func NewKey() Key { return Key(KeyPrefix + mint()) }
+
+// NewEvent makes an id for a new event.
+func NewEvent() Event { return Event(EventPrefix + mint()) }
 
 // mint returns the 26 characters of a fresh UUIDv7. It panics only where the
 // operating system cannot supply randomness, in which case nothing is safe.

@@ -130,18 +130,69 @@ type Outcome struct {
 type Provider interface {
 	// Push makes one attempt.
 	Push(ctx context.Context, p Push) Outcome
+	// Verify asks the provider whether it takes the credential, and wakes nobody. It returns at least one finding.
+	Verify(ctx context.Context) []Finding
 	// Close lets the connections go once what is in flight is done.
 	Close() error
 }
 
+// FindingStatus is how a check went.
+type FindingStatus string
+
+// The statuses.
+const (
+	// FindingOK: as it should be.
+	FindingOK FindingStatus = "ok"
+	// FindingWarn: it works, or may work, and somebody should look.
+	FindingWarn FindingStatus = "warn"
+	// FindingFail: it does not work.
+	FindingFail FindingStatus = "fail"
+)
+
+// Finding is what one check found: a sentence of cause and one of cure, for people. Neither holds a secret.
+type Finding struct {
+	// Check names what was looked at, stable: apns_production, fcm_access_token, ...
+	Check  string        `json:"check"`
+	Status FindingStatus `json:"status"`
+	// Reason is the provider's word, or ours as in Outcome; empty if all is well.
+	Reason string `json:"reason,omitempty"`
+	Cause  string `json:"cause"`
+	// Cure is empty if there is nothing to do.
+	Cure string `json:"cure,omitempty"`
+}
+
+// Checked is an upload that can be used.
+type Checked struct {
+	// Public is JSON that may be shown, Secret is JSON to be sealed.
+	Public, Secret []byte
+	// Fingerprint changes when, and only when, the secret does.
+	Fingerprint string
+	// ExpiresAt is when the provider stops taking it; zero for never.
+	ExpiresAt time.Time
+}
+
 // APNsUpload is what an app gives us to speak to Apple: a signing key, or a certificate.
 type APNsUpload struct {
-	TeamID     string `json:"team_id,omitempty"`
-	KeyID      string `json:"key_id,omitempty"`
-	PrivateKey string `json:"private_key,omitempty"`
+	TeamID     string
+	KeyID      string
+	PrivateKey string
 	// Certificate and CertificateKey are PEM.
-	Certificate    string      `json:"certificate,omitempty"`
-	CertificateKey string      `json:"certificate_key,omitempty"`
-	Topic          string      `json:"topic"`
-	Placeholder    Placeholder `json:"placeholder"`
+	Certificate    string
+	CertificateKey string
+	// P12 is certificate and key in one file (PKCS #12), P12Password opens it.
+	P12         []byte
+	P12Password string
+	Topic       string
+	Placeholder Placeholder
+	// ReplacedTeamID and ReplacedKeyID are of the credential it takes the place of, empty if there is none: they
+	// show when the two ids changed places.
+	ReplacedTeamID, ReplacedKeyID string
+}
+
+// FCMUpload is what an app gives us to speak to Google.
+type FCMUpload struct {
+	// ServiceAccount is the JSON key file.
+	ServiceAccount []byte
+	// Placeholder is shown by Apple's devices behind FCM.
+	Placeholder Placeholder
 }

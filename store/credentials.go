@@ -12,7 +12,10 @@ import (
 	"rouse/tokens"
 )
 
-const credentialColumns = "app, provider, fingerprint, public, updated_at, failing, failing_since"
+// A credential fails since its oldest circuit says so.
+const credentialColumns = `c.app, c.provider, c.fingerprint, c.public, c.updated_at, c.expires_at,
+	COALESCE((SELECT f.reason FROM circuits f WHERE f.app = c.app AND f.provider = c.provider AND f.cause = 'credential' ORDER BY f.opened_at LIMIT 1), '') AS failing,
+	(SELECT MIN(f.opened_at) FROM circuits f WHERE f.app = c.app AND f.provider = c.provider AND f.cause = 'credential') AS failing_since`
 
 type credentialRow struct {
 	App          ident.App       `db:"app"`
@@ -21,13 +24,14 @@ type credentialRow struct {
 	Public       []byte          `db:"public"`
 	Secret       []byte          `db:"secret"` // sealed
 	UpdatedAt    int64           `db:"updated_at"`
+	ExpiresAt    *int64          `db:"expires_at"`
 	Failing      string          `db:"failing"`
 	FailingSince *int64          `db:"failing_since"`
 }
 
 func (r credentialRow) credential() tokens.Credential {
 	return tokens.Credential{App: r.App, Provider: r.Provider, Fingerprint: r.Fingerprint, Public: r.Public,
-		UpdatedAt: fromMillis(r.UpdatedAt), Failing: r.Failing, FailingSince: fromNull(r.FailingSince)}
+		UpdatedAt: fromMillis(r.UpdatedAt), ExpiresAt: fromNull(r.ExpiresAt), Failing: r.Failing, FailingSince: fromNull(r.FailingSince)}
 }
 
 func noCredential(p tokens.Provider) *fault.Error {
@@ -50,18 +54,21 @@ func (s *Store) PutCredential(ctx context.Context, c tokens.Credential) error {
 		if _, err := t.needApp(c.App); err != nil {
 			return err
 		}
-		const query = `INSERT INTO credentials (app, provider, fingerprint, public, secret, updated_at) VALUES (?, ?, ?, ?, ?, ?)
+		const query = `INSERT INTO credentials (app, provider, fingerprint, public, secret, updated_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (app, provider) DO UPDATE SET fingerprint = excluded.fingerprint, public = excluded.public,
-			secret = excluded.secret, updated_at = excluded.updated_at, failing = '', failing_since = NULL`
-		_, err := t.exec(query, string(c.App), string(c.Provider), c.Fingerprint, public, sealed, millis(c.UpdatedAt))
-		return err
+			secret = excluded.secret, updated_at = excluded.updated_at, expires_at = excluded.expires_at, expiry_told = NULL`
+		_, err := t.exec(query, string(c.App), string(c.Provider), c.Fingerprint, public, sealed, millis(c.UpdatedAt), millisOrNull(c.ExpiresAt))
+		if err != nil {
+			return err
+		}
+		return t.closeCircuits(c.App, c.Provider, c.UpdatedAt)
 	}))
 }
 
 // Credential returns an app's credential with its secret opened; NotFound "no_credential".
 func (s *Store) Credential(ctx context.Context, app ident.App, p tokens.Provider) (tokens.Credential, error) {
 	var r credentialRow
-	err := s.reads.get(ctx, &r, "SELECT "+credentialColumns+", secret FROM credentials WHERE app = ? AND provider = ?", string(app), string(p))
+	err := s.reads.get(ctx, &r, "SELECT "+credentialColumns+", c.secret FROM credentials c WHERE c.app = ? AND c.provider = ?", string(app), string(p))
 	if errors.Is(err, sql.ErrNoRows) {
 		return tokens.Credential{}, noCredential(p)
 	}
@@ -81,7 +88,7 @@ func (s *Store) Credentials(ctx context.Context, app ident.App) ([]tokens.Creden
 		return nil, err
 	}
 	var rows []credentialRow
-	const query = "SELECT " + credentialColumns + " FROM credentials WHERE app = ? ORDER BY provider"
+	const query = "SELECT " + credentialColumns + " FROM credentials c WHERE c.app = ? ORDER BY c.provider"
 	if err := s.reads.list(ctx, &rows, query, string(app)); err != nil {
 		return nil, s.readError("list credentials", err)
 	}
@@ -99,20 +106,9 @@ func (s *Store) DeleteCredential(ctx context.Context, app ident.App, p tokens.Pr
 		if err == nil && n == 0 {
 			return noCredential(p)
 		}
-		return err
-	}))
-}
-
-// SetFailing notes why an app's credential does not work, and since when; an empty reason says that it
-// works. A credential that is gone meanwhile is no error.
-func (s *Store) SetFailing(ctx context.Context, app ident.App, p tokens.Provider, reason string, since time.Time) error {
-	var from any
-	if reason != "" {
-		from = millis(since)
-	}
-	return s.write(ctx, "note a failing credential", newOp(func(t *tx) error {
-		const query = "UPDATE credentials SET failing = ?, failing_since = ? WHERE app = ? AND provider = ?"
-		_, err := t.exec(query, reason, from, string(app), string(p))
-		return err
+		if err != nil {
+			return err
+		}
+		return t.closeCircuits(app, p, time.Now())
 	}))
 }

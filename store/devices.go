@@ -15,7 +15,9 @@ import (
 
 // deviceColumns are those of devices d and inboxes i.
 const deviceColumns = `d.id, d.app, d.installation, d.platform, d.provider, d.environment, d.token_state, d.token_reason,
-	d.generation, d.registered_at, d.user_id, d.app_version, d.locale, d.created_at, d.unregistered_at, d.token, i.contact_at`
+	d.generation, d.registered_at, d.user_id, d.app_version, d.locale, d.created_at, d.unregistered_at, d.token, i.contact_at,
+	d.strikes, d.struck_at, d.other_tried, d.demotions, d.demoted_at,
+	CASE WHEN d.strikes > 0 THEN (SELECT c.updated_at FROM credentials c WHERE c.app = d.app AND c.provider = d.provider) END AS credential_at`
 
 const (
 	fromDevices  = " FROM devices d JOIN inboxes i ON i.device = d.id "
@@ -41,12 +43,19 @@ type deviceRow struct {
 	UnregisteredAt *int64
 	Token          []byte // sealed
 	ContactAt      int64
+	Strikes        int
+	StruckAt       *int64
+	OtherTried     bool
+	Demotions      int
+	DemotedAt      *int64
+	CredentialAt   *int64 // of the app's present credential, read only if there are strikes
 }
 
 // fields are where deviceColumns go. Every request of a device reads this row: it is scanned without reflection on names.
 func (r *deviceRow) fields() []any {
 	return []any{&r.ID, &r.App, &r.Installation, &r.Platform, &r.Provider, &r.Environment, &r.TokenState, &r.TokenReason,
-		&r.Generation, &r.RegisteredAt, &r.User, &r.AppVersion, &r.Locale, &r.CreatedAt, &r.UnregisteredAt, &r.Token, &r.ContactAt}
+		&r.Generation, &r.RegisteredAt, &r.User, &r.AppVersion, &r.Locale, &r.CreatedAt, &r.UnregisteredAt, &r.Token, &r.ContactAt,
+		&r.Strikes, &r.StruckAt, &r.OtherTried, &r.Demotions, &r.DemotedAt, &r.CredentialAt}
 }
 
 // device opens the row's token.
@@ -54,7 +63,12 @@ func (s *Store) device(r deviceRow) (tokens.Device, error) {
 	d := tokens.Device{ID: r.ID, App: r.App, Installation: r.Installation, Platform: r.Platform, Provider: r.Provider,
 		Environment: r.Environment, TokenState: r.TokenState, TokenReason: r.TokenReason, Generation: r.Generation,
 		RegisteredAt: fromNull(r.RegisteredAt), User: r.User, AppVersion: r.AppVersion, Locale: r.Locale,
-		CreatedAt: fromMillis(r.CreatedAt), LastContact: fromMillis(r.ContactAt), UnregisteredAt: fromNull(r.UnregisteredAt)}
+		CreatedAt: fromMillis(r.CreatedAt), LastContact: fromMillis(r.ContactAt), UnregisteredAt: fromNull(r.UnregisteredAt),
+		Strikes: r.Strikes, StruckAt: fromNull(r.StruckAt), OtherTried: r.OtherTried, Demotions: r.Demotions, DemotedAt: fromNull(r.DemotedAt)}
+	if r.StruckAt != nil && r.CredentialAt != nil && *r.StruckAt < *r.CredentialAt && d.TokenState == tokens.TokenSuspect {
+		// The refusals were of another credential's pushes.
+		d.TokenState, d.TokenReason, d.Strikes, d.StruckAt, d.OtherTried = tokens.TokenActive, "", 0, time.Time{}, false
+	}
 	if r.Token == nil {
 		return d, nil
 	}
@@ -185,6 +199,7 @@ func (t *tx) holdToken(d *tokens.Device, now time.Time) error {
 	d.Generation++
 	d.RegisteredAt = fromMillis(millis(now))
 	d.TokenReason = ""
+	d.Strikes, d.StruckAt, d.OtherTried = 0, time.Time{}, false
 	if d.Token == "" {
 		d.TokenState = tokens.TokenNone
 		return nil
@@ -210,27 +225,89 @@ func (t *tx) sealed(d tokens.Device) (token, hash []byte) {
 func (t *tx) updateDevice(d tokens.Device) error {
 	token, hash := t.sealed(d)
 	const query = `UPDATE devices SET platform = ?, provider = ?, environment = ?, token_state = ?, token_reason = ?, generation = ?,
-		registered_at = ?, user_id = ?, app_version = ?, locale = ?, unregistered_at = ?, token = ?, token_hash = ? WHERE id = ?`
+		registered_at = ?, user_id = ?, app_version = ?, locale = ?, unregistered_at = ?, token = ?, token_hash = ?,
+		strikes = ?, struck_at = ?, other_tried = ? WHERE id = ?`
 	_, err := t.exec(query, string(d.Platform), string(d.Provider), string(d.Environment), string(d.TokenState), d.TokenReason,
-		d.Generation, millisOrNull(d.RegisteredAt), d.User, d.AppVersion, d.Locale, millisOrNull(d.UnregisteredAt), token, hash, string(d.ID))
+		d.Generation, millisOrNull(d.RegisteredAt), d.User, d.AppVersion, d.Locale, millisOrNull(d.UnregisteredAt), token, hash,
+		d.Strikes, millisOrNull(d.StruckAt), d.OtherTried, string(d.ID))
 	if err != nil {
 		return fmt.Errorf("update a device: %w", err)
 	}
 	return nil
 }
 
-// MarkToken notes what a provider's verdict made of a token, if it is still of that generation and
-// active or suspect; changed says whether anything did.
-func (s *Store) MarkToken(ctx context.Context, id ident.Device, generation int64, state tokens.TokenState, reason string) (changed bool, err error) {
+// MarkToken notes what a provider's verdict made of a token, if it is still of that generation; changed says whether
+// anything did.
+func (s *Store) MarkToken(ctx context.Context, m tokens.TokenMark) (changed bool, err error) {
 	err = s.write(ctx, "mark a token", newOp(func(t *tx) error {
-		const query = `UPDATE devices SET token_state = ?, token_reason = ?
-			WHERE id = ? AND generation = ? AND token_state IN (?, ?) AND token_state <> ?`
-		n, err := t.exec(query, string(state), reason, string(id), generation,
-			string(tokens.TokenActive), string(tokens.TokenSuspect), string(state))
-		changed = n > 0
+		changed, err = t.markToken(m)
 		return err
 	}))
 	return changed && err == nil, err
+}
+
+func (t *tx) markToken(m tokens.TokenMark) (bool, error) {
+	d, err := t.needDevice(m.Device)
+	if fault.KindOf(err) == fault.NotFound || fault.KindOf(err) == fault.Gone {
+		return false, nil
+	}
+	if err != nil || d.Generation != m.Generation {
+		return false, err
+	}
+	switch {
+	case d.TokenState == tokens.TokenActive, d.TokenState == tokens.TokenSuspect:
+	case d.TokenState == tokens.TokenDead && m.State == tokens.TokenSuspect:
+	default:
+		return false, nil
+	}
+	d.TokenState, d.TokenReason = m.State, m.Reason
+	switch {
+	case m.State == tokens.TokenActive:
+		d.Strikes, d.StruckAt, d.OtherTried = 0, time.Time{}, false
+	case m.Strike:
+		d.Strikes, d.StruckAt = d.Strikes+1, m.At
+	}
+	d.OtherTried = d.OtherTried || m.OtherTried
+	const query = "UPDATE devices SET token_state = ?, token_reason = ?, strikes = ?, struck_at = ?, other_tried = ? WHERE id = ?"
+	_, err = t.exec(query, string(d.TokenState), d.TokenReason, d.Strikes, millisOrNull(d.StruckAt), d.OtherTried, string(d.ID))
+	return err == nil, err
+}
+
+// MoveToken notes that a token of that generation turned out to belong to another environment, and is active there. Of two
+// devices with the same token the one that registered it last holds it.
+func (s *Store) MoveToken(ctx context.Context, id ident.Device, generation int64, to tokens.Environment) (changed bool, err error) {
+	err = s.write(ctx, "move a token", newOp(func(t *tx) error {
+		d, err := t.needDevice(id)
+		if fault.KindOf(err) == fault.NotFound || fault.KindOf(err) == fault.Gone {
+			return nil
+		}
+		if err != nil || d.Generation != generation || d.Token == "" {
+			return err
+		}
+		d.Environment = to
+		registered := d.RegisteredAt
+		if err := t.holdToken(&d, registered); err != nil {
+			return err
+		}
+		changed = true
+		return t.updateDevice(d)
+	}))
+	return changed && err == nil, err
+}
+
+// NotePush notes how a push of high priority arrived: demoted, or not.
+func (s *Store) NotePush(ctx context.Context, id ident.Device, demoted bool, now time.Time) error {
+	return s.write(ctx, "note how a push arrived", newOp(func(t *tx) error {
+		if _, err := t.needDevice(id); err != nil {
+			return err
+		}
+		if !demoted {
+			_, err := t.exec("UPDATE devices SET demotions = 0, demoted_at = NULL WHERE id = ? AND demotions > 0", string(id))
+			return err
+		}
+		_, err := t.exec("UPDATE devices SET demotions = demotions + 1, demoted_at = ? WHERE id = ?", millis(now), string(id))
+		return err
+	}))
 }
 
 // Contact notes that the device spoke to us. It never waits; it is written at most once in five minutes a

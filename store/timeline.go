@@ -157,7 +157,8 @@ func (s *Store) notWoken(ctx context.Context, r messageDelivery, d messages.Deli
 		Failing  string            `db:"failing"`
 	}
 	const query = `SELECT d.provider, d.token_state, d.token_reason, i.contact_at,
-		c.app IS NOT NULL AS has, COALESCE(c.failing, '') AS failing
+		c.app IS NOT NULL AS has, COALESCE((SELECT f.cause || ' ' || f.reason FROM circuits f WHERE f.app = d.app AND f.provider = d.provider
+			AND f.state = 'open' AND f.environment IN ('', d.environment) ORDER BY f.opened_at LIMIT 1), '') AS failing
 		FROM devices d JOIN inboxes i ON i.device = d.id LEFT JOIN credentials c ON c.app = d.app AND c.provider = d.provider WHERE d.id = ?`
 	err := s.reads.get(ctx, &row, query, string(r.Device))
 	if errors.Is(err, sql.ErrNoRows) {

@@ -43,7 +43,9 @@ type Credential struct {
 	// Secret is JSON that may not. It never leaves the process in clear.
 	Secret    []byte
 	UpdatedAt time.Time
-	// Failing is the provider's reason while the circuit is open; empty while it works.
+	// ExpiresAt is when the provider stops taking it; zero for never.
+	ExpiresAt time.Time
+	// Failing is the provider's reason while it refuses the credential, the oldest such circuit's; empty while it works.
 	Failing      string
 	FailingSince time.Time
 }

@@ -137,6 +137,15 @@ type Device struct {
 	Generation int64
 	// RegisteredAt is when the token was last registered or confirmed.
 	RegisteredAt time.Time
+	// Strikes counts the refusals of a suspect token of this generation that may be the app's own mistake, StruckAt is
+	// the last one's time. Strikes from before the app last put its credential do not count.
+	Strikes  int
+	StruckAt time.Time
+	// OtherTried is whether the other environment of APNs has refused this generation too.
+	OtherTried bool
+	// Demotions counts the reports that a push of high priority came demoted, DemotedAt is the last one's time.
+	Demotions int
+	DemotedAt time.Time
 	// User is who the device is bound to; empty if nobody.
 	User        string
 	AppVersion  string
@@ -182,4 +191,44 @@ type Enrol struct {
 	// SecretKey, what replaces a known device's.
 	Secret Hash
 	Now    time.Time
+}
+
+// Other returns the other environment of APNs.
+func (e Environment) Other() Environment {
+	if e == Sandbox {
+		return Production
+	}
+	return Sandbox
+}
+
+// TokenMark is what a provider's verdict makes of a token. It counts only for the generation that was pushed to.
+type TokenMark struct {
+	Device     ident.Device
+	Generation int64
+	// State is TokenActive, which clears all strikes, TokenSuspect or TokenDead. TokenSuspect takes back a death; the others
+	// are for tokens that are active or suspect.
+	State TokenState
+	// Reason is the provider's word; empty for TokenActive.
+	Reason string
+	// Strike counts one more refusal.
+	Strike bool
+	// OtherTried notes that the other environment refused it too.
+	OtherTried bool
+	At         time.Time
+}
+
+const (
+	// DemotionLife is how long a report of a demoted push counts: Google looks back as far.
+	DemotionLife = 7 * 24 * time.Hour
+	// demotedSpacing is the least time between pushes of high priority after the first report, doubled by each further one up to maxDemotedSpacing.
+	demotedSpacing    = 15 * time.Minute
+	maxDemotedSpacing = 4 * time.Hour
+)
+
+// HighSpacing returns the least time between two pushes of high priority to the device that show nothing of their own; 0 where no report bounds them.
+func (d Device) HighSpacing(now time.Time) time.Duration {
+	if d.Demotions == 0 || now.Sub(d.DemotedAt) >= DemotionLife {
+		return 0
+	}
+	return min(demotedSpacing<<min(d.Demotions-1, 10), maxDemotedSpacing)
 }

@@ -55,7 +55,7 @@ func (o *outlet) resume() bool {
 
 // outletOf returns the outlet for a device, made on first use.
 func (h *hub) outletOf(d tokens.Device) *outlet {
-	key := Outlet{App: d.App, Provider: d.Provider, Environment: d.Environment}
+	key := tokens.OutletOf(d)
 	if o, ok := h.outlets[key]; ok {
 		return o
 	}

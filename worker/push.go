@@ -233,7 +233,7 @@ func (h *hub) mark(p pushedEvent, d decision) {
 		h.w.metrics.tokenDead.WithLabelValues(string(p.device.Provider)).Inc()
 	}
 	h.write(func(ctx context.Context) error {
-		changed, err := h.w.o.Store.MarkToken(ctx, p.device.ID, p.device.Generation, d.token, p.outcome.Reason)
+		changed, err := h.w.o.Store.MarkToken(ctx, tokens.TokenMark{Device: p.device.ID, Generation: p.device.Generation, State: d.token, Reason: p.outcome.Reason, Strike: d.token == tokens.TokenSuspect, At: time.Now()})
 		if err == nil && !changed && d.token == tokens.TokenDead {
 			// It was registered again while the push was under way: what waits is looked at anew.
 			h.w.events <- []messages.Hint{{Kind: messages.HintToken, App: p.device.App, Device: p.device.ID}}
@@ -267,7 +267,11 @@ func (h *hub) circuit(o *outlet, d decision, out providers.Outcome, now time.Tim
 	}
 	o.failing = failing
 	h.write(func(ctx context.Context) error {
-		return h.w.o.Store.SetFailing(ctx, o.key.App, o.key.Provider, failing, now)
+		state := tokens.CircuitOpen
+		if failing == "" {
+			state = tokens.CircuitClosed
+		}
+		return h.w.o.Store.NoteCircuit(ctx, tokens.Circuit{Outlet: o.key, State: state, Cause: tokens.CauseCredential, Reason: failing, OpenedAt: now, RetryAt: o.until}, now)
 	})
 }
 

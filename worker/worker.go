@@ -25,9 +25,12 @@ type Store interface {
 	// RecordWake notes a push; it does not block.
 	RecordWake(messages.Wake)
 	// MarkToken changes the state of a token if the device still has that generation of it.
-	MarkToken(ctx context.Context, device ident.Device, generation int64, state tokens.TokenState, reason string) (bool, error)
-	// SetFailing notes why an app's credential does not work; an empty reason says that it does.
-	SetFailing(ctx context.Context, app ident.App, provider tokens.Provider, reason string, since time.Time) error
+	MarkToken(ctx context.Context, m tokens.TokenMark) (bool, error)
+	// MoveToken puts a token of that generation into the environment it turned out to belong to.
+	MoveToken(ctx context.Context, device ident.Device, generation int64, to tokens.Environment) (bool, error)
+	// NoteCircuit writes what a circuit is now, Circuits reads all that are not closed.
+	NoteCircuit(ctx context.Context, c tokens.Circuit, now time.Time) error
+	Circuits(ctx context.Context, app ident.App) ([]tokens.Circuit, error)
 }
 
 // Sweeps is what makes wakes certain: scans by age with durable cursors, and the end of lives.
@@ -40,11 +43,7 @@ type Sweeps interface {
 }
 
 // Outlet is one way to phones: circuits, limits and queues are kept for each.
-type Outlet struct {
-	App         ident.App
-	Provider    tokens.Provider
-	Environment tokens.Environment
-}
+type Outlet = tokens.Outlet
 
 // Pusher makes one attempt through an outlet. An app without a credential is
 // CredentialBad with the reason no_credentials.

@@ -159,22 +159,58 @@ func (e KeyScope) Valid() bool {
 
 // Defines values for MessageSendUrgency.
 const (
-	High    MessageSendUrgency = "high"
-	Low     MessageSendUrgency = "low"
-	Normal  MessageSendUrgency = "normal"
-	VeryLow MessageSendUrgency = "very-low"
+	MessageSendUrgencyHigh    MessageSendUrgency = "high"
+	MessageSendUrgencyLow     MessageSendUrgency = "low"
+	MessageSendUrgencyNormal  MessageSendUrgency = "normal"
+	MessageSendUrgencyVeryLow MessageSendUrgency = "very-low"
 )
 
 // Valid indicates whether the value is a known member of the MessageSendUrgency enum.
 func (e MessageSendUrgency) Valid() bool {
 	switch e {
-	case High:
+	case MessageSendUrgencyHigh:
 		return true
-	case Low:
+	case MessageSendUrgencyLow:
 		return true
-	case Normal:
+	case MessageSendUrgencyNormal:
 		return true
-	case VeryLow:
+	case MessageSendUrgencyVeryLow:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for PushReportOriginalPriority.
+const (
+	PushReportOriginalPriorityHigh   PushReportOriginalPriority = "high"
+	PushReportOriginalPriorityNormal PushReportOriginalPriority = "normal"
+)
+
+// Valid indicates whether the value is a known member of the PushReportOriginalPriority enum.
+func (e PushReportOriginalPriority) Valid() bool {
+	switch e {
+	case PushReportOriginalPriorityHigh:
+		return true
+	case PushReportOriginalPriorityNormal:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for PushReportPriority.
+const (
+	PushReportPriorityHigh   PushReportPriority = "high"
+	PushReportPriorityNormal PushReportPriority = "normal"
+)
+
+// Valid indicates whether the value is a known member of the PushReportPriority enum.
+func (e PushReportPriority) Valid() bool {
+	switch e {
+	case PushReportPriorityHigh:
+		return true
+	case PushReportPriorityNormal:
 		return true
 	default:
 		return false
@@ -204,6 +240,12 @@ type ApnsCredentialPut struct {
 	// CertificateKey The certificate's private key, PEM.
 	CertificateKey *string `json:"certificate_key,omitempty"`
 
+	// CertificateP12 Certificate and private key in one file (.p12, PKCS #12), in base64, instead of the two.
+	CertificateP12 *string `json:"certificate_p12,omitempty"`
+
+	// CertificatePassword What opens `certificate_p12`. It is not stored.
+	CertificatePassword *string `json:"certificate_password,omitempty"`
+
 	// KeyId Of the signing key, 10 characters.
 	KeyId *string `json:"key_id,omitempty"`
 
@@ -222,7 +264,9 @@ type ApnsCredentialPut struct {
 
 // App defines model for App.
 type App struct {
-	CreatedAt time.Time `json:"created_at"`
+	// Circuits Ways to phones that are not as they should be; empty if all are. Only when one app is read.
+	Circuits  *[]Circuit `json:"circuits,omitempty"`
+	CreatedAt time.Time  `json:"created_at"`
 
 	// Id `app_...`
 	Id string `json:"id"`
@@ -281,6 +325,33 @@ type AppUpdate struct {
 	Name *string `json:"name,omitempty"`
 }
 
+// Circuit defines model for Circuit.
+type Circuit struct {
+	// Cause `credential` (the provider refuses the credential), `throttled` (it asks to slow down), `mass_death` (too many tokens were refused at once to be believed: wrong
+	// environment, wrong project, or trouble at the provider).
+	Cause string `json:"cause"`
+
+	// Environment `production` or `sandbox`, with APNs.
+	Environment *string `json:"environment,omitempty"`
+
+	// Onward `apple` or `web`: whom Google hands these pushes to.
+	Onward   *string   `json:"onward,omitempty"`
+	OpenedAt time.Time `json:"opened_at"`
+
+	// Provider `apns` or `fcm`.
+	Provider string `json:"provider"`
+
+	// Reason The provider's own word.
+	Reason *string `json:"reason,omitempty"`
+
+	// RetryAt When the next push tries.
+	RetryAt *time.Time `json:"retry_at,omitempty"`
+
+	// State `open` (nothing is sent before `retry_at`), `half_open` (one push at a time tries whether it works again), `watching` (pushes
+	// flow again after a mass death; no token is given up yet). Putting the credential again closes it.
+	State string `json:"state"`
+}
+
 // Counters How many deliveries stand in each state.
 type Counters struct {
 	Acked    int `json:"acked"`
@@ -320,6 +391,14 @@ type Credential struct {
 // CredentialList defines model for CredentialList.
 type CredentialList struct {
 	Credentials []Credential `json:"credentials"`
+}
+
+// CredentialVerification defines model for CredentialVerification.
+type CredentialVerification struct {
+	Checks []Finding `json:"checks"`
+
+	// Ok Whether pushes can be sent with it. Warnings do no harm to that.
+	Ok bool `json:"ok"`
 }
 
 // Delivery defines model for Delivery.
@@ -367,6 +446,9 @@ type Device struct {
 
 	// Provider `fcm`, `apns` or `none`.
 	Provider string `json:"provider"`
+
+	// PushDemotedAt When it last reported a demoted push, within the last 7 days.
+	PushDemotedAt *time.Time `json:"push_demoted_at,omitempty"`
 
 	// RegisteredAt When the token was last given or confirmed.
 	RegisteredAt time.Time `json:"registered_at"`
@@ -429,10 +511,56 @@ type DeviceUpdate struct {
 // DeviceUpdateEnvironment Of APNs only. Comes with the token it belongs to.
 type DeviceUpdateEnvironment string
 
+// Event defines model for Event.
+type Event struct {
+	CreatedAt time.Time `json:"created_at"`
+
+	// Data Of circuits: `provider`, `environment`, `onward`, `cause`, `reason`, `retry_at`. Of a failing credential: `provider`, `environment`, `onward`, `reason`. Of
+	// an expiring one: `provider`, `expires_at`, `days`. What does not apply is left out.
+	Data json.RawMessage `json:"data"`
+
+	// Id `evt_...`
+	Id string `json:"id"`
+
+	// Type `circuit.opened`, `circuit.closed`, `credential.failing` or `credential.expiring`.
+	Type string `json:"type"`
+}
+
+// EventList defines model for EventList.
+type EventList struct {
+	// Cursor For `after`. Left out of an empty first page.
+	Cursor *string `json:"cursor,omitempty"`
+	Events []Event `json:"events"`
+
+	// More Whether there are more behind `cursor`.
+	More bool `json:"more"`
+}
+
 // FcmCredentialPut defines model for FcmCredentialPut.
 type FcmCredentialPut struct {
+	// Placeholder What the phone shows until the app has fetched the message. It is the same for every message, so it tells nothing of any.
+	Placeholder *Placeholder `json:"placeholder,omitempty"`
+
 	// ServiceAccount The JSON key of a service account, as downloaded, with `"type":"service_account"`.
 	ServiceAccount json.RawMessage `json:"service_account"`
+}
+
+// Finding defines model for Finding.
+type Finding struct {
+	// Cause One sentence on what was found.
+	Cause string `json:"cause"`
+
+	// Check What was looked at, such as `apns_production` or `fcm_access_token`.
+	Check string `json:"check"`
+
+	// Cure One sentence on what to do; left out if nothing is to be done.
+	Cure *string `json:"cure,omitempty"`
+
+	// Reason The provider's own word, or ours.
+	Reason *string `json:"reason,omitempty"`
+
+	// Status `ok`, `warn` or `fail`.
+	Status string `json:"status"`
 }
 
 // Gap Messages that were lost un-acked, told until you ack past `to`.
@@ -643,7 +771,7 @@ type Moment struct {
 
 // NotWoken Why no push was sent for this delivery.
 type NotWoken struct {
-	// Code `no_provider`, `token_dead`, `token_suspect`, `token_superseded`, `no_credentials`, `provider_failing`, `rides_along`, `polling`,
+	// Code `no_provider`, `token_dead`, `token_suspect`, `token_superseded`, `no_credentials`, `provider_failing`, `provider_paused`, `rides_along`, `polling`,
 	// `wake_outstanding`, `wake_due`, `silent_device` or `final`.
 	Code   string `json:"code"`
 	Detail string `json:"detail"`
@@ -704,6 +832,21 @@ type ProblemField struct {
 	Pointer string `json:"pointer"`
 }
 
+// PushReport defines model for PushReport.
+type PushReport struct {
+	// OriginalPriority The priority with which it was sent.
+	OriginalPriority PushReportOriginalPriority `json:"original_priority"`
+
+	// Priority The priority with which the push arrived.
+	Priority PushReportPriority `json:"priority"`
+}
+
+// PushReportOriginalPriority The priority with which it was sent.
+type PushReportOriginalPriority string
+
+// PushReportPriority The priority with which the push arrived.
+type PushReportPriority string
+
 // Recipient Exactly one field.
 type Recipient struct {
 	// DeviceId `dev_...`
@@ -734,6 +877,9 @@ type RegisteredDevice struct {
 
 	// Provider `fcm`, `apns` or `none`.
 	Provider string `json:"provider"`
+
+	// PushDemotedAt As in Device.
+	PushDemotedAt *time.Time `json:"push_demoted_at,omitempty"`
 
 	// RegisteredAt When the token was last given or confirmed.
 	RegisteredAt time.Time `json:"registered_at"`
@@ -814,6 +960,15 @@ type ListAppsParams struct {
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
+// ListEventsParams defines parameters for ListEvents.
+type ListEventsParams struct {
+	// After The `cursor` of the page before. Left out, the list starts at its beginning.
+	After *After `form:"after,omitempty" json:"after,omitempty"`
+
+	// Limit How many entries at most, 1 to 100.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
 // SendMessageParams defines parameters for SendMessage.
 type SendMessageParams struct {
 	// IdempotencyKey Any 1 to 255 printable ASCII characters, one for each intended send.
@@ -846,6 +1001,9 @@ type CreateKeyJSONRequestBody = KeyCreate
 
 // UpdateOwnDeviceJSONRequestBody defines body for UpdateOwnDevice for application/json ContentType.
 type UpdateOwnDeviceJSONRequestBody = DeviceUpdate
+
+// ReportPushJSONRequestBody defines body for ReportPush for application/json ContentType.
+type ReportPushJSONRequestBody = PushReport
 
 // RegisterDeviceJSONRequestBody defines body for RegisterDevice for application/json ContentType.
 type RegisterDeviceJSONRequestBody = DeviceRegistration
@@ -882,12 +1040,18 @@ type ServerInterface interface {
 	// PutApnsCredential Put the credential for Apple
 	// (PUT /v1/apps/{app_id}/credentials/apns)
 	PutApnsCredential(w http.ResponseWriter, r *http.Request, appId AppId)
+	// VerifyApnsCredential Ask Apple whether it takes the stored credential
+	// (POST /v1/apps/{app_id}/credentials/apns/verify)
+	VerifyApnsCredential(w http.ResponseWriter, r *http.Request, appId AppId)
 	// DeleteFcmCredential Forget the credential for Google
 	// (DELETE /v1/apps/{app_id}/credentials/fcm)
 	DeleteFcmCredential(w http.ResponseWriter, r *http.Request, appId AppId)
 	// PutFcmCredential Put the credential for Google
 	// (PUT /v1/apps/{app_id}/credentials/fcm)
 	PutFcmCredential(w http.ResponseWriter, r *http.Request, appId AppId)
+	// VerifyFcmCredential Ask Google whether it takes the stored credential
+	// (POST /v1/apps/{app_id}/credentials/fcm/verify)
+	VerifyFcmCredential(w http.ResponseWriter, r *http.Request, appId AppId)
 	// ListKeys List an app's keys
 	// (GET /v1/apps/{app_id}/keys)
 	ListKeys(w http.ResponseWriter, r *http.Request, appId AppId)
@@ -906,12 +1070,18 @@ type ServerInterface interface {
 	// UpdateOwnDevice Refresh the token, or other facts
 	// (PATCH /v1/device)
 	UpdateOwnDevice(w http.ResponseWriter, r *http.Request)
+	// ReportPush Tell how a push arrived
+	// (POST /v1/device/push-reports)
+	ReportPush(w http.ResponseWriter, r *http.Request)
 	// RotateOwnSecret Replace this device's key
 	// (POST /v1/device/rotate-secret)
 	RotateOwnSecret(w http.ResponseWriter, r *http.Request)
 	// RegisterDevice Register an installation
 	// (POST /v1/devices)
 	RegisterDevice(w http.ResponseWriter, r *http.Request)
+	// ListEvents List what happened to the app
+	// (GET /v1/events)
+	ListEvents(w http.ResponseWriter, r *http.Request, params ListEventsParams)
 	// AckMessages Acknowledge messages
 	// (POST /v1/inbox/acks)
 	AckMessages(w http.ResponseWriter, r *http.Request)
@@ -990,6 +1160,12 @@ func (_ Unimplemented) PutApnsCredential(w http.ResponseWriter, r *http.Request,
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
+// VerifyApnsCredential Ask Apple whether it takes the stored credential
+// (POST /v1/apps/{app_id}/credentials/apns/verify)
+func (_ Unimplemented) VerifyApnsCredential(w http.ResponseWriter, r *http.Request, appId AppId) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
 // DeleteFcmCredential Forget the credential for Google
 // (DELETE /v1/apps/{app_id}/credentials/fcm)
 func (_ Unimplemented) DeleteFcmCredential(w http.ResponseWriter, r *http.Request, appId AppId) {
@@ -999,6 +1175,12 @@ func (_ Unimplemented) DeleteFcmCredential(w http.ResponseWriter, r *http.Reques
 // PutFcmCredential Put the credential for Google
 // (PUT /v1/apps/{app_id}/credentials/fcm)
 func (_ Unimplemented) PutFcmCredential(w http.ResponseWriter, r *http.Request, appId AppId) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// VerifyFcmCredential Ask Google whether it takes the stored credential
+// (POST /v1/apps/{app_id}/credentials/fcm/verify)
+func (_ Unimplemented) VerifyFcmCredential(w http.ResponseWriter, r *http.Request, appId AppId) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -1038,6 +1220,12 @@ func (_ Unimplemented) UpdateOwnDevice(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
+// ReportPush Tell how a push arrived
+// (POST /v1/device/push-reports)
+func (_ Unimplemented) ReportPush(w http.ResponseWriter, r *http.Request) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
 // RotateOwnSecret Replace this device's key
 // (POST /v1/device/rotate-secret)
 func (_ Unimplemented) RotateOwnSecret(w http.ResponseWriter, r *http.Request) {
@@ -1047,6 +1235,12 @@ func (_ Unimplemented) RotateOwnSecret(w http.ResponseWriter, r *http.Request) {
 // RegisterDevice Register an installation
 // (POST /v1/devices)
 func (_ Unimplemented) RegisterDevice(w http.ResponseWriter, r *http.Request) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ListEvents List what happened to the app
+// (GET /v1/events)
+func (_ Unimplemented) ListEvents(w http.ResponseWriter, r *http.Request, params ListEventsParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -1323,6 +1517,32 @@ func (siw *ServerInterfaceWrapper) PutApnsCredential(w http.ResponseWriter, r *h
 	handler.ServeHTTP(w, r)
 }
 
+// VerifyApnsCredential operation middleware
+func (siw *ServerInterfaceWrapper) VerifyApnsCredential(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "app_id" -------------
+	var appId AppId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "app_id", chi.URLParam(r, "app_id"), &appId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "app_id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.VerifyApnsCredential(w, r, appId)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // DeleteFcmCredential operation middleware
 func (siw *ServerInterfaceWrapper) DeleteFcmCredential(w http.ResponseWriter, r *http.Request) {
 
@@ -1366,6 +1586,32 @@ func (siw *ServerInterfaceWrapper) PutFcmCredential(w http.ResponseWriter, r *ht
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.PutFcmCredential(w, r, appId)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// VerifyFcmCredential operation middleware
+func (siw *ServerInterfaceWrapper) VerifyFcmCredential(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "app_id" -------------
+	var appId AppId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "app_id", chi.URLParam(r, "app_id"), &appId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "app_id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.VerifyFcmCredential(w, r, appId)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1504,6 +1750,20 @@ func (siw *ServerInterfaceWrapper) UpdateOwnDevice(w http.ResponseWriter, r *htt
 	handler.ServeHTTP(w, r)
 }
 
+// ReportPush operation middleware
+func (siw *ServerInterfaceWrapper) ReportPush(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReportPush(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // RotateOwnSecret operation middleware
 func (siw *ServerInterfaceWrapper) RotateOwnSecret(w http.ResponseWriter, r *http.Request) {
 
@@ -1523,6 +1783,52 @@ func (siw *ServerInterfaceWrapper) RegisterDevice(w http.ResponseWriter, r *http
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.RegisterDevice(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListEvents operation middleware
+func (siw *ServerInterfaceWrapper) ListEvents(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListEventsParams
+
+	// ------------- Optional query parameter "after" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "after", r.URL.Query(), &params.After, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "after"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "after", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListEvents(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1943,6 +2249,12 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 		r.Put(options.BaseURL+"/v1/apps/{app_id}/credentials/fcm", wrapper.PutFcmCredential)
 	})
 	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/v1/apps/{app_id}/credentials/apns/verify", wrapper.VerifyApnsCredential)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/v1/apps/{app_id}/credentials/fcm/verify", wrapper.VerifyFcmCredential)
+	})
+	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/v1/devices", wrapper.RegisterDevice)
 	})
 	r.Group(func(r chi.Router) {
@@ -1956,6 +2268,9 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/v1/device/rotate-secret", wrapper.RotateOwnSecret)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/v1/device/push-reports", wrapper.ReportPush)
 	})
 	r.Group(func(r chi.Router) {
 		r.Delete(options.BaseURL+"/v1/users/{user}/devices/{device_id}", wrapper.UnbindUserDevice)
@@ -1974,6 +2289,9 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/v1/messages/{message_id}/cancel", wrapper.CancelMessage)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/events", wrapper.ListEvents)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/v1/inbox/{message_id}", wrapper.GetInboxMessage)
@@ -3246,6 +3564,133 @@ func (response PutApnsCredential503ApplicationProblemPlusJSONResponse) VisitPutA
 	return err
 }
 
+type VerifyApnsCredentialRequestObject struct {
+	AppId AppId `json:"app_id"`
+}
+
+type VerifyApnsCredentialResponseObject interface {
+	VisitVerifyApnsCredentialResponse(w http.ResponseWriter) error
+}
+
+type VerifyApnsCredential200JSONResponse CredentialVerification
+
+func (response VerifyApnsCredential200JSONResponse) VisitVerifyApnsCredentialResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type VerifyApnsCredential401ApplicationProblemPlusJSONResponse struct {
+	UnauthorizedApplicationProblemPlusJSONResponse
+}
+
+func (response VerifyApnsCredential401ApplicationProblemPlusJSONResponse) VisitVerifyApnsCredentialResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
+	w.WriteHeader(401)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type VerifyApnsCredential403ApplicationProblemPlusJSONResponse struct {
+	ForbiddenApplicationProblemPlusJSONResponse
+}
+
+func (response VerifyApnsCredential403ApplicationProblemPlusJSONResponse) VisitVerifyApnsCredentialResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(403)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type VerifyApnsCredential404ApplicationProblemPlusJSONResponse struct {
+	NotFoundApplicationProblemPlusJSONResponse
+}
+
+func (response VerifyApnsCredential404ApplicationProblemPlusJSONResponse) VisitVerifyApnsCredentialResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type VerifyApnsCredential429ApplicationProblemPlusJSONResponse struct {
+	TooManyRequestsApplicationProblemPlusJSONResponse
+}
+
+func (response VerifyApnsCredential429ApplicationProblemPlusJSONResponse) VisitVerifyApnsCredentialResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	if response.Headers.RateLimit != nil {
+		w.Header().Set("RateLimit", fmt.Sprint(*response.Headers.RateLimit))
+	}
+	if response.Headers.RateLimitPolicy != nil {
+		w.Header().Set("RateLimit-Policy", fmt.Sprint(*response.Headers.RateLimitPolicy))
+	}
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(429)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type VerifyApnsCredential500ApplicationProblemPlusJSONResponse struct {
+	InternalApplicationProblemPlusJSONResponse
+}
+
+func (response VerifyApnsCredential500ApplicationProblemPlusJSONResponse) VisitVerifyApnsCredentialResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(500)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type VerifyApnsCredential503ApplicationProblemPlusJSONResponse struct {
+	UnavailableApplicationProblemPlusJSONResponse
+}
+
+func (response VerifyApnsCredential503ApplicationProblemPlusJSONResponse) VisitVerifyApnsCredentialResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type DeleteFcmCredentialRequestObject struct {
 	AppId AppId `json:"app_id"`
 }
@@ -3547,6 +3992,133 @@ type PutFcmCredential503ApplicationProblemPlusJSONResponse struct {
 }
 
 func (response PutFcmCredential503ApplicationProblemPlusJSONResponse) VisitPutFcmCredentialResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type VerifyFcmCredentialRequestObject struct {
+	AppId AppId `json:"app_id"`
+}
+
+type VerifyFcmCredentialResponseObject interface {
+	VisitVerifyFcmCredentialResponse(w http.ResponseWriter) error
+}
+
+type VerifyFcmCredential200JSONResponse CredentialVerification
+
+func (response VerifyFcmCredential200JSONResponse) VisitVerifyFcmCredentialResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type VerifyFcmCredential401ApplicationProblemPlusJSONResponse struct {
+	UnauthorizedApplicationProblemPlusJSONResponse
+}
+
+func (response VerifyFcmCredential401ApplicationProblemPlusJSONResponse) VisitVerifyFcmCredentialResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
+	w.WriteHeader(401)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type VerifyFcmCredential403ApplicationProblemPlusJSONResponse struct {
+	ForbiddenApplicationProblemPlusJSONResponse
+}
+
+func (response VerifyFcmCredential403ApplicationProblemPlusJSONResponse) VisitVerifyFcmCredentialResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(403)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type VerifyFcmCredential404ApplicationProblemPlusJSONResponse struct {
+	NotFoundApplicationProblemPlusJSONResponse
+}
+
+func (response VerifyFcmCredential404ApplicationProblemPlusJSONResponse) VisitVerifyFcmCredentialResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type VerifyFcmCredential429ApplicationProblemPlusJSONResponse struct {
+	TooManyRequestsApplicationProblemPlusJSONResponse
+}
+
+func (response VerifyFcmCredential429ApplicationProblemPlusJSONResponse) VisitVerifyFcmCredentialResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	if response.Headers.RateLimit != nil {
+		w.Header().Set("RateLimit", fmt.Sprint(*response.Headers.RateLimit))
+	}
+	if response.Headers.RateLimitPolicy != nil {
+		w.Header().Set("RateLimit-Policy", fmt.Sprint(*response.Headers.RateLimitPolicy))
+	}
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(429)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type VerifyFcmCredential500ApplicationProblemPlusJSONResponse struct {
+	InternalApplicationProblemPlusJSONResponse
+}
+
+func (response VerifyFcmCredential500ApplicationProblemPlusJSONResponse) VisitVerifyFcmCredentialResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(500)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type VerifyFcmCredential503ApplicationProblemPlusJSONResponse struct {
+	UnavailableApplicationProblemPlusJSONResponse
+}
+
+func (response VerifyFcmCredential503ApplicationProblemPlusJSONResponse) VisitVerifyFcmCredentialResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -4469,6 +5041,191 @@ func (response UpdateOwnDevice503ApplicationProblemPlusJSONResponse) VisitUpdate
 	return err
 }
 
+type ReportPushRequestObject struct {
+	Body *ReportPushJSONRequestBody
+}
+
+type ReportPushResponseObject interface {
+	VisitReportPushResponse(w http.ResponseWriter) error
+}
+
+type ReportPush204Response struct {
+}
+
+func (response ReportPush204Response) VisitReportPushResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type ReportPush400ApplicationProblemPlusJSONResponse struct {
+	BadRequestApplicationProblemPlusJSONResponse
+}
+
+func (response ReportPush400ApplicationProblemPlusJSONResponse) VisitReportPushResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(400)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ReportPush401ApplicationProblemPlusJSONResponse struct {
+	UnauthorizedApplicationProblemPlusJSONResponse
+}
+
+func (response ReportPush401ApplicationProblemPlusJSONResponse) VisitReportPushResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
+	w.WriteHeader(401)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ReportPush403ApplicationProblemPlusJSONResponse struct {
+	ForbiddenApplicationProblemPlusJSONResponse
+}
+
+func (response ReportPush403ApplicationProblemPlusJSONResponse) VisitReportPushResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(403)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ReportPush410ApplicationProblemPlusJSONResponse struct {
+	GoneApplicationProblemPlusJSONResponse
+}
+
+func (response ReportPush410ApplicationProblemPlusJSONResponse) VisitReportPushResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(410)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ReportPush413ApplicationProblemPlusJSONResponse struct {
+	TooLargeApplicationProblemPlusJSONResponse
+}
+
+func (response ReportPush413ApplicationProblemPlusJSONResponse) VisitReportPushResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(413)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ReportPush415ApplicationProblemPlusJSONResponse struct {
+	UnsupportedMediaTypeApplicationProblemPlusJSONResponse
+}
+
+func (response ReportPush415ApplicationProblemPlusJSONResponse) VisitReportPushResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(415)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ReportPush422ApplicationProblemPlusJSONResponse struct {
+	UnprocessableApplicationProblemPlusJSONResponse
+}
+
+func (response ReportPush422ApplicationProblemPlusJSONResponse) VisitReportPushResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(422)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ReportPush429ApplicationProblemPlusJSONResponse struct {
+	TooManyRequestsApplicationProblemPlusJSONResponse
+}
+
+func (response ReportPush429ApplicationProblemPlusJSONResponse) VisitReportPushResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	if response.Headers.RateLimit != nil {
+		w.Header().Set("RateLimit", fmt.Sprint(*response.Headers.RateLimit))
+	}
+	if response.Headers.RateLimitPolicy != nil {
+		w.Header().Set("RateLimit-Policy", fmt.Sprint(*response.Headers.RateLimitPolicy))
+	}
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(429)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ReportPush500ApplicationProblemPlusJSONResponse struct {
+	InternalApplicationProblemPlusJSONResponse
+}
+
+func (response ReportPush500ApplicationProblemPlusJSONResponse) VisitReportPushResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(500)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ReportPush503ApplicationProblemPlusJSONResponse struct {
+	UnavailableApplicationProblemPlusJSONResponse
+}
+
+func (response ReportPush503ApplicationProblemPlusJSONResponse) VisitReportPushResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type RotateOwnSecretRequestObject struct {
 }
 
@@ -4832,6 +5589,133 @@ type RegisterDevice503ApplicationProblemPlusJSONResponse struct {
 }
 
 func (response RegisterDevice503ApplicationProblemPlusJSONResponse) VisitRegisterDeviceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListEventsRequestObject struct {
+	Params ListEventsParams
+}
+
+type ListEventsResponseObject interface {
+	VisitListEventsResponse(w http.ResponseWriter) error
+}
+
+type ListEvents200JSONResponse EventList
+
+func (response ListEvents200JSONResponse) VisitListEventsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListEvents400ApplicationProblemPlusJSONResponse struct {
+	BadRequestApplicationProblemPlusJSONResponse
+}
+
+func (response ListEvents400ApplicationProblemPlusJSONResponse) VisitListEventsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(400)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListEvents401ApplicationProblemPlusJSONResponse struct {
+	UnauthorizedApplicationProblemPlusJSONResponse
+}
+
+func (response ListEvents401ApplicationProblemPlusJSONResponse) VisitListEventsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
+	w.WriteHeader(401)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListEvents403ApplicationProblemPlusJSONResponse struct {
+	ForbiddenApplicationProblemPlusJSONResponse
+}
+
+func (response ListEvents403ApplicationProblemPlusJSONResponse) VisitListEventsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(403)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListEvents429ApplicationProblemPlusJSONResponse struct {
+	TooManyRequestsApplicationProblemPlusJSONResponse
+}
+
+func (response ListEvents429ApplicationProblemPlusJSONResponse) VisitListEventsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	if response.Headers.RateLimit != nil {
+		w.Header().Set("RateLimit", fmt.Sprint(*response.Headers.RateLimit))
+	}
+	if response.Headers.RateLimitPolicy != nil {
+		w.Header().Set("RateLimit-Policy", fmt.Sprint(*response.Headers.RateLimitPolicy))
+	}
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(429)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListEvents500ApplicationProblemPlusJSONResponse struct {
+	InternalApplicationProblemPlusJSONResponse
+}
+
+func (response ListEvents500ApplicationProblemPlusJSONResponse) VisitListEventsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(500)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListEvents503ApplicationProblemPlusJSONResponse struct {
+	UnavailableApplicationProblemPlusJSONResponse
+}
+
+func (response ListEvents503ApplicationProblemPlusJSONResponse) VisitListEventsResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -6114,12 +6998,18 @@ type StrictServerInterface interface {
 	// PutApnsCredential Put the credential for Apple
 	// (PUT /v1/apps/{app_id}/credentials/apns)
 	PutApnsCredential(ctx context.Context, request PutApnsCredentialRequestObject) (PutApnsCredentialResponseObject, error)
+	// VerifyApnsCredential Ask Apple whether it takes the stored credential
+	// (POST /v1/apps/{app_id}/credentials/apns/verify)
+	VerifyApnsCredential(ctx context.Context, request VerifyApnsCredentialRequestObject) (VerifyApnsCredentialResponseObject, error)
 	// DeleteFcmCredential Forget the credential for Google
 	// (DELETE /v1/apps/{app_id}/credentials/fcm)
 	DeleteFcmCredential(ctx context.Context, request DeleteFcmCredentialRequestObject) (DeleteFcmCredentialResponseObject, error)
 	// PutFcmCredential Put the credential for Google
 	// (PUT /v1/apps/{app_id}/credentials/fcm)
 	PutFcmCredential(ctx context.Context, request PutFcmCredentialRequestObject) (PutFcmCredentialResponseObject, error)
+	// VerifyFcmCredential Ask Google whether it takes the stored credential
+	// (POST /v1/apps/{app_id}/credentials/fcm/verify)
+	VerifyFcmCredential(ctx context.Context, request VerifyFcmCredentialRequestObject) (VerifyFcmCredentialResponseObject, error)
 	// ListKeys List an app's keys
 	// (GET /v1/apps/{app_id}/keys)
 	ListKeys(ctx context.Context, request ListKeysRequestObject) (ListKeysResponseObject, error)
@@ -6138,12 +7028,18 @@ type StrictServerInterface interface {
 	// UpdateOwnDevice Refresh the token, or other facts
 	// (PATCH /v1/device)
 	UpdateOwnDevice(ctx context.Context, request UpdateOwnDeviceRequestObject) (UpdateOwnDeviceResponseObject, error)
+	// ReportPush Tell how a push arrived
+	// (POST /v1/device/push-reports)
+	ReportPush(ctx context.Context, request ReportPushRequestObject) (ReportPushResponseObject, error)
 	// RotateOwnSecret Replace this device's key
 	// (POST /v1/device/rotate-secret)
 	RotateOwnSecret(ctx context.Context, request RotateOwnSecretRequestObject) (RotateOwnSecretResponseObject, error)
 	// RegisterDevice Register an installation
 	// (POST /v1/devices)
 	RegisterDevice(ctx context.Context, request RegisterDeviceRequestObject) (RegisterDeviceResponseObject, error)
+	// ListEvents List what happened to the app
+	// (GET /v1/events)
+	ListEvents(ctx context.Context, request ListEventsRequestObject) (ListEventsResponseObject, error)
 	// AckMessages Acknowledge messages
 	// (POST /v1/inbox/acks)
 	AckMessages(ctx context.Context, request AckMessagesRequestObject) (AckMessagesResponseObject, error)
@@ -6436,6 +7332,32 @@ func (sh *strictHandler) PutApnsCredential(w http.ResponseWriter, r *http.Reques
 	}
 }
 
+// VerifyApnsCredential operation middleware
+func (sh *strictHandler) VerifyApnsCredential(w http.ResponseWriter, r *http.Request, appId AppId) {
+	var request VerifyApnsCredentialRequestObject
+
+	request.AppId = appId
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.VerifyApnsCredential(ctx, request.(VerifyApnsCredentialRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "VerifyApnsCredential")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(VerifyApnsCredentialResponseObject); ok {
+		if err := validResponse.VisitVerifyApnsCredentialResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // DeleteFcmCredential operation middleware
 func (sh *strictHandler) DeleteFcmCredential(w http.ResponseWriter, r *http.Request, appId AppId) {
 	var request DeleteFcmCredentialRequestObject
@@ -6488,6 +7410,32 @@ func (sh *strictHandler) PutFcmCredential(w http.ResponseWriter, r *http.Request
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(PutFcmCredentialResponseObject); ok {
 		if err := validResponse.VisitPutFcmCredentialResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// VerifyFcmCredential operation middleware
+func (sh *strictHandler) VerifyFcmCredential(w http.ResponseWriter, r *http.Request, appId AppId) {
+	var request VerifyFcmCredentialRequestObject
+
+	request.AppId = appId
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.VerifyFcmCredential(ctx, request.(VerifyFcmCredentialRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "VerifyFcmCredential")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(VerifyFcmCredentialResponseObject); ok {
+		if err := validResponse.VisitVerifyFcmCredentialResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -6660,6 +7608,37 @@ func (sh *strictHandler) UpdateOwnDevice(w http.ResponseWriter, r *http.Request)
 	}
 }
 
+// ReportPush operation middleware
+func (sh *strictHandler) ReportPush(w http.ResponseWriter, r *http.Request) {
+	var request ReportPushRequestObject
+
+	var body ReportPushJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ReportPush(ctx, request.(ReportPushRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ReportPush")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ReportPushResponseObject); ok {
+		if err := validResponse.VisitReportPushResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // RotateOwnSecret operation middleware
 func (sh *strictHandler) RotateOwnSecret(w http.ResponseWriter, r *http.Request) {
 	var request RotateOwnSecretRequestObject
@@ -6708,6 +7687,32 @@ func (sh *strictHandler) RegisterDevice(w http.ResponseWriter, r *http.Request) 
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(RegisterDeviceResponseObject); ok {
 		if err := validResponse.VisitRegisterDeviceResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListEvents operation middleware
+func (sh *strictHandler) ListEvents(w http.ResponseWriter, r *http.Request, params ListEventsParams) {
+	var request ListEventsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListEvents(ctx, request.(ListEventsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListEvents")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListEventsResponseObject); ok {
+		if err := validResponse.VisitListEventsResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

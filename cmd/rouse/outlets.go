@@ -17,14 +17,18 @@ type checker struct{}
 
 // APNs checks a credential for Apple.
 func (checker) APNs(u providers.APNsUpload) (tokens.Credential, error) {
-	shown, sealed, fingerprint, err := apns.Check(u, time.Now())
-	return tokens.Credential{Provider: tokens.APNs, Public: shown, Secret: sealed, Fingerprint: fingerprint}, err
+	c, err := apns.Check(u, time.Now())
+	return credentialOf(tokens.APNs, c), err
 }
 
 // FCM checks a credential for Google.
-func (checker) FCM(serviceAccount []byte) (tokens.Credential, error) {
-	shown, sealed, fingerprint, err := fcm.Check(serviceAccount, time.Now())
-	return tokens.Credential{Provider: tokens.FCM, Public: shown, Secret: sealed, Fingerprint: fingerprint}, err
+func (checker) FCM(u providers.FCMUpload) (tokens.Credential, error) {
+	c, err := fcm.Check(u, time.Now())
+	return credentialOf(tokens.FCM, c), err
+}
+
+func credentialOf(p tokens.Provider, c providers.Checked) tokens.Credential {
+	return tokens.Credential{Provider: p, Public: c.Public, Secret: c.Secret, Fingerprint: c.Fingerprint, ExpiresAt: c.ExpiresAt}
 }
 
 // openProvider makes clients that speak to the operator's endpoints, whatever the credential says.

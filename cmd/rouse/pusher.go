@@ -57,6 +57,7 @@ func newPusher(store credentials, open opener, log *slog.Logger) *pusher {
 // reason no_credentials.
 func (p *pusher) Push(ctx context.Context, o worker.Outlet, push providers.Push) providers.Outcome {
 	begun := time.Now()
+	o.Onward = "" // who carries it on is behind the provider: the connection is the same
 	l, err := p.take(ctx, o)
 	if err != nil {
 		out := p.refusal(o, err)
@@ -65,6 +66,16 @@ func (p *pusher) Push(ctx context.Context, o worker.Outlet, push providers.Push)
 	}
 	defer p.release(l)
 	return l.client.Push(ctx, push)
+}
+
+// Verify asks the provider whether it takes the app's stored credential, in each environment there is, over connections of their
+// own. NotFound "no_credential".
+func (p *pusher) Verify(ctx context.Context, app ident.App, provider tokens.Provider) ([]providers.Finding, error) {
+	credential, err := p.store.Credential(ctx, app, provider)
+	if err != nil {
+		return nil, err
+	}
+	return verify(ctx, p.open, credential), nil
 }
 
 // refusal turns a client that could not be had into an outcome.

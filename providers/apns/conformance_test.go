@@ -64,7 +64,7 @@ func newProvider(t *testing.T, s *sim.Sim, o providertest.Settings) providers.Pr
 // newSecret uploads a signing key that s knows.
 func newSecret(t *testing.T, s *sim.Sim) []byte {
 	t.Helper()
-	_, secret, _, err := apns.Check(providers.APNsUpload{
+	checked, err := apns.Check(providers.APNsUpload{
 		TeamID: team, KeyID: key, PrivateKey: s.NewAPNsKey(team, key), Topic: topic,
 		Placeholder: providers.Placeholder{Text: providers.Text{Title: "Example", Body: "Something is new"}},
 	}, time.Now())

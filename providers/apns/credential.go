@@ -46,7 +46,7 @@ type public struct {
 // the secret does. The error is a *fault.Error of kind Invalid and code
 // invalid_credential that points at every wrong field, says how to put it right and
 // repeats nothing of a key.
-func Check(u providers.APNsUpload, now time.Time) (shown, sealed []byte, fingerprint string, err error) {
+func Check(u providers.APNsUpload, now time.Time) (providers.Checked, error) {
 	c := &checker{}
 	out := public{Topic: u.Topic}
 	switch {
@@ -59,21 +59,25 @@ func Check(u providers.APNsUpload, now time.Time) (shown, sealed []byte, fingerp
 	c.topic(u.Topic)
 	c.placeholder(u.Placeholder)
 	if c.fault != nil {
-		return nil, nil, "", c.fault
+		return providers.Checked{}, c.fault
 	}
 	if u.Placeholder.Title != "" || u.Placeholder.Body != "" || len(u.Placeholder.Locales) > 0 {
 		out.Placeholder = &u.Placeholder
 	}
-	sealed, err = json.Marshal(secret(u))
+	sealed, err := json.Marshal(secret{TeamID: u.TeamID, KeyID: u.KeyID, PrivateKey: u.PrivateKey, Certificate: u.Certificate, CertificateKey: u.CertificateKey, Topic: u.Topic, Placeholder: u.Placeholder})
 	if err != nil {
-		return nil, nil, "", fmt.Errorf("encode the APNs credential: %w", err)
+		return providers.Checked{}, fmt.Errorf("encode the APNs credential: %w", err)
 	}
-	shown, err = json.Marshal(out)
+	shown, err := json.Marshal(out)
 	if err != nil {
-		return nil, nil, "", fmt.Errorf("encode the public half of the APNs credential: %w", err)
+		return providers.Checked{}, fmt.Errorf("encode the public half of the APNs credential: %w", err)
 	}
 	sum := sha256.Sum256(sealed)
-	return shown, sealed, hex.EncodeToString(sum[:16]), nil
+	checked := providers.Checked{Public: shown, Secret: sealed, Fingerprint: hex.EncodeToString(sum[:16])}
+	if out.CertificateExpiresAt != nil {
+		checked.ExpiresAt = *out.CertificateExpiresAt
+	}
+	return checked, nil
 }
 
 func openSecret(sealed []byte) (secret, error) {

@@ -154,7 +154,7 @@ func TestCheckRefuses(t *testing.T) {
 	} {
 		u := upload(t)
 		tt.change(&u)
-		_, sealed, _, err := Check(u, now)
+		checked, err := Check(u, now)
 		var f *fault.Error
 		if !errors.As(err, &f) || f.Kind != fault.Invalid || f.Code != "invalid_credential" || sealed != nil {
 			t.Errorf("%s: %v", name, err)
@@ -182,7 +182,7 @@ func onlyCertificate(cert, key string) func(*providers.APNsUpload) {
 
 func TestNewRefuses(t *testing.T) {
 	t.Parallel()
-	_, sealed, _, err := Check(upload(t), now)
+	checked, err := Check(upload(t), now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +207,7 @@ func FuzzCheck(f *testing.F) {
 		if json.Unmarshal(body, &u) != nil {
 			return
 		}
-		if _, sealed, _, err := Check(u, now); err == nil {
+		if checked, err := Check(u, now); err == nil {
 			if _, err := New(sealed, false, Options{}); err != nil {
 				t.Error(err)
 			}

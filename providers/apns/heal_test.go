@@ -28,7 +28,7 @@ func newRig(t *testing.T, sandbox bool) rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	_, sealed, _, err := Check(providers.APNsUpload{TeamID: "TEAM000001", KeyID: "KEY0000001", PrivateKey: s.NewAPNsKey("TEAM000001", "KEY0000001"), Topic: healTopic}, time.Now())
+	checked, err := Check(providers.APNsUpload{TeamID: "TEAM000001", KeyID: "KEY0000001", PrivateKey: s.NewAPNsKey("TEAM000001", "KEY0000001"), Topic: healTopic}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"rouse/fault"
+	"rouse/providers"
 )
 
 // secret is the sealed form of a service account: all that New needs, and no
@@ -44,24 +45,24 @@ type upload struct {
 // given to New, fingerprint changes when, and only when, the secret does. The error is
 // a *fault.Error of kind Invalid and code invalid_credential that points at every wrong
 // field below /service_account, says how to put it right and repeats nothing of a key.
-func Check(serviceAccount []byte, _ time.Time) (shown, sealed []byte, fingerprint string, err error) {
+func Check(up providers.FCMUpload, _ time.Time) (providers.Checked, error) {
 	var u upload
-	if json.Unmarshal(serviceAccount, &u) != nil {
-		return nil, nil, "", invalid().At("/service_account", "send the JSON key file of a service account as an object, with every value as Google wrote it")
+	if json.Unmarshal(up.ServiceAccount, &u) != nil {
+		return providers.Checked{}, invalid().At("/service_account", "send the JSON key file of a service account as an object, with every value as Google wrote it")
 	}
 	if problem := u.check(); problem != nil {
-		return nil, nil, "", problem
+		return providers.Checked{}, problem
 	}
-	sealed, err = json.Marshal(u.secret)
+	sealed, err := json.Marshal(u.secret)
 	if err != nil {
-		return nil, nil, "", fmt.Errorf("encode the FCM credential: %w", err)
+		return providers.Checked{}, fmt.Errorf("encode the FCM credential: %w", err)
 	}
-	shown, err = json.Marshal(public{ProjectID: u.ProjectID, ClientEmail: u.ClientEmail})
+	shown, err := json.Marshal(public{ProjectID: u.ProjectID, ClientEmail: u.ClientEmail})
 	if err != nil {
-		return nil, nil, "", fmt.Errorf("encode the public half of the FCM credential: %w", err)
+		return providers.Checked{}, fmt.Errorf("encode the public half of the FCM credential: %w", err)
 	}
 	sum := sha256.Sum256(sealed)
-	return shown, sealed, hex.EncodeToString(sum[:16]), nil
+	return providers.Checked{Public: shown, Secret: sealed, Fingerprint: hex.EncodeToString(sum[:16])}, nil
 }
 
 func openSecret(sealed []byte) (secret, error) {
