@@ -71,7 +71,7 @@ func newSecret(t *testing.T, s *sim.Sim) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return secret
+	return checked.Secret
 }
 
 func alertBody(p providers.Push) string {

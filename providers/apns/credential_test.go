@@ -65,10 +65,11 @@ func TestCheckKey(t *testing.T) {
 	t.Parallel()
 	u := upload(t)
 	u.Placeholder = providers.Placeholder{Text: providers.Text{Body: "Hi"}}
-	public, sealed, print1, err := Check(u, now)
+	checked, err := Check(u, now)
 	if err != nil {
 		t.Fatal(err)
 	}
+	public, sealed := checked.Public, checked.Secret
 	if want := `{"team_id":"TEAM000001","key_id":"KEY0000001","topic":"com.example.app","placeholder":{"body":"Hi"}}`; string(public) != want {
 		t.Errorf("public %s, want %s", public, want)
 	}
@@ -77,9 +78,10 @@ func TestCheckKey(t *testing.T) {
 	} else if c.sdk.Host != SandboxEndpoint || c.sdk.Token.Bearer == "" {
 		t.Errorf("host %q, bearer set %v", c.sdk.Host, c.sdk.Token.Bearer != "")
 	}
-	_, _, print2, _ := Check(u, now.Add(time.Hour))
+	later, _ := Check(u, now.Add(time.Hour))
 	u.Placeholder.Body = "Ho"
-	_, _, print3, _ := Check(u, now)
+	other, _ := Check(u, now)
+	print1, print2, print3 := checked.Fingerprint, later.Fingerprint, other.Fingerprint
 	if print1 != print2 || print1 == print3 || print1 == "" {
 		t.Errorf("fingerprints %q %q %q: the first two are one secret, the third another", print1, print2, print3)
 	}
@@ -88,10 +90,11 @@ func TestCheckKey(t *testing.T) {
 func TestCheckCertificate(t *testing.T) {
 	t.Parallel()
 	cert, key := certificate(t, now)
-	public, sealed, _, err := Check(providers.APNsUpload{Certificate: cert, CertificateKey: key, Topic: "com.example.app"}, now)
+	checked, err := Check(providers.APNsUpload{Certificate: cert, CertificateKey: key, Topic: "com.example.app"}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
+	public, sealed := checked.Public, checked.Secret
 	if want := `{"certificate_expires_at":"2026-01-02T04:04:05Z","topic":"com.example.app"}`; string(public) != want {
 		t.Errorf("public %s, want %s", public, want)
 	}
@@ -156,7 +159,7 @@ func TestCheckRefuses(t *testing.T) {
 		tt.change(&u)
 		checked, err := Check(u, now)
 		var f *fault.Error
-		if !errors.As(err, &f) || f.Kind != fault.Invalid || f.Code != "invalid_credential" || sealed != nil {
+		if !errors.As(err, &f) || f.Kind != fault.Invalid || f.Code != "invalid_credential" || checked.Secret != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
@@ -187,7 +190,7 @@ func TestNewRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, endpoint := range []string{"api.push.apple.com", "http://127.0.0.1:1", "https://host/path", "https://user@host", "https://host?x=1", "ftp://host", "https://"} {
-		if _, err := New(sealed, false, Options{Endpoint: endpoint}); err == nil {
+		if _, err := New(checked.Secret, false, Options{Endpoint: endpoint}); err == nil {
 			t.Errorf("endpoint %q was taken", endpoint)
 		}
 	}
@@ -208,7 +211,7 @@ func FuzzCheck(f *testing.F) {
 			return
 		}
 		if checked, err := Check(u, now); err == nil {
-			if _, err := New(sealed, false, Options{}); err != nil {
+			if _, err := New(checked.Secret, false, Options{}); err != nil {
 				t.Error(err)
 			}
 		}

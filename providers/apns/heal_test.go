@@ -34,7 +34,7 @@ func newRig(t *testing.T, sandbox bool) rig {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(s.CAPEM())
-	c, err := New(sealed, sandbox, Options{Endpoint: s.APNsURL(), SandboxEndpoint: s.APNsSandboxURL(), RootCAs: roots})
+	c, err := New(checked.Secret, sandbox, Options{Endpoint: s.APNsURL(), SandboxEndpoint: s.APNsSandboxURL(), RootCAs: roots})
 	if err != nil {
 		t.Fatal(err)
 	}

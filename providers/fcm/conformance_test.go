@@ -67,11 +67,11 @@ func newProvider(t *testing.T, s *sim.Sim, o providertest.Settings) providers.Pr
 // newSecret uploads a service account that s knows.
 func newSecret(t *testing.T, s *sim.Sim) []byte {
 	t.Helper()
-	_, secret, _, err := fcm.Check(s.NewServiceAccount(project), time.Now())
+	checked, err := fcm.Check(providers.FCMUpload{ServiceAccount: s.NewServiceAccount(project)}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return secret
+	return checked.Secret
 }
 
 func alertBody(p providers.Push) string {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"rouse/fault"
+	"rouse/providers"
 )
 
 // rsaKey is one key for all tests: making one is slow.
@@ -57,13 +58,19 @@ func encode(t testing.TB, v any) []byte {
 	return b
 }
 
+func fileOf(t testing.TB, file map[string]any) providers.FCMUpload {
+	t.Helper()
+	return providers.FCMUpload{ServiceAccount: encode(t, file)}
+}
+
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	a := account(t)
-	public, sealed, print1, err := Check(encode(t, a), now)
+	checked, err := Check(fileOf(t, a), now)
 	if err != nil {
 		t.Fatal(err)
 	}
+	public, sealed := checked.Public, checked.Secret
 	if want := `{"project_id":"example-project","client_email":"push@example-project.iam.gserviceaccount.com"}`; string(public) != want {
 		t.Errorf("public %s, want %s", public, want)
 	}
@@ -76,14 +83,15 @@ func TestCheck(t *testing.T) {
 	}
 	_ = c.Close()
 	a["token_uri"] = "elsewhere"
-	_, _, print2, _ := Check(encode(t, a), now.Add(time.Hour))
+	later, _ := Check(fileOf(t, a), now.Add(time.Hour))
 	a["private_key_id"] = "4567"
-	_, _, print3, _ := Check(encode(t, a), now)
+	other, _ := Check(fileOf(t, a), now)
+	print1, print2, print3 := checked.Fingerprint, later.Fingerprint, other.Fingerprint
 	if print1 != print2 || print1 == print3 || print1 == "" {
 		t.Errorf("fingerprints %q %q %q: the first two are one secret, the third another", print1, print2, print3)
 	}
 	a["private_key"] = block("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsaKey()))
-	if _, _, _, err := Check(encode(t, a), now); err != nil {
+	if _, err := Check(fileOf(t, a), now); err != nil {
 		t.Errorf("PKCS #1: %v", err)
 	}
 }
@@ -117,9 +125,9 @@ func TestCheckRefuses(t *testing.T) {
 	} {
 		a := account(t)
 		tt.change(a)
-		_, sealed, _, err := Check(encode(t, a), now)
+		checked, err := Check(fileOf(t, a), now)
 		var f *fault.Error
-		if !errors.As(err, &f) || f.Kind != fault.Invalid || f.Code != "invalid_credential" || sealed != nil {
+		if !errors.As(err, &f) || f.Kind != fault.Invalid || f.Code != "invalid_credential" || checked.Secret != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
@@ -136,7 +144,7 @@ func TestCheckRefuses(t *testing.T) {
 		}
 	}
 	for _, body := range []string{``, `[]`, `"x"`, `{`, `null`} {
-		if _, _, _, err := Check([]byte(body), now); fault.KindOf(err) != fault.Invalid {
+		if _, err := Check(providers.FCMUpload{ServiceAccount: []byte(body)}, now); fault.KindOf(err) != fault.Invalid {
 			t.Errorf("%q: %v", body, err)
 		}
 	}
@@ -144,12 +152,12 @@ func TestCheckRefuses(t *testing.T) {
 
 func TestNewRefuses(t *testing.T) {
 	t.Parallel()
-	_, sealed, _, err := Check(encode(t, account(t)), now)
+	checked, err := Check(fileOf(t, account(t)), now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, o := range []Options{{Endpoint: "fcm.googleapis.com"}, {TokenEndpoint: "oauth2.googleapis.com"}, {Endpoint: "https://u@h/v1"}} {
-		if _, err := New(sealed, o); err == nil {
+		if _, err := New(checked.Secret, o); err == nil {
 			t.Errorf("%+v was taken", o)
 		}
 	}
@@ -166,11 +174,11 @@ func FuzzCheck(f *testing.F) {
 	f.Add([]byte(`{"type":"service_account","project_id":"p","client_email":"a@b","private_key_id":"1","private_key":"-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----"}`))
 	f.Add([]byte(`{"project_info":{}}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		_, sealed, _, err := Check(body, now)
+		checked, err := Check(providers.FCMUpload{ServiceAccount: body}, now)
 		if err != nil {
 			return
 		}
-		c, err := New(sealed, Options{})
+		c, err := New(checked.Secret, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
