@@ -17,8 +17,12 @@ import (
 	"rouse/fault"
 )
 
-// maxBody is the largest request body, in bytes.
-const maxBody = 128 << 10
+const (
+	// maxBody is the largest request body, in bytes.
+	maxBody = 128 << 10
+	// maxCredential is that of a credential: a certificate and the placeholder in a hundred languages, escaped.
+	maxCredential = 512 << 10
+)
 
 // body checks the request bodies of one operation against the contract.
 type body struct {
@@ -27,6 +31,8 @@ type body struct {
 	fields []string
 	// opaque are those whose content is not looked into.
 	opaque []string
+	// most is the largest body, in bytes.
+	most int64
 }
 
 // compileBodies prepares every operation that takes a body, by operationId.
@@ -49,7 +55,7 @@ func compileBodies(d document) (map[string]*body, error) {
 		for schema.Ref != nil {
 			schema = schema.Ref
 		}
-		b := &body{schema: schema}
+		b := &body{schema: schema, most: mostOf(op.ID)}
 		for name, property := range schema.Properties {
 			b.fields = append(b.fields, name)
 			if property.Types == nil && property.Ref == nil && property.Enum == nil {
@@ -62,17 +68,26 @@ func compileBodies(d document) (map[string]*body, error) {
 	return bodies, nil
 }
 
+// mostOf is the largest body of an operation, in bytes.
+func mostOf(operation string) int64 {
+	switch operation {
+	case "putApnsCredential", "putFcmCredential":
+		return maxCredential
+	}
+	return maxBody
+}
+
 // take reads and checks the body, and puts in its place one object with only the fields the
 // contract knows, each once: what is decoded later is what was checked here.
 func (b *body) take(w http.ResponseWriter, r *http.Request) error {
 	if err := checkMediaType(r.Header); err != nil {
 		return err
 	}
-	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, b.most))
 	if err != nil {
 		var large *http.MaxBytesError
 		if errors.As(err, &large) {
-			return fault.New(fault.TooLarge, "body_too_large", "the body is over %d bytes", maxBody)
+			return fault.New(fault.TooLarge, "body_too_large", "the body is over %d bytes", b.most)
 		}
 		return fault.New(fault.Malformed, "malformed_json", "the body ended early").Because(err)
 	}

@@ -2,11 +2,13 @@ package api
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"time"
 
 	"rouse/api/contract"
+	"rouse/fault"
 	"rouse/ident"
 	"rouse/messages"
 	"rouse/providers"
@@ -19,11 +21,14 @@ func (n nouns) PutApnsCredential(ctx context.Context, r contract.PutApnsCredenti
 	if err != nil {
 		return nil, err
 	}
-	credential, err := n.deps.Checker.APNs(providers.APNsUpload{
-		TeamID: or(r.Body.TeamId), KeyID: or(r.Body.KeyId), PrivateKey: or(r.Body.PrivateKey),
-		Certificate: or(r.Body.Certificate), CertificateKey: or(r.Body.CertificateKey),
-		Topic: r.Body.Topic, Placeholder: placeholderOf(r.Body.Placeholder),
-	})
+	upload, err := apnsUpload(*r.Body)
+	if err != nil {
+		return nil, err
+	}
+	if upload.ReplacedTeamID, upload.ReplacedKeyID, err = n.replacedIDs(ctx, app); err != nil {
+		return nil, err
+	}
+	credential, err := n.deps.Checker.APNs(upload)
 	if err != nil {
 		return nil, err
 	}
@@ -32,6 +37,60 @@ func (n nouns) PutApnsCredential(ctx context.Context, r contract.PutApnsCredenti
 		return nil, err
 	}
 	return contract.PutApnsCredential200JSONResponse(wire), nil
+}
+
+// apnsUpload reads the body: one of a signing key, a certificate with its key, and both in one file.
+func apnsUpload(b contract.ApnsCredentialPut) (providers.APNsUpload, error) {
+	u := providers.APNsUpload{
+		TeamID: or(b.TeamId), KeyID: or(b.KeyId), PrivateKey: or(b.PrivateKey),
+		Certificate: or(b.Certificate), CertificateKey: or(b.CertificateKey), P12Password: or(b.CertificatePassword),
+		Topic: b.Topic, Placeholder: placeholderOf(b.Placeholder),
+	}
+	forms := 0
+	for _, given := range []bool{
+		u.TeamID != "" || u.KeyID != "" || u.PrivateKey != "", u.Certificate != "" || u.CertificateKey != "", b.CertificateP12 != nil,
+	} {
+		if given {
+			forms++
+		}
+	}
+	switch {
+	case forms != 1:
+		return u, invalidAPNs().At("", "send one of the three: team_id, key_id and private_key; or certificate and certificate_key; or certificate_p12")
+	case b.CertificateP12 == nil && b.CertificatePassword != nil:
+		return u, invalidAPNs().At("/certificate_password", "opens certificate_p12 and nothing else; leave it out")
+	case b.CertificateP12 == nil:
+		return u, nil
+	}
+	var err error
+	if u.P12, err = base64.StdEncoding.DecodeString(*b.CertificateP12); err != nil || len(u.P12) == 0 {
+		// The cause is left out: it quotes what it met.
+		return u, invalidAPNs().At("/certificate_p12", "must be the bytes of the .p12 file in base64 (A-Z, a-z, 0-9, + and /, padded with =)")
+	}
+	return u, nil
+}
+
+func invalidAPNs() *fault.Error {
+	return fault.New(fault.Invalid, "invalid_credential", "the APNs credential cannot be used; see errors for what to put right")
+}
+
+// replacedIDs returns team and key id of the app's present credential for Apple, both empty if it has none with a key.
+func (n nouns) replacedIDs(ctx context.Context, app ident.App) (team, key string, err error) {
+	list, err := n.deps.Credentials.Credentials(ctx, app)
+	if err != nil {
+		return "", "", err
+	}
+	for _, c := range list {
+		if c.Provider != tokens.APNs {
+			continue
+		}
+		wire, err := wireCredential(c)
+		if err != nil {
+			return "", "", err
+		}
+		return or(wire.TeamId), or(wire.KeyId), nil
+	}
+	return "", "", nil
 }
 
 // PutFcmCredential stores what an app gave us for Google.
@@ -150,6 +209,10 @@ func (n nouns) VerifyFcmCredential(ctx context.Context, r contract.VerifyFcmCred
 	return contract.VerifyFcmCredential200JSONResponse(wire), nil
 }
 
+// verifyLimit bounds a verification, whatever the provider does.
+const verifyLimit = 15 * time.Second
+
+// verifyCredential lets the provider judge. No finding at all is no proof that it works.
 func (n nouns) verifyCredential(ctx context.Context, id string, p tokens.Provider) (contract.CredentialVerification, error) {
 	app, err := appID(id)
 	if err != nil {
@@ -158,6 +221,8 @@ func (n nouns) verifyCredential(ctx context.Context, id string, p tokens.Provide
 	if _, err := n.deps.Apps.App(ctx, app); err != nil {
 		return contract.CredentialVerification{}, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, verifyLimit)
+	defer cancel()
 	found, err := n.deps.Verifier.Verify(ctx, app, p)
 	if err != nil {
 		return contract.CredentialVerification{}, err

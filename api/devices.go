@@ -111,13 +111,32 @@ func (n nouns) RotateOwnSecret(ctx context.Context, _ contract.RotateOwnSecretRe
 	return contract.RotateOwnSecret200JSONResponse{Secret: string(secret)}, nil
 }
 
-// ReportPush notes how a push arrived at the device.
+// demotionPause is how long after a report of a demoted push further ones teach nothing: they tell of the same demotion.
+const demotionPause = time.Minute
+
+// ReportPush notes how a push arrived at the device, if that teaches anything. The worker reads it with the next wake, so
+// nobody needs a hint.
 func (n nouns) ReportPush(ctx context.Context, r contract.ReportPushRequestObject) (contract.ReportPushResponseObject, error) {
-	if r.Body.OriginalPriority != contract.PushReportOriginalPriorityHigh {
-		return contract.ReportPush204Response{}, nil // a push of normal priority cannot be demoted
+	device, now := callerOf(ctx).device, time.Now()
+	demoted := r.Body.Priority == contract.PushReportPriorityNormal
+	if !teaches(device, *r.Body, now) {
+		return contract.ReportPush204Response{}, nil
 	}
-	demoted := r.Body.Priority != contract.PushReportPriorityHigh
-	return contract.ReportPush204Response{}, n.deps.Devices.NotePush(ctx, callerOf(ctx).device.ID, demoted, time.Now())
+	return contract.ReportPush204Response{}, n.deps.Devices.NotePush(ctx, device.ID, demoted, now)
+}
+
+// teaches reports whether a report changes what is known of the device. Only Google demotes, and only what was high.
+func teaches(d tokens.Device, r contract.PushReport, now time.Time) bool {
+	if d.Provider != tokens.FCM || r.OriginalPriority != contract.PushReportOriginalPriorityHigh {
+		return false
+	}
+	switch r.Priority {
+	case contract.PushReportPriorityNormal:
+		return now.Sub(d.DemotedAt) >= demotionPause
+	case contract.PushReportPriorityHigh:
+		return d.Demotions > 0
+	}
+	return false
 }
 
 // limitRegistrations holds back an address that registers too much with a publishable key. The

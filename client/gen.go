@@ -184,8 +184,9 @@ func (e MessageSendUrgency) Valid() bool {
 
 // Defines values for PushReportOriginalPriority.
 const (
-	PushReportOriginalPriorityHigh   PushReportOriginalPriority = "high"
-	PushReportOriginalPriorityNormal PushReportOriginalPriority = "normal"
+	PushReportOriginalPriorityHigh    PushReportOriginalPriority = "high"
+	PushReportOriginalPriorityNormal  PushReportOriginalPriority = "normal"
+	PushReportOriginalPriorityUnknown PushReportOriginalPriority = "unknown"
 )
 
 // Valid indicates whether the value is a known member of the PushReportOriginalPriority enum.
@@ -195,6 +196,8 @@ func (e PushReportOriginalPriority) Valid() bool {
 		return true
 	case PushReportOriginalPriorityNormal:
 		return true
+	case PushReportOriginalPriorityUnknown:
+		return true
 	default:
 		return false
 	}
@@ -202,8 +205,9 @@ func (e PushReportOriginalPriority) Valid() bool {
 
 // Defines values for PushReportPriority.
 const (
-	PushReportPriorityHigh   PushReportPriority = "high"
-	PushReportPriorityNormal PushReportPriority = "normal"
+	PushReportPriorityHigh    PushReportPriority = "high"
+	PushReportPriorityNormal  PushReportPriority = "normal"
+	PushReportPriorityUnknown PushReportPriority = "unknown"
 )
 
 // Valid indicates whether the value is a known member of the PushReportPriority enum.
@@ -212,6 +216,8 @@ func (e PushReportPriority) Valid() bool {
 	case PushReportPriorityHigh:
 		return true
 	case PushReportPriorityNormal:
+		return true
+	case PushReportPriorityUnknown:
 		return true
 	default:
 		return false
@@ -328,8 +334,8 @@ type AppUpdate struct {
 
 // Circuit defines model for Circuit.
 type Circuit struct {
-	// Cause `credential` (the provider refuses the credential), `throttled` (it asks to slow down), `mass_death` (too many tokens were refused at once to be believed: wrong
-	// environment, wrong project, or trouble at the provider).
+	// Cause `credential` (the provider refuses the credential), `throttled` (it asks to slow down), `mass_death` (too many
+	// tokens were refused at once to be believed: wrong environment, wrong project, or trouble at the provider).
 	Cause string `json:"cause"`
 
 	// Environment `production` or `sandbox`, with APNs.
@@ -345,7 +351,7 @@ type Circuit struct {
 	// Reason The provider's own word.
 	Reason *string `json:"reason,omitempty"`
 
-	// RetryAt When the next push tries.
+	// RetryAt When the next push tries. Left out while watching.
 	RetryAt *time.Time `json:"retry_at,omitempty"`
 
 	// State `open` (nothing is sent before `retry_at`), `half_open` (one push at a time tries whether it works again), `watching` (pushes
@@ -516,8 +522,9 @@ type DeviceUpdateEnvironment string
 type Event struct {
 	CreatedAt time.Time `json:"created_at"`
 
-	// Data Of circuits: `provider`, `environment`, `onward`, `cause`, `reason`, `retry_at`. Of a failing credential: `provider`, `environment`, `onward`, `reason`. Of
-	// an expiring one: `provider`, `expires_at`, `days`. What does not apply is left out.
+	// Data Of circuits: `provider`, `environment`, `onward`, `cause`, `reason`, `retry_at`. Of a failing credential:
+	// `provider`, `environment`, `onward`, `reason`. Of an expiring one: `provider`, `expires_at`, `days`. What does
+	// not apply is left out.
 	Data json.RawMessage `json:"data"`
 
 	// Id `evt_...`
@@ -1175,8 +1182,9 @@ type ClientInterface interface {
 
 	// PutApnsCredentialWithBody Put the credential for Apple
 	//
-	// A signing key (`team_id`, `key_id`, `private_key`), a certificate (`certificate`, `certificate_key`), or a .p12 file with both (`certificate_p12`, `certificate_password`): one
-	// of the three. The secret is sealed and never given out again. Putting it, even unchanged, wakes what waits.
+	// A signing key (`team_id`, `key_id`, `private_key`), a certificate (`certificate`, `certificate_key`), or a .p12
+	// file that holds certificate and key (`certificate_p12`, `certificate_password`): one of the three. The secret is
+	// sealed and never given out again. Putting it, even unchanged, closes what circuits Apple's answers opened and wakes what waits.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1185,8 +1193,9 @@ type ClientInterface interface {
 
 	// PutApnsCredential Put the credential for Apple
 	//
-	// A signing key (`team_id`, `key_id`, `private_key`), a certificate (`certificate`, `certificate_key`), or a .p12 file with both (`certificate_p12`, `certificate_password`): one
-	// of the three. The secret is sealed and never given out again. Putting it, even unchanged, wakes what waits.
+	// A signing key (`team_id`, `key_id`, `private_key`), a certificate (`certificate`, `certificate_key`), or a .p12
+	// file that holds certificate and key (`certificate_p12`, `certificate_password`): one of the three. The secret is
+	// sealed and never given out again. Putting it, even unchanged, closes what circuits Apple's answers opened and wakes what waits.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1195,7 +1204,9 @@ type ClientInterface interface {
 
 	// VerifyApnsCredential Ask Apple whether it takes the stored credential
 	//
-	// Sends a push to a device token of zeros in each environment: a refusal of the token means that the credential was taken. No phone is woken and no circuit moves; put the credential again to resume at once what its circuit holds back. Takes up to 15 seconds.
+	// Sends a push to a device token of zeros in each environment: a refusal of the token means that the credential was
+	// taken. No phone is woken and no circuit moves; put the credential again to resume at once what its circuit holds
+	// back. Takes up to 15 seconds.
 	//
 	// Corresponds with POST /v1/apps/{app_id}/credentials/apns/verify (the `VerifyApnsCredential` operationId).
 	VerifyApnsCredential(ctx context.Context, appId AppId, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1229,7 +1240,8 @@ type ClientInterface interface {
 
 	// VerifyFcmCredential Ask Google whether it takes the stored credential
 	//
-	// Fetches an access token and sends one message that is only validated (`validate_only`). No phone is woken and no circuit moves; put the credential again to resume at once what its circuit holds back. Takes up to 15 seconds.
+	// Fetches an access token and sends one message that is only validated (`validate_only`). No phone is woken and no
+	// circuit moves; put the credential again to resume at once what its circuit holds back. Takes up to 15 seconds.
 	//
 	// Corresponds with POST /v1/apps/{app_id}/credentials/fcm/verify (the `VerifyFcmCredential` operationId).
 	VerifyFcmCredential(ctx context.Context, appId AppId, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1300,9 +1312,13 @@ type ClientInterface interface {
 
 	// ReportPushWithBody Tell how a push arrived
 	//
-	// For Android: what `getPriority()` and `getOriginalPriority()` of the received message say. Google demotes pushes of high priority for installations
-	// that show nothing for them; each report of a demoted push makes Rouse spend fewer of them on this device, for up to 7 days. A push of high priority that arrived as
-	// such ends that. Unknown fields are ignored.
+	// For apps with `provider: fcm`: what `getPriority()` and `getOriginalPriority()` of the received message say. Google
+	// demotes pushes of high priority for installations that show nothing for them; each report of a demoted push makes
+	// Rouse spend fewer of them on this device, for up to 7 days. A push of high priority that arrived as such ends that.
+	//
+	// Report every push, or only those that `getOriginalPriority()` calls high. What teaches nothing is accepted and
+	// ignored: reports of devices of another provider, of pushes sent with another priority than high, and of a demoted
+	// push within a minute of the last one. Unknown fields are ignored.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1311,9 +1327,13 @@ type ClientInterface interface {
 
 	// ReportPush Tell how a push arrived
 	//
-	// For Android: what `getPriority()` and `getOriginalPriority()` of the received message say. Google demotes pushes of high priority for installations
-	// that show nothing for them; each report of a demoted push makes Rouse spend fewer of them on this device, for up to 7 days. A push of high priority that arrived as
-	// such ends that. Unknown fields are ignored.
+	// For apps with `provider: fcm`: what `getPriority()` and `getOriginalPriority()` of the received message say. Google
+	// demotes pushes of high priority for installations that show nothing for them; each report of a demoted push makes
+	// Rouse spend fewer of them on this device, for up to 7 days. A push of high priority that arrived as such ends that.
+	//
+	// Report every push, or only those that `getOriginalPriority()` calls high. What teaches nothing is accepted and
+	// ignored: reports of devices of another provider, of pushes sent with another priority than high, and of a demoted
+	// push within a minute of the last one. Unknown fields are ignored.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1355,7 +1375,9 @@ type ClientInterface interface {
 
 	// ListEvents List what happened to the app
 	//
-	// Oldest first, kept for 7 days unless the operator chose otherwise. Read on with `after`; an empty page has the cursor it was asked with. Needs scope `read`.
+	// Oldest first, kept for 7 days unless the operator chose otherwise. Read on with `after`. A cursor is a place, not an
+	// event: it stays good when the event it came with is removed, and what comes later always comes behind it. An empty
+	// page has the cursor it was asked with, to ask with again. Needs scope `read`.
 	//
 	// Corresponds with GET /v1/events (the `ListEvents` operationId).
 	ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1619,8 +1641,9 @@ func (c *Client) DeleteApnsCredential(ctx context.Context, appId AppId, reqEdito
 
 // PutApnsCredentialWithBody Put the credential for Apple
 //
-// A signing key (`team_id`, `key_id`, `private_key`), a certificate (`certificate`, `certificate_key`), or a .p12 file with both (`certificate_p12`, `certificate_password`): one
-// of the three. The secret is sealed and never given out again. Putting it, even unchanged, wakes what waits.
+// A signing key (`team_id`, `key_id`, `private_key`), a certificate (`certificate`, `certificate_key`), or a .p12
+// file that holds certificate and key (`certificate_p12`, `certificate_password`): one of the three. The secret is
+// sealed and never given out again. Putting it, even unchanged, closes what circuits Apple's answers opened and wakes what waits.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1639,8 +1662,9 @@ func (c *Client) PutApnsCredentialWithBody(ctx context.Context, appId AppId, con
 
 // PutApnsCredential Put the credential for Apple
 //
-// A signing key (`team_id`, `key_id`, `private_key`), a certificate (`certificate`, `certificate_key`), or a .p12 file with both (`certificate_p12`, `certificate_password`): one
-// of the three. The secret is sealed and never given out again. Putting it, even unchanged, wakes what waits.
+// A signing key (`team_id`, `key_id`, `private_key`), a certificate (`certificate`, `certificate_key`), or a .p12
+// file that holds certificate and key (`certificate_p12`, `certificate_password`): one of the three. The secret is
+// sealed and never given out again. Putting it, even unchanged, closes what circuits Apple's answers opened and wakes what waits.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -1659,7 +1683,9 @@ func (c *Client) PutApnsCredential(ctx context.Context, appId AppId, body PutApn
 
 // VerifyApnsCredential Ask Apple whether it takes the stored credential
 //
-// Sends a push to a device token of zeros in each environment: a refusal of the token means that the credential was taken. No phone is woken and no circuit moves; put the credential again to resume at once what its circuit holds back. Takes up to 15 seconds.
+// Sends a push to a device token of zeros in each environment: a refusal of the token means that the credential was
+// taken. No phone is woken and no circuit moves; put the credential again to resume at once what its circuit holds
+// back. Takes up to 15 seconds.
 //
 // Corresponds with POST /v1/apps/{app_id}/credentials/apns/verify (the `VerifyApnsCredential` operationId).
 func (c *Client) VerifyApnsCredential(ctx context.Context, appId AppId, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1733,7 +1759,8 @@ func (c *Client) PutFcmCredential(ctx context.Context, appId AppId, body PutFcmC
 
 // VerifyFcmCredential Ask Google whether it takes the stored credential
 //
-// Fetches an access token and sends one message that is only validated (`validate_only`). No phone is woken and no circuit moves; put the credential again to resume at once what its circuit holds back. Takes up to 15 seconds.
+// Fetches an access token and sends one message that is only validated (`validate_only`). No phone is woken and no
+// circuit moves; put the credential again to resume at once what its circuit holds back. Takes up to 15 seconds.
 //
 // Corresponds with POST /v1/apps/{app_id}/credentials/fcm/verify (the `VerifyFcmCredential` operationId).
 func (c *Client) VerifyFcmCredential(ctx context.Context, appId AppId, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1894,9 +1921,13 @@ func (c *Client) UpdateOwnDevice(ctx context.Context, body UpdateOwnDeviceJSONRe
 
 // ReportPushWithBody Tell how a push arrived
 //
-// For Android: what `getPriority()` and `getOriginalPriority()` of the received message say. Google demotes pushes of high priority for installations
-// that show nothing for them; each report of a demoted push makes Rouse spend fewer of them on this device, for up to 7 days. A push of high priority that arrived as
-// such ends that. Unknown fields are ignored.
+// For apps with `provider: fcm`: what `getPriority()` and `getOriginalPriority()` of the received message say. Google
+// demotes pushes of high priority for installations that show nothing for them; each report of a demoted push makes
+// Rouse spend fewer of them on this device, for up to 7 days. A push of high priority that arrived as such ends that.
+//
+// Report every push, or only those that `getOriginalPriority()` calls high. What teaches nothing is accepted and
+// ignored: reports of devices of another provider, of pushes sent with another priority than high, and of a demoted
+// push within a minute of the last one. Unknown fields are ignored.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1915,9 +1946,13 @@ func (c *Client) ReportPushWithBody(ctx context.Context, contentType string, bod
 
 // ReportPush Tell how a push arrived
 //
-// For Android: what `getPriority()` and `getOriginalPriority()` of the received message say. Google demotes pushes of high priority for installations
-// that show nothing for them; each report of a demoted push makes Rouse spend fewer of them on this device, for up to 7 days. A push of high priority that arrived as
-// such ends that. Unknown fields are ignored.
+// For apps with `provider: fcm`: what `getPriority()` and `getOriginalPriority()` of the received message say. Google
+// demotes pushes of high priority for installations that show nothing for them; each report of a demoted push makes
+// Rouse spend fewer of them on this device, for up to 7 days. A push of high priority that arrived as such ends that.
+//
+// Report every push, or only those that `getOriginalPriority()` calls high. What teaches nothing is accepted and
+// ignored: reports of devices of another provider, of pushes sent with another priority than high, and of a demoted
+// push within a minute of the last one. Unknown fields are ignored.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -1999,7 +2034,9 @@ func (c *Client) RegisterDevice(ctx context.Context, body RegisterDeviceJSONRequ
 
 // ListEvents List what happened to the app
 //
-// Oldest first, kept for 7 days unless the operator chose otherwise. Read on with `after`; an empty page has the cursor it was asked with. Needs scope `read`.
+// Oldest first, kept for 7 days unless the operator chose otherwise. Read on with `after`. A cursor is a place, not an
+// event: it stays good when the event it came with is removed, and what comes later always comes behind it. An empty
+// page has the cursor it was asked with, to ask with again. Needs scope `read`.
 //
 // Corresponds with GET /v1/events (the `ListEvents` operationId).
 func (c *Client) ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3662,8 +3699,9 @@ type ClientWithResponsesInterface interface {
 
 	// PutApnsCredentialWithBodyWithResponse Put the credential for Apple
 	//
-	// A signing key (`team_id`, `key_id`, `private_key`), a certificate (`certificate`, `certificate_key`), or a .p12 file with both (`certificate_p12`, `certificate_password`): one
-	// of the three. The secret is sealed and never given out again. Putting it, even unchanged, wakes what waits.
+	// A signing key (`team_id`, `key_id`, `private_key`), a certificate (`certificate`, `certificate_key`), or a .p12
+	// file that holds certificate and key (`certificate_p12`, `certificate_password`): one of the three. The secret is
+	// sealed and never given out again. Putting it, even unchanged, closes what circuits Apple's answers opened and wakes what waits.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -3672,8 +3710,9 @@ type ClientWithResponsesInterface interface {
 
 	// PutApnsCredentialWithResponse Put the credential for Apple
 	//
-	// A signing key (`team_id`, `key_id`, `private_key`), a certificate (`certificate`, `certificate_key`), or a .p12 file with both (`certificate_p12`, `certificate_password`): one
-	// of the three. The secret is sealed and never given out again. Putting it, even unchanged, wakes what waits.
+	// A signing key (`team_id`, `key_id`, `private_key`), a certificate (`certificate`, `certificate_key`), or a .p12
+	// file that holds certificate and key (`certificate_p12`, `certificate_password`): one of the three. The secret is
+	// sealed and never given out again. Putting it, even unchanged, closes what circuits Apple's answers opened and wakes what waits.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -3682,7 +3721,9 @@ type ClientWithResponsesInterface interface {
 
 	// VerifyApnsCredentialWithResponse Ask Apple whether it takes the stored credential
 	//
-	// Sends a push to a device token of zeros in each environment: a refusal of the token means that the credential was taken. No phone is woken and no circuit moves; put the credential again to resume at once what its circuit holds back. Takes up to 15 seconds.
+	// Sends a push to a device token of zeros in each environment: a refusal of the token means that the credential was
+	// taken. No phone is woken and no circuit moves; put the credential again to resume at once what its circuit holds
+	// back. Takes up to 15 seconds.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -3720,7 +3761,8 @@ type ClientWithResponsesInterface interface {
 
 	// VerifyFcmCredentialWithResponse Ask Google whether it takes the stored credential
 	//
-	// Fetches an access token and sends one message that is only validated (`validate_only`). No phone is woken and no circuit moves; put the credential again to resume at once what its circuit holds back. Takes up to 15 seconds.
+	// Fetches an access token and sends one message that is only validated (`validate_only`). No phone is woken and no
+	// circuit moves; put the credential again to resume at once what its circuit holds back. Takes up to 15 seconds.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -3801,9 +3843,13 @@ type ClientWithResponsesInterface interface {
 
 	// ReportPushWithBodyWithResponse Tell how a push arrived
 	//
-	// For Android: what `getPriority()` and `getOriginalPriority()` of the received message say. Google demotes pushes of high priority for installations
-	// that show nothing for them; each report of a demoted push makes Rouse spend fewer of them on this device, for up to 7 days. A push of high priority that arrived as
-	// such ends that. Unknown fields are ignored.
+	// For apps with `provider: fcm`: what `getPriority()` and `getOriginalPriority()` of the received message say. Google
+	// demotes pushes of high priority for installations that show nothing for them; each report of a demoted push makes
+	// Rouse spend fewer of them on this device, for up to 7 days. A push of high priority that arrived as such ends that.
+	//
+	// Report every push, or only those that `getOriginalPriority()` calls high. What teaches nothing is accepted and
+	// ignored: reports of devices of another provider, of pushes sent with another priority than high, and of a demoted
+	// push within a minute of the last one. Unknown fields are ignored.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -3812,9 +3858,13 @@ type ClientWithResponsesInterface interface {
 
 	// ReportPushWithResponse Tell how a push arrived
 	//
-	// For Android: what `getPriority()` and `getOriginalPriority()` of the received message say. Google demotes pushes of high priority for installations
-	// that show nothing for them; each report of a demoted push makes Rouse spend fewer of them on this device, for up to 7 days. A push of high priority that arrived as
-	// such ends that. Unknown fields are ignored.
+	// For apps with `provider: fcm`: what `getPriority()` and `getOriginalPriority()` of the received message say. Google
+	// demotes pushes of high priority for installations that show nothing for them; each report of a demoted push makes
+	// Rouse spend fewer of them on this device, for up to 7 days. A push of high priority that arrived as such ends that.
+	//
+	// Report every push, or only those that `getOriginalPriority()` calls high. What teaches nothing is accepted and
+	// ignored: reports of devices of another provider, of pushes sent with another priority than high, and of a demoted
+	// push within a minute of the last one. Unknown fields are ignored.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -3858,7 +3908,9 @@ type ClientWithResponsesInterface interface {
 
 	// ListEventsWithResponse List what happened to the app
 	//
-	// Oldest first, kept for 7 days unless the operator chose otherwise. Read on with `after`; an empty page has the cursor it was asked with. Needs scope `read`.
+	// Oldest first, kept for 7 days unless the operator chose otherwise. Read on with `after`. A cursor is a place, not an
+	// event: it stays good when the event it came with is removed, and what comes later always comes behind it. An empty
+	// page has the cursor it was asked with, to ask with again. Needs scope `read`.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -7737,8 +7789,9 @@ func (c *ClientWithResponses) DeleteApnsCredentialWithResponse(ctx context.Conte
 
 // PutApnsCredentialWithBodyWithResponse Put the credential for Apple
 //
-// A signing key (`team_id`, `key_id`, `private_key`), a certificate (`certificate`, `certificate_key`), or a .p12 file with both (`certificate_p12`, `certificate_password`): one
-// of the three. The secret is sealed and never given out again. Putting it, even unchanged, wakes what waits.
+// A signing key (`team_id`, `key_id`, `private_key`), a certificate (`certificate`, `certificate_key`), or a .p12
+// file that holds certificate and key (`certificate_p12`, `certificate_password`): one of the three. The secret is
+// sealed and never given out again. Putting it, even unchanged, closes what circuits Apple's answers opened and wakes what waits.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -7753,8 +7806,9 @@ func (c *ClientWithResponses) PutApnsCredentialWithBodyWithResponse(ctx context.
 
 // PutApnsCredentialWithResponse Put the credential for Apple
 //
-// A signing key (`team_id`, `key_id`, `private_key`), a certificate (`certificate`, `certificate_key`), or a .p12 file with both (`certificate_p12`, `certificate_password`): one
-// of the three. The secret is sealed and never given out again. Putting it, even unchanged, wakes what waits.
+// A signing key (`team_id`, `key_id`, `private_key`), a certificate (`certificate`, `certificate_key`), or a .p12
+// file that holds certificate and key (`certificate_p12`, `certificate_password`): one of the three. The secret is
+// sealed and never given out again. Putting it, even unchanged, closes what circuits Apple's answers opened and wakes what waits.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -7769,7 +7823,9 @@ func (c *ClientWithResponses) PutApnsCredentialWithResponse(ctx context.Context,
 
 // VerifyApnsCredentialWithResponse Ask Apple whether it takes the stored credential
 //
-// Sends a push to a device token of zeros in each environment: a refusal of the token means that the credential was taken. No phone is woken and no circuit moves; put the credential again to resume at once what its circuit holds back. Takes up to 15 seconds.
+// Sends a push to a device token of zeros in each environment: a refusal of the token means that the credential was
+// taken. No phone is woken and no circuit moves; put the credential again to resume at once what its circuit holds
+// back. Takes up to 15 seconds.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -7831,7 +7887,8 @@ func (c *ClientWithResponses) PutFcmCredentialWithResponse(ctx context.Context, 
 
 // VerifyFcmCredentialWithResponse Ask Google whether it takes the stored credential
 //
-// Fetches an access token and sends one message that is only validated (`validate_only`). No phone is woken and no circuit moves; put the credential again to resume at once what its circuit holds back. Takes up to 15 seconds.
+// Fetches an access token and sends one message that is only validated (`validate_only`). No phone is woken and no
+// circuit moves; put the credential again to resume at once what its circuit holds back. Takes up to 15 seconds.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -7966,9 +8023,13 @@ func (c *ClientWithResponses) UpdateOwnDeviceWithResponse(ctx context.Context, b
 
 // ReportPushWithBodyWithResponse Tell how a push arrived
 //
-// For Android: what `getPriority()` and `getOriginalPriority()` of the received message say. Google demotes pushes of high priority for installations
-// that show nothing for them; each report of a demoted push makes Rouse spend fewer of them on this device, for up to 7 days. A push of high priority that arrived as
-// such ends that. Unknown fields are ignored.
+// For apps with `provider: fcm`: what `getPriority()` and `getOriginalPriority()` of the received message say. Google
+// demotes pushes of high priority for installations that show nothing for them; each report of a demoted push makes
+// Rouse spend fewer of them on this device, for up to 7 days. A push of high priority that arrived as such ends that.
+//
+// Report every push, or only those that `getOriginalPriority()` calls high. What teaches nothing is accepted and
+// ignored: reports of devices of another provider, of pushes sent with another priority than high, and of a demoted
+// push within a minute of the last one. Unknown fields are ignored.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -7983,9 +8044,13 @@ func (c *ClientWithResponses) ReportPushWithBodyWithResponse(ctx context.Context
 
 // ReportPushWithResponse Tell how a push arrived
 //
-// For Android: what `getPriority()` and `getOriginalPriority()` of the received message say. Google demotes pushes of high priority for installations
-// that show nothing for them; each report of a demoted push makes Rouse spend fewer of them on this device, for up to 7 days. A push of high priority that arrived as
-// such ends that. Unknown fields are ignored.
+// For apps with `provider: fcm`: what `getPriority()` and `getOriginalPriority()` of the received message say. Google
+// demotes pushes of high priority for installations that show nothing for them; each report of a demoted push makes
+// Rouse spend fewer of them on this device, for up to 7 days. A push of high priority that arrived as such ends that.
+//
+// Report every push, or only those that `getOriginalPriority()` calls high. What teaches nothing is accepted and
+// ignored: reports of devices of another provider, of pushes sent with another priority than high, and of a demoted
+// push within a minute of the last one. Unknown fields are ignored.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8053,7 +8118,9 @@ func (c *ClientWithResponses) RegisterDeviceWithResponse(ctx context.Context, bo
 
 // ListEventsWithResponse List what happened to the app
 //
-// Oldest first, kept for 7 days unless the operator chose otherwise. Read on with `after`; an empty page has the cursor it was asked with. Needs scope `read`.
+// Oldest first, kept for 7 days unless the operator chose otherwise. Read on with `after`. A cursor is a place, not an
+// event: it stays good when the event it came with is removed, and what comes later always comes behind it. An empty
+// page has the cursor it was asked with, to ask with again. Needs scope `read`.
 //
 // Returns a wrapper object for the known response body format(s).
 //

@@ -183,8 +183,9 @@ func (e MessageSendUrgency) Valid() bool {
 
 // Defines values for PushReportOriginalPriority.
 const (
-	PushReportOriginalPriorityHigh   PushReportOriginalPriority = "high"
-	PushReportOriginalPriorityNormal PushReportOriginalPriority = "normal"
+	PushReportOriginalPriorityHigh    PushReportOriginalPriority = "high"
+	PushReportOriginalPriorityNormal  PushReportOriginalPriority = "normal"
+	PushReportOriginalPriorityUnknown PushReportOriginalPriority = "unknown"
 )
 
 // Valid indicates whether the value is a known member of the PushReportOriginalPriority enum.
@@ -194,6 +195,8 @@ func (e PushReportOriginalPriority) Valid() bool {
 		return true
 	case PushReportOriginalPriorityNormal:
 		return true
+	case PushReportOriginalPriorityUnknown:
+		return true
 	default:
 		return false
 	}
@@ -201,8 +204,9 @@ func (e PushReportOriginalPriority) Valid() bool {
 
 // Defines values for PushReportPriority.
 const (
-	PushReportPriorityHigh   PushReportPriority = "high"
-	PushReportPriorityNormal PushReportPriority = "normal"
+	PushReportPriorityHigh    PushReportPriority = "high"
+	PushReportPriorityNormal  PushReportPriority = "normal"
+	PushReportPriorityUnknown PushReportPriority = "unknown"
 )
 
 // Valid indicates whether the value is a known member of the PushReportPriority enum.
@@ -211,6 +215,8 @@ func (e PushReportPriority) Valid() bool {
 	case PushReportPriorityHigh:
 		return true
 	case PushReportPriorityNormal:
+		return true
+	case PushReportPriorityUnknown:
 		return true
 	default:
 		return false
@@ -327,8 +333,8 @@ type AppUpdate struct {
 
 // Circuit defines model for Circuit.
 type Circuit struct {
-	// Cause `credential` (the provider refuses the credential), `throttled` (it asks to slow down), `mass_death` (too many tokens were refused at once to be believed: wrong
-	// environment, wrong project, or trouble at the provider).
+	// Cause `credential` (the provider refuses the credential), `throttled` (it asks to slow down), `mass_death` (too many
+	// tokens were refused at once to be believed: wrong environment, wrong project, or trouble at the provider).
 	Cause string `json:"cause"`
 
 	// Environment `production` or `sandbox`, with APNs.
@@ -344,7 +350,7 @@ type Circuit struct {
 	// Reason The provider's own word.
 	Reason *string `json:"reason,omitempty"`
 
-	// RetryAt When the next push tries.
+	// RetryAt When the next push tries. Left out while watching.
 	RetryAt *time.Time `json:"retry_at,omitempty"`
 
 	// State `open` (nothing is sent before `retry_at`), `half_open` (one push at a time tries whether it works again), `watching` (pushes
@@ -515,8 +521,9 @@ type DeviceUpdateEnvironment string
 type Event struct {
 	CreatedAt time.Time `json:"created_at"`
 
-	// Data Of circuits: `provider`, `environment`, `onward`, `cause`, `reason`, `retry_at`. Of a failing credential: `provider`, `environment`, `onward`, `reason`. Of
-	// an expiring one: `provider`, `expires_at`, `days`. What does not apply is left out.
+	// Data Of circuits: `provider`, `environment`, `onward`, `cause`, `reason`, `retry_at`. Of a failing credential:
+	// `provider`, `environment`, `onward`, `reason`. Of an expiring one: `provider`, `expires_at`, `days`. What does
+	// not apply is left out.
 	Data json.RawMessage `json:"data"`
 
 	// Id `evt_...`
