@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 
 	"rouse/client"
 )
@@ -94,7 +95,44 @@ func (c *appsShowCmd) Run(ctx context.Context, term *terminal) error {
 	if err != nil {
 		return fmt.Errorf("reading the app: %w", err)
 	}
-	return c.print(term, app, func(w io.Writer) { writeApp(w, app) })
+	return c.print(term, app, func(w io.Writer) {
+		writeApp(w, app)
+		writeCircuits(w, app.Circuits)
+	})
+}
+
+// writeCircuits tells what keeps pushes back, a line each.
+func writeCircuits(w io.Writer, list *[]client.Circuit) {
+	if list == nil {
+		return
+	}
+	if len(*list) == 0 {
+		fmt.Fprintln(w, "circuits\tall closed: pushes flow")
+	}
+	for _, c := range *list {
+		fmt.Fprintf(w, "circuit\t%s: %s\n", c.State, circuitWords(c))
+	}
+}
+
+// circuitWords tells of a circuit whom it concerns, why it is open and until when.
+func circuitWords(c client.Circuit) string {
+	words := some(&c.Provider, c.Environment, c.Onward, &c.Cause, c.Reason)
+	words = append(words, "since "+at(c.OpenedAt))
+	if c.RetryAt != nil {
+		words = append(words, "tried next "+at(*c.RetryAt))
+	}
+	return strings.Join(words, ", ")
+}
+
+// some drops what is missing or empty.
+func some(words ...*string) []string {
+	var there []string
+	for _, word := range words {
+		if word != nil && *word != "" {
+			there = append(there, *word)
+		}
+	}
+	return there
 }
 
 func writeApp(w io.Writer, app client.App) {

@@ -2,10 +2,14 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"regexp"
+	"time"
 
 	"rouse/client"
 )
@@ -13,35 +17,35 @@ import (
 type credentialsCmd struct {
 	Put    credentialsPutCmd    `cmd:"" help:"Give an app a credential. Putting it, even unchanged, wakes what waits."`
 	List   credentialsListCmd   `cmd:"" help:"List an app's credentials, without their secrets."`
+	Verify credentialsVerifyCmd `cmd:"" help:"Ask Apple or Google whether it takes the stored credential. Exits with 1 if not."`
 	Delete credentialsDeleteCmd `cmd:"" help:"Forget a credential."`
 }
 
 type credentialsPutCmd struct {
-	APNs credentialsAPNsCmd `cmd:"" name:"apns" help:"A signing key (.p8) from the Apple developer account."`
+	APNs credentialsAPNsCmd `cmd:"" name:"apns" help:"A signing key (.p8) or a push certificate (PEM or .p12) from the Apple developer account."`
 	FCM  credentialsFCMCmd  `cmd:"" name:"fcm" help:"A service account's JSON from the Firebase console."`
 }
 
 type credentialsAPNsCmd struct {
 	adminAccess
 	output
-	App         string `arg:"" help:"The app's id, app_..."`
-	KeyFile     string `required:"" type:"existingfile" help:"The .p8 file."`
-	KeyID       string `required:"" help:"The key's id, 10 characters."`
-	TeamID      string `required:"" help:"The team's id, 10 characters."`
-	Topic       string `required:"" help:"The app's bundle id."`
-	Placeholder string `help:"What the phone shows until the app has fetched the message."`
+	App            string `arg:"" help:"The app's id, app_..."`
+	Key            string `xor:"form" type:"existingfile" aliases:"key-file" help:"A signing key: the file AuthKey_XXXXXXXXXX.p8."`
+	KeyID          string `help:"The signing key's id, 10 characters. Left out, the one in the file's name."`
+	TeamID         string `help:"The team's id, 10 characters. Goes with --key."`
+	Certificate    string `xor:"form" and:"pair" type:"existingfile" help:"Instead of a signing key, a push certificate: a PEM file."`
+	CertificateKey string `and:"pair" type:"existingfile" help:"The certificate's private key: a PEM file."`
+	P12            string `name:"p12" xor:"form" type:"existingfile" help:"Instead of both, the .p12 file that holds certificate and key."`
+	P12Password    string `name:"p12-password" placeholder:"WORDS" setting:"ROUSE_P12_PASSWORD" help:"What opens the .p12 file. Other users of this machine can read a command line: use the variable."`
+	Topic          string `required:"" help:"The app's bundle id."`
+	Placeholder    string `help:"What the phone shows until the app has fetched the message."`
 }
 
 // Run puts the credential for Apple.
 func (c *credentialsAPNsCmd) Run(ctx context.Context, term *terminal) error {
-	pem, err := os.ReadFile(c.KeyFile)
+	body, err := c.body()
 	if err != nil {
-		return fmt.Errorf("reading the signing key: %w", err)
-	}
-	text := string(pem)
-	body := client.ApnsCredentialPut{TeamId: &c.TeamID, KeyId: &c.KeyID, PrivateKey: &text, Topic: c.Topic}
-	if c.Placeholder != "" {
-		body.Placeholder = &client.Placeholder{Body: &c.Placeholder}
+		return err
 	}
 	api, err := c.client(term)
 	if err != nil {
@@ -54,11 +58,84 @@ func (c *credentialsAPNsCmd) Run(ctx context.Context, term *terminal) error {
 	return c.print(term, credential, func(w io.Writer) { writeCredential(w, credential) })
 }
 
+// body makes the request of the one form that was given.
+func (c *credentialsAPNsCmd) body() (client.ApnsCredentialPut, error) {
+	body := client.ApnsCredentialPut{Topic: c.Topic, Placeholder: placeholder(c.Placeholder)}
+	var err error
+	switch {
+	case c.Key == "" && c.Certificate == "" && c.P12 == "":
+		return body, mistake("say with what: --key AuthKey_XXXXXXXXXX.p8 --team-id ..., or --certificate and --certificate-key, or --p12")
+	case c.Key == "" && (c.KeyID != "" || c.TeamID != ""):
+		return body, mistake("--key-id and --team-id go with --key; a certificate has neither")
+	case c.Key != "":
+		if err = c.checkIDs(); err == nil {
+			body.TeamId, body.KeyId = &c.TeamID, &c.KeyID
+			body.PrivateKey, err = fileText(c.Key)
+		}
+	case c.Certificate != "":
+		if body.Certificate, err = fileText(c.Certificate); err == nil {
+			body.CertificateKey, err = fileText(c.CertificateKey)
+		}
+	default:
+		var content *string
+		if content, err = fileText(c.P12); err == nil {
+			body.CertificateP12 = new(base64.StdEncoding.EncodeToString([]byte(*content)))
+		}
+		if c.P12Password != "" {
+			body.CertificatePassword = &c.P12Password
+		}
+	}
+	return body, err
+}
+
+var keyFileName = regexp.MustCompile(`^AuthKey_([A-Z0-9]{10})\.p8$`)
+
+// checkIDs takes the key's id from the name that Apple gave the file, where it was left out.
+func (c *credentialsAPNsCmd) checkIDs() error {
+	named := ""
+	if m := keyFileName.FindStringSubmatch(filepath.Base(c.Key)); m != nil {
+		named = m[1]
+	}
+	if c.KeyID == "" {
+		c.KeyID = named
+	}
+	const membership = "the team id is under Membership details in the Apple developer account"
+	switch {
+	case c.TeamID == "":
+		return mistake("--team-id is needed: %s", membership)
+	case c.TeamID == named && c.KeyID != named:
+		return mistake("team id and key id were swapped: by the name of the file, %s is the key's id; say --key-id %s --team-id %s", named, c.TeamID, c.KeyID)
+	case c.TeamID == named:
+		return mistake("--team-id is the key's id, by the name of the file; %s", membership)
+	case c.KeyID == "":
+		return mistake("--key-id is needed: the file's name, which should be AuthKey_XXXXXXXXXX.p8, does not tell it")
+	}
+	return nil
+}
+
+// fileText reads a file of the caller's choice.
+func fileText(path string) (*string, error) {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the credential: %w", err)
+	}
+	return new(string(content)), nil
+}
+
+// placeholder makes the contract's form of one text; nil for none.
+func placeholder(text string) *client.Placeholder {
+	if text == "" {
+		return nil
+	}
+	return &client.Placeholder{Body: &text}
+}
+
 type credentialsFCMCmd struct {
 	adminAccess
 	output
 	App            string `arg:"" help:"The app's id, app_..."`
 	ServiceAccount string `required:"" type:"existingfile" help:"The JSON file of the service account."`
+	Placeholder    string `help:"What Apple's devices behind Firebase show until the app has fetched the message."`
 }
 
 // Run puts the credential for Google.
@@ -74,7 +151,8 @@ func (c *credentialsFCMCmd) Run(ctx context.Context, term *terminal) error {
 	if err != nil {
 		return err
 	}
-	credential, err := answer[client.Credential](api.PutFcmCredential(ctx, c.App, client.FcmCredentialPut{ServiceAccount: account}))
+	body := client.FcmCredentialPut{ServiceAccount: account, Placeholder: placeholder(c.Placeholder)}
+	credential, err := answer[client.Credential](api.PutFcmCredential(ctx, c.App, body))
 	if err != nil {
 		return fmt.Errorf("putting the credential: %w", err)
 	}
@@ -98,6 +176,9 @@ func (c *credentialsListCmd) Run(ctx context.Context, term *terminal) error {
 		return fmt.Errorf("listing credentials: %w", err)
 	}
 	return c.print(term, list.Credentials, func(w io.Writer) {
+		if len(list.Credentials) == 0 {
+			fmt.Fprintln(w, "no credentials: phones with a push provider are not woken")
+		}
 		for _, credential := range list.Credentials {
 			writeCredential(w, credential)
 		}
@@ -108,8 +189,66 @@ func writeCredential(w io.Writer, c client.Credential) {
 	works := "works, as far as is known"
 	if c.Failing != nil {
 		works = "refused: " + *c.Failing
+		if c.FailingSince != nil {
+			works += ", since " + at(*c.FailingSince)
+		}
 	}
-	fmt.Fprintf(w, "%s\t%s\ttopic %s\tproject %s\t%s\n", c.Provider, c.Fingerprint, orDash(c.Topic), orDash(c.ProjectId), works)
+	fmt.Fprintf(w, "%s\t%s\ttopic %s\tproject %s\t%s\t%s\n", c.Provider, c.Fingerprint, orDash(c.Topic), orDash(c.ProjectId), ends(c.CertificateExpiresAt, time.Now()), works)
+}
+
+// ends tells until when a credential is good.
+func ends(end *time.Time, now time.Time) string {
+	switch {
+	case end == nil:
+		return "has no end"
+	case now.After(*end):
+		return "EXPIRED " + at(*end)
+	}
+	return "expires " + at(*end)
+}
+
+type credentialsVerifyCmd struct {
+	adminAccess
+	output
+	App      string `arg:"" help:"The app's id, app_..."`
+	Provider string `arg:"" enum:"apns,fcm" help:"apns or fcm."`
+}
+
+// Run asks the provider about the stored credential, and fails if it does not take it.
+func (c *credentialsVerifyCmd) Run(ctx context.Context, term *terminal) error {
+	api, err := c.client(term)
+	if err != nil {
+		return err
+	}
+	ask := api.VerifyApnsCredential
+	if c.Provider == "fcm" {
+		ask = api.VerifyFcmCredential
+	}
+	found, err := answer[client.CredentialVerification](ask(ctx, c.App))
+	if err != nil {
+		return fmt.Errorf("verifying the credential: %w", err)
+	}
+	if err := c.print(term, found, func(w io.Writer) { writeFindings(w, found.Checks) }); err != nil {
+		return err
+	}
+	if !found.Ok {
+		return fmt.Errorf("pushes cannot be sent with the %s credential of %s", c.Provider, c.App)
+	}
+	return nil
+}
+
+// writeFindings tells of each check what was found, and below it what to do.
+func writeFindings(w io.Writer, checks []client.Finding) {
+	for _, f := range checks {
+		reason := ""
+		if f.Reason != nil {
+			reason = " (" + *f.Reason + ")"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s%s\n", f.Status, f.Check, f.Cause, reason)
+		if f.Cure != nil {
+			fmt.Fprintf(w, "\t\t%s\n", *f.Cure)
+		}
+	}
 }
 
 type credentialsDeleteCmd struct {

@@ -18,9 +18,10 @@ type commands struct {
 	Device      deviceCmd      `cmd:"" help:"Be a phone: register, sleep, get woken, fetch, ack."`
 	Send        sendCmd        `cmd:"" help:"Send a message, by default to the phone registered last."`
 	Trace       traceCmd       `cmd:"" help:"Tell what became of a message, delivery by delivery."`
+	Events      eventsCmd      `cmd:"" help:"List what happened to an app's credentials and ways to phones."`
 	Apps        appsCmd        `cmd:"" help:"Create, list, show, rename and delete apps."`
 	Keys        keysCmd        `cmd:"" help:"Create, list and revoke an app's keys; generate the operator's."`
-	Credentials credentialsCmd `cmd:"" help:"Put, list and delete what an app speaks to Apple and Google with."`
+	Credentials credentialsCmd `cmd:"" help:"Put, list, verify and delete what an app speaks to Apple and Google with."`
 	Sim         simCmd         `cmd:"" help:"Run the simulated Apple and Google alone."`
 	Migrate     migrateCmd     `cmd:"" help:"Show or bring up to date the database's schema."`
 	Demo        demoCmd        `cmd:"" help:"Show in a few seconds that all of it works, on this machine alone."`
