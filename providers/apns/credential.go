@@ -4,16 +4,13 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/sha256"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"maps"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 
@@ -34,37 +31,50 @@ type secret struct {
 
 // public is what may be shown of a credential.
 type public struct {
-	TeamID               string                 `json:"team_id,omitempty"`
-	KeyID                string                 `json:"key_id,omitempty"`
-	CertificateExpiresAt *time.Time             `json:"certificate_expires_at,omitempty"`
-	Topic                string                 `json:"topic"`
-	Placeholder          *providers.Placeholder `json:"placeholder,omitempty"`
+	TeamID               string     `json:"team_id,omitempty"`
+	KeyID                string     `json:"key_id,omitempty"`
+	CertificateExpiresAt *time.Time `json:"certificate_expires_at,omitempty"`
+	// CertificateEnvironment is production or sandbox if the certificate is made for that one alone.
+	CertificateEnvironment string                 `json:"certificate_environment,omitempty"`
+	Topic                  string                 `json:"topic"`
+	Placeholder            *providers.Placeholder `json:"placeholder,omitempty"`
 }
 
-// Check examines an upload at the time now. public is JSON that may be shown,
-// secret is JSON to be sealed and given to New, fingerprint changes when, and only when,
-// the secret does. The error is a *fault.Error of kind Invalid and code
-// invalid_credential that points at every wrong field, says how to put it right and
-// repeats nothing of a key.
+// Check examines an upload at the time now: a signing key, a certificate as PEM, or one as a .p12 file, which is stored as
+// PEM without its password. Public is JSON that may be shown, Secret is JSON to be sealed and given to New. The error
+// is a *fault.Error of kind Invalid and code invalid_credential that points at every wrong field, says how to put it right
+// and repeats nothing of a key or password.
 func Check(u providers.APNsUpload, now time.Time) (providers.Checked, error) {
 	c := &checker{}
-	out := public{Topic: u.Topic}
+	out, sealed := public{Topic: u.Topic}, secret{Topic: u.Topic, Placeholder: u.Placeholder}
+	var until time.Time
 	switch {
-	case u.Certificate != "" || u.CertificateKey != "":
-		out.CertificateExpiresAt = c.certificate(u, now)
+	case many(u):
+		c.wrong("", "send one of three: team_id, key_id and private_key; certificate and certificate_key; certificate_p12")
+	case u.Certificate != "" || u.CertificateKey != "" || len(u.P12) > 0:
+		if p, ok := c.pair(u); ok {
+			sealed.Certificate, sealed.CertificateKey = p.certificate, p.key
+			until = out.ofCertificate(c.certificate(p, u.Topic, now))
+		}
 	default:
 		out.TeamID, out.KeyID = u.TeamID, u.KeyID
+		sealed.TeamID, sealed.KeyID, sealed.PrivateKey = u.TeamID, u.KeyID, u.PrivateKey
 		c.signingKey(u)
 	}
 	c.topic(u.Topic)
-	c.placeholder(u.Placeholder)
+	u.Placeholder.Check(func(pointer, detail string) { c.wrong(pointer, "%s", detail) })
 	if c.fault != nil {
 		return providers.Checked{}, c.fault
 	}
-	if u.Placeholder.Title != "" || u.Placeholder.Body != "" || len(u.Placeholder.Locales) > 0 {
+	if !u.Placeholder.Empty() {
 		out.Placeholder = &u.Placeholder
 	}
-	sealed, err := json.Marshal(secret{TeamID: u.TeamID, KeyID: u.KeyID, PrivateKey: u.PrivateKey, Certificate: u.Certificate, CertificateKey: u.CertificateKey, Topic: u.Topic, Placeholder: u.Placeholder})
+	return seal(out, sealed, until)
+}
+
+// seal writes both halves down.
+func seal(out public, s secret, until time.Time) (providers.Checked, error) {
+	sealed, err := json.Marshal(s)
 	if err != nil {
 		return providers.Checked{}, fmt.Errorf("encode the APNs credential: %w", err)
 	}
@@ -73,11 +83,17 @@ func Check(u providers.APNsUpload, now time.Time) (providers.Checked, error) {
 		return providers.Checked{}, fmt.Errorf("encode the public half of the APNs credential: %w", err)
 	}
 	sum := sha256.Sum256(sealed)
-	checked := providers.Checked{Public: shown, Secret: sealed, Fingerprint: hex.EncodeToString(sum[:16])}
-	if out.CertificateExpiresAt != nil {
-		checked.ExpiresAt = *out.CertificateExpiresAt
+	return providers.Checked{Public: shown, Secret: sealed, Fingerprint: hex.EncodeToString(sum[:16]), ExpiresAt: until}, nil
+}
+
+// ofCertificate shows what a certificate says of itself, and returns its end.
+func (p *public) ofCertificate(leaf *x509.Certificate) (until time.Time) {
+	if leaf == nil {
+		return time.Time{}
 	}
-	return checked, nil
+	until = leaf.NotAfter.UTC()
+	p.CertificateExpiresAt, p.CertificateEnvironment = &until, onlyIn(leaf)
+	return until
 }
 
 func openSecret(sealed []byte) (secret, error) {
@@ -101,15 +117,20 @@ func (c *checker) wrong(pointer, format string, args ...any) {
 var tenCharacters = regexp.MustCompile(`^[A-Z0-9]{10}$`)
 
 func (c *checker) signingKey(u providers.APNsUpload) {
-	const swapped = "; team id and key id look alike, so check that they were not swapped"
+	const alike = "; team id and key id look alike, so check that they were not swapped"
 	if !tenCharacters.MatchString(u.TeamID) {
-		c.wrong("/team_id", "a team id is 10 characters of A-Z and 0-9, shown under Membership details in the Apple developer account"+swapped)
+		c.wrong("/team_id", "a team id is 10 characters of A-Z and 0-9, shown under Membership details in the Apple developer account"+alike)
 	}
 	if !tenCharacters.MatchString(u.KeyID) {
-		c.wrong("/key_id", "a key id is 10 characters of A-Z and 0-9, the ones in the name of the file AuthKey_XXXXXXXXXX.p8"+swapped)
+		c.wrong("/key_id", "a key id is 10 characters of A-Z and 0-9, the ones in the name of the file AuthKey_XXXXXXXXXX.p8"+alike)
 	}
-	if u.TeamID != "" && u.TeamID == u.KeyID {
+	switch {
+	case u.TeamID != "" && u.TeamID == u.KeyID:
 		c.wrong("/key_id", "team id and key id are the same; the key id is the one in the name of the file AuthKey_XXXXXXXXXX.p8")
+	case u.TeamID != "" && u.TeamID == u.ReplacedKeyID && u.KeyID == u.ReplacedTeamID:
+		const cure = "; exchange them, or, if it is the stored ones that are the wrong way round, delete that credential first"
+		c.wrong("/team_id", "team id and key id are swapped: this is the key id of the credential it would replace"+cure)
+		c.wrong("/key_id", "team id and key id are swapped: this is the team id of the credential it would replace"+cure)
 	}
 	if _, problem := parseSigningKey(u.PrivateKey); problem != "" {
 		c.wrong("/private_key", "%s", problem)
@@ -147,47 +168,6 @@ func parseSigningKey(text string) (key *ecdsa.PrivateKey, problem string) {
 	return key, ""
 }
 
-func (c *checker) certificate(u providers.APNsUpload, now time.Time) (until *time.Time) {
-	if u.TeamID != "" || u.KeyID != "" || u.PrivateKey != "" {
-		c.wrong("", "send either team_id, key_id and private_key, or certificate and certificate_key, not both")
-	}
-	leaf := parseLeaf(u.Certificate)
-	if leaf == nil {
-		c.wrong("/certificate", "the certificate is not PEM that holds a certificate; export it from the keychain and convert it with openssl pkcs12 -nokeys")
-	}
-	if block, _ := pem.Decode([]byte(u.CertificateKey)); block == nil {
-		c.wrong("/certificate_key", "the certificate's key is not PEM; convert it with openssl pkcs12 -nocerts -nodes")
-		return nil
-	}
-	if leaf == nil {
-		return nil
-	}
-	if _, err := tls.X509KeyPair([]byte(u.Certificate), []byte(u.CertificateKey)); err != nil {
-		c.wrong("/certificate_key", "the key does not belong to the certificate, or cannot be read; export both together and leave the key without a passphrase")
-	}
-	if now.After(leaf.NotAfter) {
-		c.wrong("/certificate", "the certificate ran out on %s; make a new one in the Apple developer account", leaf.NotAfter.UTC().Format(time.DateOnly))
-	}
-	if now.Before(leaf.NotBefore) {
-		c.wrong("/certificate", "the certificate is not valid before %s; check the server's clock", leaf.NotBefore.UTC().Format(time.DateOnly))
-	}
-	end := leaf.NotAfter.UTC()
-	return &end
-}
-
-// parseLeaf returns the first certificate of the PEM, nil if there is none.
-func parseLeaf(text string) *x509.Certificate {
-	block, _ := pem.Decode([]byte(text))
-	if block == nil || block.Type != "CERTIFICATE" {
-		return nil
-	}
-	leaf, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return nil
-	}
-	return leaf
-}
-
 const maxTopic = 155
 
 var bundleID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]*$`)
@@ -212,45 +192,5 @@ func (c *checker) topic(topic string) {
 	}
 	if suffix := foreignSuffix(topic); suffix != "" {
 		c.wrong("/topic", "leave out the suffix %s: Rouse sends alert and background pushes, whose topic is the bare bundle id", suffix)
-	}
-}
-
-const (
-	maxTitle   = 200
-	maxBodyLen = 1000
-	maxLocales = 100
-)
-
-var localeTag = regexp.MustCompile(`^[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8})*$`)
-
-func (c *checker) placeholder(p providers.Placeholder) {
-	c.text("/placeholder", p.Text)
-	if p.Title != "" && p.Body == "" {
-		c.wrong("/placeholder/body", "a placeholder with a title needs a body")
-	}
-	if len(p.Locales) > maxLocales {
-		c.wrong("/placeholder/locales", "at most %d locales", maxLocales)
-		return
-	}
-	for _, tag := range slices.Sorted(maps.Keys(p.Locales)) {
-		text := p.Locales[tag]
-		if !localeTag.MatchString(tag) || len(tag) > 35 {
-			c.wrong("/placeholder/locales", "a locale is a tag such as de or pt-BR")
-			continue
-		}
-		at := "/placeholder/locales/" + tag
-		c.text(at, text)
-		if text.Body == "" {
-			c.wrong(at+"/body", "a placeholder needs a body")
-		}
-	}
-}
-
-func (c *checker) text(at string, t providers.Text) {
-	if len(t.Title) > maxTitle {
-		c.wrong(at+"/title", "at most %d bytes", maxTitle)
-	}
-	if len(t.Body) > maxBodyLen {
-		c.wrong(at+"/body", "at most %d bytes", maxBodyLen)
 	}
 }

@@ -24,40 +24,52 @@ type secret struct {
 	ClientEmail  string `json:"client_email"`
 	PrivateKeyID string `json:"private_key_id"`
 	PrivateKey   string `json:"private_key"`
+	// Placeholder is left out if there is none, so that the fingerprint of a key alone stays what it was.
+	Placeholder *providers.Placeholder `json:"placeholder,omitempty"`
 }
 
 // public is what may be shown of it.
 type public struct {
-	ProjectID   string `json:"project_id"`
-	ClientEmail string `json:"client_email"`
+	ProjectID   string                 `json:"project_id"`
+	ClientEmail string                 `json:"client_email"`
+	Placeholder *providers.Placeholder `json:"placeholder,omitempty"`
 }
 
 // upload is the file as Google hands it out, and enough of other files to tell
 // which one was sent instead. Everything else in it is ignored, token_uri above all.
 type upload struct {
-	secret
-	Type        string          `json:"type"`
-	ProjectInfo json.RawMessage `json:"project_info"`
+	ProjectID    string          `json:"project_id"`
+	ClientEmail  string          `json:"client_email"`
+	PrivateKeyID string          `json:"private_key_id"`
+	PrivateKey   string          `json:"private_key"`
+	Type         string          `json:"type"`
+	ProjectInfo  json.RawMessage `json:"project_info"`
 }
 
 // Check examines the JSON key file of a service account. The time is not
 // looked at: such keys carry no end. public is JSON that may be shown, secret is JSON to be sealed and
 // given to New, fingerprint changes when, and only when, the secret does. The error is
 // a *fault.Error of kind Invalid and code invalid_credential that points at every wrong
-// field below /service_account, says how to put it right and repeats nothing of a key.
+// field below /service_account and /placeholder, says how to put it right and repeats nothing of a key.
 func Check(up providers.FCMUpload, _ time.Time) (providers.Checked, error) {
 	var u upload
 	if json.Unmarshal(up.ServiceAccount, &u) != nil {
 		return providers.Checked{}, invalid().At("/service_account", "send the JSON key file of a service account as an object, with every value as Google wrote it")
 	}
-	if problem := u.check(); problem != nil {
+	if problem := u.check(up.Placeholder); problem != nil {
 		return providers.Checked{}, problem
 	}
-	sealed, err := json.Marshal(u.secret)
+	var placeholder *providers.Placeholder
+	if !up.Placeholder.Empty() {
+		placeholder = &up.Placeholder
+	}
+	sealed, err := json.Marshal(secret{
+		ProjectID: u.ProjectID, ClientEmail: u.ClientEmail, PrivateKeyID: u.PrivateKeyID, PrivateKey: u.PrivateKey, Placeholder: placeholder,
+	})
 	if err != nil {
 		return providers.Checked{}, fmt.Errorf("encode the FCM credential: %w", err)
 	}
-	shown, err := json.Marshal(public{ProjectID: u.ProjectID, ClientEmail: u.ClientEmail})
+	shown, err := json.Marshal(public{ProjectID: u.ProjectID, ClientEmail: u.ClientEmail, Placeholder: placeholder})
 	if err != nil {
 		return providers.Checked{}, fmt.Errorf("encode the public half of the FCM credential: %w", err)
 	}
@@ -86,7 +98,7 @@ var (
 const where = "; make the file under Project settings, Service accounts, Generate new private key in the Firebase console"
 
 // check returns nil, or a fault with a pointer to all that is wrong.
-func (u upload) check() error {
+func (u upload) check(placeholder providers.Placeholder) error {
 	switch {
 	case u.Type == "service_account":
 	case len(u.ProjectInfo) > 0:
@@ -95,12 +107,13 @@ func (u upload) check() error {
 		return invalid().At("/service_account/type", `only keys of the type "service_account" are taken`+where)
 	}
 	var problem *fault.Error
-	wrong := func(field, detail string) {
+	at := func(pointer, detail string) {
 		if problem == nil {
 			problem = invalid()
 		}
-		problem = problem.At("/service_account/"+field, detail)
+		problem = problem.At(pointer, detail)
 	}
+	wrong := func(field, detail string) { at("/service_account/"+field, detail) }
 	if !projectID.MatchString(u.ProjectID) {
 		wrong("project_id", "the project id is missing or no project id"+where)
 	}
@@ -113,6 +126,7 @@ func (u upload) check() error {
 	if detail := parseKey(u.PrivateKey); detail != "" {
 		wrong("private_key", detail)
 	}
+	placeholder.Check(at)
 	if problem == nil {
 		return nil
 	}

@@ -82,7 +82,10 @@ type Client struct {
 	sdk     *messaging.Client
 	pool    *wire.Pool
 	access  *accessSource
-	timeout time.Duration
+	project string
+	// placeholder is what Apple's devices behind FCM show.
+	placeholder providers.Placeholder
+	timeout     time.Duration
 }
 
 // New makes a client for a secret that Check returned. It connects on the first
@@ -101,7 +104,10 @@ func New(sealed []byte, o Options) (*Client, error) {
 	if _, err := wire.ParseEndpoint(o.TokenEndpoint); err != nil {
 		return nil, fmt.Errorf("the FCM token endpoint: %w", err)
 	}
-	c := &Client{timeout: o.Timeout}
+	c := &Client{timeout: o.Timeout, project: s.ProjectID}
+	if s.Placeholder != nil {
+		c.placeholder = *s.Placeholder
+	}
 	c.access = newAccessSource(exchanger{secret: s, endpoint: o.TokenEndpoint, roots: o.RootCAs}.fetch, o.Log)
 	c.pool = wire.New(wire.Options{
 		URL: url, RootCAs: o.RootCAs, HTTP1: true,
@@ -154,7 +160,7 @@ func (c *Client) Push(ctx context.Context, p providers.Push) providers.Outcome {
 func (c *Client) push(ctx context.Context, p providers.Push, now time.Time) providers.Outcome {
 	rec := &record{}
 	// The SDK's own view is not asked for: it hides headers, and wraps what cannot be unwrapped.
-	_, _ = c.sdk.Send(rec.in(ctx), message(p, now))
+	_, _ = c.sdk.Send(rec.in(ctx), message(p, c.placeholder, now))
 	if !rec.sent {
 		return providers.Outcome{Verdict: providers.Rejected, Reason: "bad_request"}
 	}

@@ -13,14 +13,14 @@ import (
 const (
 	// maxTTL is the longest Google stores a message.
 	maxTTL = 28 * 24 * time.Hour
-	// maxTitle and maxText, in bytes, keep the whole under Google's 4096.
+	// maxTitle and maxText, in bytes of JSON, keep the whole under Google's 4096.
 	maxTitle = 512
 	maxText  = 2048
 )
 
 // message makes the SDK's form of p. It has no collapse key: Google slows
 // collapsible messages down to one in three minutes, and Rouse merges wakes itself.
-func message(p providers.Push, now time.Time) *messaging.Message {
+func message(p providers.Push, placeholder providers.Placeholder, now time.Time) *messaging.Message {
 	ttl := min(max(p.ExpiresAt.Sub(now), 0), maxTTL).Truncate(time.Second)
 	m := &messaging.Message{
 		Token:   p.Token,
@@ -35,7 +35,7 @@ func message(p providers.Push, now time.Time) *messaging.Message {
 	}
 	switch p.Platform {
 	case "ios", "macos":
-		m.APNS = appleBlock(p, now)
+		m.APNS = appleBlock(p, placeholder.For(p.Locale), now)
 		return m
 	case "web":
 		m.Webpush = webBlock(p, ttl)
@@ -49,9 +49,8 @@ func message(p providers.Push, now time.Time) *messaging.Message {
 	return m
 }
 
-// appleBlock is for devices that Google reaches through Apple. An uploaded
-// service account brings no placeholder, so they show the default one.
-func appleBlock(p providers.Push, now time.Time) *messaging.APNSConfig {
+// appleBlock is for devices that Google reaches through Apple. An alert shows text, unless its owner gave another.
+func appleBlock(p providers.Push, text providers.Text, now time.Time) *messaging.APNSConfig {
 	headers := map[string]string{"apns-push-type": "background", "apns-priority": "5", "apns-expiration": expiration(p.ExpiresAt, now)}
 	aps := &messaging.Aps{ContentAvailable: true}
 	if p.Kind == providers.Alert {
@@ -59,10 +58,10 @@ func appleBlock(p providers.Push, now time.Time) *messaging.APNSConfig {
 		if p.CollapseID != "" {
 			headers["apns-collapse-id"] = p.CollapseID
 		}
-		aps = &messaging.Aps{Alert: &messaging.ApsAlert{Body: providers.DefaultPlaceholder}, MutableContent: true}
 		if p.Notification != nil {
-			aps.Alert.Title, aps.Alert.Body = cut(p.Notification.Title, maxTitle), cut(p.Notification.Body, maxText)
+			text = *p.Notification
 		}
+		aps = &messaging.Aps{Alert: &messaging.ApsAlert{Title: cut(text.Title, maxTitle), Body: cut(text.Body, maxText)}, MutableContent: true}
 		if !p.Repeat {
 			aps.Sound = "default"
 		}
@@ -89,15 +88,30 @@ func webBlock(p providers.Push, ttl time.Duration) *messaging.WebpushConfig {
 	}}
 }
 
-// cut returns at most limit bytes of s, whole characters, with a mark where something is gone.
+// cut returns as much of s as limit bytes of JSON hold, whole characters, with a mark where something is gone.
 func cut(s string, limit int) string {
 	const mark = "…"
-	if len(s) <= limit {
-		return s
+	size, keep := 0, -1
+	for at, r := range s {
+		size += weight(r)
+		if keep < 0 && size > limit-len(mark) {
+			keep = at
+		}
+		if size > limit {
+			return s[:keep] + mark
+		}
 	}
-	keep := limit - len(mark)
-	for keep > 0 && !utf8.RuneStart(s[keep]) {
-		keep--
+	return s
+}
+
+// weight is how many bytes a character takes in the SDK's JSON at most.
+func weight(r rune) int {
+	switch {
+	case r < ' ', r == '<', r == '>', r == '&', r == '\u2028', r == '\u2029', r == utf8.RuneError:
+		return len(`\u0000`)
+	case r == '"', r == '\\':
+		return 2
+	default:
+		return utf8.RuneLen(r)
 	}
-	return s[:keep] + mark
 }

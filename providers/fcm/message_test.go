@@ -13,6 +13,10 @@ var now = time.Unix(1700000000, 0)
 
 func TestMessageGolden(t *testing.T) {
 	t.Parallel()
+	own := providers.Placeholder{
+		Text:    providers.Text{Title: "Example", Body: "Something is new"},
+		Locales: map[string]providers.Text{"de": {Body: "Etwas ist neu"}},
+	}
 	for name, tt := range map[string]struct {
 		change func(*providers.Push)
 		want   string
@@ -47,7 +51,13 @@ func TestMessageGolden(t *testing.T) {
 			func(p *providers.Push) { p.Platform = "ios" },
 			`{"data":{"head":"C1","rouse":"1"},"android":{"ttl":"3600s","priority":"high"},` +
 				`"apns":{"headers":{"apns-collapse-id":"rouse-1","apns-expiration":"1700003600","apns-priority":"10","apns-push-type":"alert"},` +
-				`"payload":{"aps":{"alert":{"body":"You have a new message"},"mutable-content":1,"sound":"default"}}},"token":"T"}`,
+				`"payload":{"aps":{"alert":{"title":"Example","body":"Something is new"},"mutable-content":1,"sound":"default"}}},"token":"T"}`,
+		},
+		"ios in a locale": {
+			func(p *providers.Push) { p.Platform, p.Locale = "ios", "de-AT" },
+			`{"data":{"head":"C1","rouse":"1"},"android":{"ttl":"3600s","priority":"high"},` +
+				`"apns":{"headers":{"apns-collapse-id":"rouse-1","apns-expiration":"1700003600","apns-priority":"10","apns-push-type":"alert"},` +
+				`"payload":{"aps":{"alert":{"body":"Etwas ist neu"},"mutable-content":1,"sound":"default"}}},"token":"T"}`,
 		},
 		"macos, repeated, notification": {
 			func(p *providers.Push) {
@@ -74,7 +84,7 @@ func TestMessageGolden(t *testing.T) {
 	} {
 		p := providers.Push{Kind: providers.Alert, Platform: "android", Token: "T", Head: "C1", CollapseID: "rouse-1", ExpiresAt: now.Add(time.Hour)}
 		tt.change(&p)
-		if got, err := json.Marshal(message(p, now)); err != nil || string(got) != tt.want {
+		if got, err := json.Marshal(message(p, own, now)); err != nil || string(got) != tt.want {
 			t.Errorf("%s: %v\n got %s\nwant %s", name, err, got, tt.want)
 		}
 	}
@@ -83,14 +93,28 @@ func TestMessageGolden(t *testing.T) {
 func TestLongTextIsCut(t *testing.T) {
 	t.Parallel()
 	for _, platform := range []string{"android", "ios"} {
-		p := providers.Push{Kind: providers.Alert, Platform: platform, Token: strings.Repeat("t", 160), Head: "C1", CollapseID: strings.Repeat("c", 64)}
-		p.Notification = &providers.Text{Title: strings.Repeat("語", 3000), Body: strings.Repeat("語", 3000)}
-		got, err := json.Marshal(message(p, now))
-		if err != nil || len(got) > 4096 || !strings.Contains(string(got), "語…") {
-			t.Errorf("%s: %d bytes, %v", platform, len(got), err)
+		for _, character := range []string{"語", "<", "\x01", `"`, "\u2028", "\xff"} {
+			p := providers.Push{Kind: providers.Alert, Platform: platform, Token: strings.Repeat("t", 160), Head: "C1", CollapseID: strings.Repeat("c", 64)}
+			p.Notification = &providers.Text{Title: strings.Repeat(character, 3000), Body: strings.Repeat(character, 3000)}
+			got, err := json.Marshal(message(p, providers.Placeholder{}, now))
+			if err != nil || len(got) > 4096 || !strings.Contains(string(got), "…") {
+				t.Errorf("%s, %q: %d bytes, %v", platform, character, len(got), err)
+			}
 		}
 	}
-	if got := cut("exactly", 7); got != "exactly" {
-		t.Errorf("%q", got)
+	for _, tt := range []struct{ text, want string }{
+		{"exactly", "exactly"}, {"exactly!", "exac…"}, {"語語", "語語"}, {"語語語", "語…"}, {"<", "<"}, {"<<", "…"}, {"", ""},
+	} {
+		if got := cut(tt.text, 7); got != tt.want {
+			t.Errorf("%q: %q, want %q", tt.text, got, tt.want)
+		}
+	}
+}
+
+func TestDefaultPlaceholder(t *testing.T) {
+	t.Parallel()
+	got, err := json.Marshal(message(providers.Push{Kind: providers.Alert, Platform: "ios"}, providers.Placeholder{}, now))
+	if err != nil || !strings.Contains(string(got), `"alert":{"body":"You have a new message"}`) {
+		t.Errorf("%s, %v", got, err)
 	}
 }
