@@ -12,6 +12,19 @@ type app struct {
 	Name          string    `json:"name"`
 	InboxOverflow string    `json:"inbox_overflow"`
 	CreatedAt     time.Time `json:"created_at"`
+	// Circuits is nil where the answer does not tell of them.
+	Circuits []circuit `json:"circuits"`
+}
+
+type circuit struct {
+	Provider    string     `json:"provider"`
+	Environment string     `json:"environment"`
+	Onward      string     `json:"onward"`
+	State       string     `json:"state"`
+	Cause       string     `json:"cause"`
+	Reason      string     `json:"reason"`
+	OpenedAt    time.Time  `json:"opened_at"`
+	RetryAt     *time.Time `json:"retry_at"`
 }
 
 func TestAppsComeAndGo(t *testing.T) {

@@ -225,6 +225,14 @@ func (a answer) into(v any) {
 	}
 }
 
+// decode decodes what the type knows of the answer.
+func (a answer) decode(v any) {
+	a.t.Helper()
+	if err := json.Unmarshal(a.body, v); err != nil {
+		a.t.Fatalf("%v in %s", err, a.body)
+	}
+}
+
 func (a answer) text(name string) string {
 	a.t.Helper()
 	var m map[string]any

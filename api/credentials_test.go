@@ -4,11 +4,17 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"rouse/messages"
+	"rouse/providers"
 )
 
 func TestAppleCredential(t *testing.T) {
@@ -48,22 +54,171 @@ func TestAppleCredential(t *testing.T) {
 	w.do(call{"DELETE", path + "/pigeon", adminKey, nil, nil}).refused(404, "not_found")
 }
 
+// putApple gives the app a signing key of its own.
+func (w *world) putApple(app tenant) {
+	w.t.Helper()
+	body := obj{"team_id": "ABCDE12345", "key_id": "KEY1234567", "private_key": signingKey(w.t), "topic": "com.example.bakery"}
+	w.do(call{"PUT", "/v1/apps/" + app.id + "/credentials/apns", adminKey, body, nil}).want(200)
+}
+
+// TestAppleCredentialHasOneForm: which is meant must not be a guess.
+func TestAppleCredentialHasOneForm(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	app := w.newApp()
+	const canary = "c4n4ryc4n4ryc4n4ry"
+	p12 := base64.StdEncoding.EncodeToString([]byte(canary))
+	for name, c := range map[string]struct {
+		body    obj
+		pointer string
+	}{
+		"none":                     {obj{}, ""},
+		"key and certificate":      {obj{"key_id": "KEY1234567", "certificate": canary}, ""},
+		"key and file":             {obj{"private_key": canary, "certificate_p12": p12}, ""},
+		"certificate and file":     {obj{"certificate_key": canary, "certificate_p12": p12, "certificate_password": canary}, ""},
+		"password alone":           {obj{"certificate_password": canary}, ""},
+		"password of a key":        {obj{"team_id": "ABCDE12345", "key_id": "KEY1234567", "private_key": canary, "certificate_password": canary}, "/certificate_password"},
+		"password of a PEM":        {obj{"certificate": canary, "certificate_key": canary, "certificate_password": canary}, "/certificate_password"},
+		"file in base64url":        {obj{"certificate_p12": "c4n4ryc4n4ryc4n4ry-_-_", "certificate_password": canary}, "/certificate_p12"},
+		"file as it is":            {obj{"certificate_p12": "\x30\u0082" + canary, "certificate_password": canary}, "/certificate_p12"},
+		"file of nothing":          {obj{"certificate_p12": "\r\n"}, "/certificate_p12"},
+		"something else in a file": {obj{"certificate_p12": p12, "certificate_password": canary}, "/certificate_p12"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.body["topic"] = "com.example.bakery"
+			a := w.do(call{"PUT", "/v1/apps/" + app.id + "/credentials/apns", adminKey, c.body, nil}).refused(422, "invalid_credential").points(c.pointer)
+			if strings.Contains(string(a.body), canary) || strings.Contains(w.log.String(), canary) {
+				t.Errorf("the canary sings: %s", a.body)
+			}
+		})
+	}
+	for pointer, value := range map[string]any{"/certificate_p12": strings.Repeat("A", 65537), "/certificate_password": strings.Repeat("x", 1025)} {
+		body := obj{"topic": "com.example.bakery", "certificate_p12": p12, pointer[1:]: value}
+		w.do(call{"PUT", "/v1/apps/" + app.id + "/credentials/apns", adminKey, body, nil}).refused(422, "invalid_body").points(pointer)
+	}
+}
+
+// TestLongestCredentialFits: the largest file and a hundred languages, every letter escaped.
+func TestLongestCredentialFits(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	app := w.newApp()
+	locales := obj{}
+	for i := range 100 {
+		locales[fmt.Sprintf("de-%03d", i)] = json.RawMessage(`{"title":"` + strings.Repeat(`\u043f`, 100) + `","body":"` + strings.Repeat(`\u043f`, 500) + `"}`)
+	}
+	body, err := json.Marshal(obj{"topic": "com.example.bakery", "certificate_p12": strings.Repeat("A", 65536), "placeholder": obj{"body": "x", "locales": locales}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := "/v1/apps/" + app.id + "/credentials/"
+	a := w.do(call{"PUT", path + "apns", adminKey, string(body), nil}).refused(422, "invalid_credential")
+	if problem := a.problem().Errors; len(problem) != 1 || problem[0].Pointer != "/certificate_p12" {
+		t.Errorf("got %s", a.body)
+	}
+	for _, provider := range []string{"apns", "fcm"} {
+		w.do(call{"PUT", path + provider, adminKey, `{"x":"` + strings.Repeat("x", 512<<10) + `"}`, nil}).refused(413, "body_too_large")
+	}
+	w.do(call{"POST", "/v1/apps", adminKey, `{"name":"` + strings.Repeat("x", 128<<10) + `"}`, nil}).refused(413, "body_too_large")
+}
+
+// TestSwappedIDsAreRecognised: both are ten letters and digits, and only what was there before tells them apart.
+func TestSwappedIDsAreRecognised(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	app, other := w.newApp(), w.newApp()
+	w.putApple(app)
+	swapped := obj{"team_id": "KEY1234567", "key_id": "ABCDE12345", "private_key": signingKey(t), "topic": "com.example.bakery"}
+	a := w.do(call{"PUT", "/v1/apps/" + app.id + "/credentials/apns", adminKey, swapped, nil}).refused(422, "invalid_credential").points("/team_id").points("/key_id")
+	if !strings.Contains(string(a.body), "swapped") {
+		t.Errorf("got %s", a.body)
+	}
+	w.do(call{"PUT", "/v1/apps/" + other.id + "/credentials/apns", adminKey, swapped, nil}).want(200) // as far as anybody can know
+	w.do(call{"PUT", "/v1/apps/" + other.id + "/credentials/fcm", adminKey, obj{"service_account": account(t)}, nil}).want(200)
+	swapped["team_id"], swapped["key_id"] = "KEY1234567", "OTHERKEY12"
+	w.do(call{"PUT", "/v1/apps/" + app.id + "/credentials/apns", adminKey, swapped, nil}).want(200)
+}
+
+// TestVerification: the answer has all that was found, and is good if nothing failed.
+func TestVerification(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	app := w.newApp()
+	path := "/v1/apps/" + app.id + "/credentials/"
+	type verification struct {
+		OK     bool                `json:"ok"`
+		Checks []providers.Finding `json:"checks"`
+	}
+	good := providers.Finding{Check: "fcm_access_token", Status: providers.FindingOK, Cause: "Google gives an access token."}
+	odd := providers.Finding{Check: "apns_sandbox", Status: providers.FindingWarn, Reason: "BadEnvironmentKeyInToken", Cause: "The key is for production.", Cure: "Nothing, if no app is in development."}
+	bad := providers.Finding{Check: "fcm_send", Status: providers.FindingFail, Reason: "SERVICE_DISABLED", Cause: "The interface is switched off.", Cure: "Switch it on."}
+	for _, provider := range []string{"apns", "fcm"} {
+		w.do(call{"POST", path + provider + "/verify", adminKey, nil, nil}).refused(404, "no_credential")
+	}
+	w.putApple(app)
+	w.do(call{"PUT", path + "fcm", adminKey, obj{"service_account": account(t)}, nil}).want(200)
+	hints := w.heard.count(messages.HintCredential)
+	for _, provider := range []string{"apns", "fcm"} {
+		for _, c := range []struct {
+			found []providers.Finding
+			ok    bool
+		}{
+			{[]providers.Finding{good}, true},
+			{[]providers.Finding{good, odd}, true},
+			{[]providers.Finding{good, bad, odd}, false},
+			{[]providers.Finding{bad, good}, false},
+			{nil, false},
+		} {
+			w.asked.found = c.found
+			var v verification
+			w.do(call{"POST", path + provider + "/verify", adminKey, nil, nil}).want(200).into(&v)
+			if v.OK != c.ok || !slices.Equal(v.Checks, c.found) || v.Checks == nil {
+				t.Errorf("found %+v, told %+v", c.found, v)
+			}
+			if w.asked.left <= 0 || w.asked.left > 15*time.Second {
+				t.Errorf("it might take %v", w.asked.left)
+			}
+		}
+	}
+	if w.heard.count(messages.HintCredential) != hints {
+		t.Error("asking made the worker look again")
+	}
+	for _, id := range []string{"app_00000000000000000000000000", "nonsense"} {
+		w.do(call{"POST", "/v1/apps/" + id + "/credentials/apns/verify", adminKey, nil, nil}).refused(404, "app_not_found")
+	}
+	w.do(call{"POST", "/v1/apps/" + w.newApp().id + "/credentials/fcm/verify", adminKey, nil, nil}).refused(404, "no_credential")
+}
+
 func TestGoogleCredential(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	app := w.newApp()
 	path := "/v1/apps/" + app.id + "/credentials"
-	account := obj{
-		"type": "service_account", "project_id": "bakery-1234", "client_email": "rouse@bakery-1234.iam.gserviceaccount.com",
-		"private_key_id": "0123456789abcdef", "private_key": rsaKey(t), "token_uri": "https://evil.example/token", "universe_domain": "googleapis.com",
-	}
-	a := w.do(call{"PUT", path + "/fcm", adminKey, obj{"service_account": account}, nil}).want(200)
+	account := account(t)
+	text := obj{"title": "Bakery", "body": "News", "locales": obj{"de": obj{"body": "Neues"}}}
+	a := w.do(call{"PUT", path + "/fcm", adminKey, obj{"service_account": account, "placeholder": text}, nil}).want(200)
 	if a.text("project_id") != "bakery-1234" || strings.Contains(string(a.body), "evil") {
 		t.Errorf("got %s", a.body)
 	}
+	for _, want := range []string{`"Bakery"`, `"News"`, `"Neues"`} {
+		if list := w.do(call{"GET", path, adminKey, nil, nil}).want(200); !strings.Contains(string(a.body), want) || !strings.Contains(string(list.body), want) {
+			t.Errorf("the placeholder's %s is not shown: %s", want, a.body)
+		}
+	}
+	w.do(call{"PUT", path + "/fcm", adminKey, obj{"service_account": account, "placeholder": obj{"title": "no body"}}, nil}).refused(422, "invalid_credential").points("/placeholder/body")
+	w.do(call{"PUT", path + "/fcm", adminKey, obj{"service_account": account, "placeholder": obj{"text": "x"}}, nil}).refused(422, "invalid_body").points("/placeholder/text")
 	account["type"] = "authorized_user"
 	w.do(call{"PUT", path + "/fcm", adminKey, obj{"service_account": account}, nil}).refused(422, "invalid_credential")
 	w.do(call{"PUT", path + "/fcm", adminKey, obj{"service_account": "{}"}, nil}).refused(422, "invalid_body").points("/service_account")
+}
+
+// account is a service account as Google hands it out, but for its token_uri.
+func account(t *testing.T) obj {
+	t.Helper()
+	return obj{
+		"type": "service_account", "project_id": "bakery-1234", "client_email": "rouse@bakery-1234.iam.gserviceaccount.com",
+		"private_key_id": "0123456789abcdef", "private_key": rsaKey(t), "token_uri": "https://evil.example/token", "universe_domain": "googleapis.com",
+	}
 }
 
 func rsaKey(t *testing.T) string {

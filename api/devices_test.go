@@ -29,6 +29,7 @@ type device struct {
 	CreatedAt      time.Time  `json:"created_at"`
 	RegisteredAt   time.Time  `json:"registered_at"`
 	LastContactAt  *time.Time `json:"last_contact_at"`
+	PushDemotedAt  *time.Time `json:"push_demoted_at"`
 }
 
 func iphone(installation string) obj {

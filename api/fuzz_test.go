@@ -75,6 +75,7 @@ func FuzzDeviceBody(f *testing.F) {
 	for _, seed := range []string{
 		`{"installation_id":"x","platform":"ios","provider":"apns","token":"` + appleToken + `","environment":"sandbox","locale":"de-AT","app_version":"1"}`,
 		`{"installation_id":"y","platform":"android","provider":"fcm","token":"` + googleToken + `"}`, `{"token":"00"}`, `{"ids":["msg_00000000000000000000000000"]}`, `{"up_to":"AAAAAAAAAAA"}`, `{"ids":[],"IDS":1}`, `{"installation_id":"\u0000"}`,
+		`{"priority":"normal","original_priority":"high"}`,
 	} {
 		f.Add(seed)
 	}
@@ -82,6 +83,7 @@ func FuzzDeviceBody(f *testing.F) {
 		fine(t, ask("POST", "/v1/devices", app.sk, body))
 		fine(t, ask("PATCH", "/v1/device", p.key, body))
 		fine(t, ask("POST", "/v1/inbox/acks", p.key, body))
+		fine(t, ask("POST", "/v1/device/push-reports", p.key, body))
 	})
 }
 
@@ -91,6 +93,7 @@ func FuzzAdminBody(f *testing.F) {
 	for _, seed := range []string{
 		`{"name":"x","inbox_overflow":"drop_oldest"}`, `{"kind":"secret","scopes":["send"],"expires_in":1e8}`, `{"team_id":"ABCDE12345","key_id":"KEY1234567","private_key":"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----","topic":"a.b"}`,
 		`{"service_account":{"type":"service_account","project_id":"p","private_key":"x","client_email":"a@b.c"}}`, `{"topic":"x","certificate":"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----","certificate_key":"x"}`, `{"topic":"x","placeholder":{"locales":{"de":{"body":"x"}}}}`,
+		`{"topic":"x.y","certificate_p12":"MIIB","certificate_password":"x"}`,
 	} {
 		f.Add(seed)
 	}
@@ -123,6 +126,22 @@ func FuzzInboxQuery(f *testing.F) {
 		out := httptest.NewRecorder()
 		w.api.ServeHTTP(out, r)
 		fine(t, out)
+	})
+}
+
+func FuzzEventQuery(f *testing.F) {
+	w, ask := fuzzed(f)
+	app := w.newApp()
+	w.throttle(app, 2)
+	for _, seed := range []string{"limit=1&after=e1", "after=&limit=0", "after=ezzz", "after=e-1", "after=e%00", "%zz", "a;b"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, query string) {
+		q, err := url.ParseQuery(query)
+		if err != nil {
+			return
+		}
+		fine(t, ask("GET", "/v1/events?"+q.Encode(), app.sk, ""))
 	})
 }
 

@@ -23,6 +23,7 @@ import (
 
 	"rouse/api"
 	"rouse/bus"
+	"rouse/ident"
 	"rouse/messages"
 	"rouse/providers"
 	"rouse/providers/apns"
@@ -42,6 +43,7 @@ type world struct {
 	store    *store.Store
 	server   *httptest.Server
 	heard    *heard
+	asked    *asked
 	log      *syncBuffer
 	metrics  *prometheus.Registry
 	draining chan struct{}
@@ -65,11 +67,12 @@ func (s setup) start(t testing.TB) *world {
 	w.drain = sync.OnceFunc(func() { close(w.draining) })
 	log := slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	w.store = openStore(t, log, s.inboxMessages)
+	w.asked = &asked{store: w.store}
 	hints := &bus.Memory{}
 	w.heard.bus = hints
 	deps := api.Deps{
 		Apps: w.store, Keys: w.store, Credentials: w.store, Devices: w.store, Users: w.store, Door: w.store, Messages: w.store, Inboxes: w.store,
-		Hints: w.heard, Checker: checker{}, Admin: tokens.HashOf(adminKey), Limits: s.limits, Draining: w.draining, Log: log, Metrics: w.metrics,
+		Circuits: w.store, Events: w.store, Hints: w.heard, Checker: checker{}, Verifier: w.asked, Admin: tokens.HashOf(adminKey), Limits: s.limits, Draining: w.draining, Log: log, Metrics: w.metrics,
 	}
 	if s.door != nil {
 		deps.Door = s.door(w.store)
@@ -194,6 +197,22 @@ func (checker) APNs(u providers.APNsUpload) (tokens.Credential, error) {
 func (checker) FCM(u providers.FCMUpload) (tokens.Credential, error) {
 	c, err := fcm.Check(u, time.Now())
 	return tokens.Credential{Provider: tokens.FCM, Public: c.Public, Secret: c.Secret, Fingerprint: c.Fingerprint, ExpiresAt: c.ExpiresAt}, err
+}
+
+// asked looks for the stored credential as serve does, and finds what the test says in the provider's place.
+type asked struct {
+	store *store.Store
+	found []providers.Finding
+	// left is how long the last question might have taken.
+	left time.Duration
+}
+
+func (a *asked) Verify(ctx context.Context, app ident.App, p tokens.Provider) ([]providers.Finding, error) {
+	if end, ok := ctx.Deadline(); ok {
+		a.left = time.Until(end)
+	}
+	_, err := a.store.Credential(ctx, app, p)
+	return a.found, err
 }
 
 type syncBuffer struct {
