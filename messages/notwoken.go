@@ -13,15 +13,27 @@ type Sleeper struct {
 	Provider    string
 	TokenState  string
 	TokenReason string
-	// HasCredential and Failing tell of the app's credential for that provider; Failing is the provider's reason.
+	// Quarantined is whether a suspect token was refused so often that it is left alone.
+	Quarantined bool
+	// HasCredential is whether the app has a credential for that provider.
 	HasCredential bool
-	Failing       string
+	// Pause is what holds pushes to the device back; without a Cause, nothing does.
+	Pause Pause
 	// Seen and Woken are the newest places handed to the device and covered by an accepted wake.
 	Seen  Seq
 	Woken Seq
 	// LastContact is when the device last spoke to us.
 	LastContact time.Time
 	Now         time.Time
+}
+
+// Pause is an open circuit on the way to a device.
+type Pause struct {
+	// Cause is in the words of package tokens: credential, mass_death or throttled. Reason is the provider's word.
+	Cause  string
+	Reason string
+	// Until is when it is tried next.
+	Until time.Time
 }
 
 // WhyNotWoken names the one reason, the most lasting first. Its codes are those of NotWoken.
@@ -40,8 +52,12 @@ func WhyNotWoken(s Sleeper) NotWoken {
 	switch {
 	case !s.HasCredential:
 		return NotWoken{"no_credentials", "the app has no credentials for " + s.Provider}
-	case s.Failing != "":
-		return NotWoken{"provider_failing", fmt.Sprintf("%s refuses the app's credentials: %s", s.Provider, s.Failing)}
+	case s.Pause.Cause == "credential":
+		return NotWoken{"provider_failing", fmt.Sprintf("%s refuses the app's credentials: %s; %s, or at once when the app puts its credentials again",
+			s.Provider, s.Pause.Reason, s.again())}
+	case s.Pause.Cause == "mass_death":
+		return NotWoken{"provider_paused", fmt.Sprintf("%s refused too many of the app's tokens at once to be believed (%s): its pushes pause; %s, or at once "+
+			"when the app puts the credentials that fit its tokens", s.Provider, s.Pause.Reason, s.again())}
 	case s.Class == NoWake:
 		return NotWoken{"rides_along", "it wakes nobody by itself; it is handed out when the device next fetches"}
 	case s.Woken > s.Seen:
@@ -49,7 +65,18 @@ func WhyNotWoken(s Sleeper) NotWoken {
 	case s.Now.Sub(s.LastContact) >= SilentAfter:
 		return NotWoken{"silent_device", "the device has not been heard of for 7 days"}
 	}
-	return NotWoken{"wake_due", "a wake is due: at once, or when a pause that a burst or the provider asked for is over"}
+	if s.Pause.Cause != "" {
+		return NotWoken{"provider_paused", fmt.Sprintf("%s asks the app to slow down (%s): its pushes pause; %s", s.Provider, s.Pause.Reason, s.again())}
+	}
+	return NotWoken{"wake_due", "a wake is due: at once, or when a pause that a burst or the provider asked for this device is over"}
+}
+
+// again says when the pause is tried.
+func (s Sleeper) again() string {
+	if s.Pause.Until.After(s.Now) {
+		return "the next push goes out at " + s.Pause.Until.UTC().Format(time.RFC3339)
+	}
+	return "one push at a time is tried now"
 }
 
 func badToken(s Sleeper) (NotWoken, bool) {
@@ -63,9 +90,17 @@ func badToken(s Sleeper) (NotWoken, bool) {
 	case "dead":
 		return NotWoken{"token_dead", s.Provider + " says that the token is gone" + because + "; the device must register a new one"}, true
 	case "suspect":
-		return NotWoken{"token_suspect", s.Provider + " refused the token" + because}, true
+		return NotWoken{"token_suspect", s.Provider + " refused the token" + because + suspectUntil(s)}, true
 	case "superseded":
 		return NotWoken{"token_superseded", "a newer registration holds the token"}, true
 	}
 	return NotWoken{"no_provider", "the device has registered no token; it gets the message when it polls"}, true
+}
+
+// suspectUntil says what becomes of a suspect token.
+func suspectUntil(s Sleeper) string {
+	if !s.Quarantined {
+		return "; it is tried once more, later"
+	}
+	return " more than once; it is in quarantine until the device registers a token, the same or another, or the app puts its credentials again"
 }

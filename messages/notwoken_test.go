@@ -1,6 +1,7 @@
 package messages
 
 import (
+	"strings"
 	"testing"
 	"time"
 )
@@ -20,7 +21,10 @@ func TestWhyNotWokenNamesTheMostLastingReason(t *testing.T) {
 	token := func(state string) func(*Sleeper) { return func(s *Sleeper) { s.TokenState = state } }
 	noProvider := func(s *Sleeper) { s.Provider = "none" }
 	noCredential := func(s *Sleeper) { s.HasCredential = false }
-	failing := func(s *Sleeper) { s.Failing = "InvalidProviderToken" }
+	pause := func(cause string) func(*Sleeper) {
+		return func(s *Sleeper) { s.Pause = Pause{cause, "Word", now.Add(time.Minute)} }
+	}
+	failing, wave, throttled := pause("credential"), pause("mass_death"), pause("throttled")
 	quiet := func(s *Sleeper) { s.Class = NoWake }
 	outstanding := func(s *Sleeper) { s.Woken, s.Seen = 5, 4 }
 	answered := func(s *Sleeper) { s.Woken, s.Seen = 5, 5 }
@@ -43,6 +47,10 @@ func TestWhyNotWokenNamesTheMostLastingReason(t *testing.T) {
 		{"superseded token", sleeper(token("superseded")), "token_superseded"},
 		{"no credential", sleeper(noCredential, quiet), "no_credentials"},
 		{"failing credential", sleeper(failing, quiet), "provider_failing"},
+		{"a wave of refused tokens", sleeper(wave, silent), "provider_paused"},
+		{"quiet while throttled", sleeper(quiet, throttled), "rides_along"},
+		{"silent while throttled", sleeper(silent, throttled), "silent_device"},
+		{"throttled", sleeper(throttled), "provider_paused"},
 		{"quiet message", sleeper(quiet, outstanding), "rides_along"},
 		{"outstanding wake", sleeper(outstanding, silent), "wake_outstanding"},
 		{"silent device", sleeper(silent), "silent_device"},
@@ -53,5 +61,38 @@ func TestWhyNotWokenNamesTheMostLastingReason(t *testing.T) {
 				t.Errorf("got %+v, want %s", got, c.want)
 			}
 		})
+	}
+}
+
+func TestAReasonSaysWhatEndsIt(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	awake := Sleeper{State: Queued, Class: HighWake, Provider: "apns", TokenState: "active", HasCredential: true, LastContact: now, Now: now}
+	paused := func(cause string, until time.Duration) Sleeper {
+		s := awake
+		s.Pause = Pause{cause, "Word", now.Add(until)}
+		return s
+	}
+	suspect, left := awake, awake
+	suspect.TokenState, suspect.TokenReason = "suspect", "BadDeviceToken"
+	left.TokenState, left.TokenReason, left.Quarantined = "suspect", "BadDeviceToken", true
+	for name, c := range map[string]struct {
+		s    Sleeper
+		want []string
+	}{
+		"a refused credential":   {paused("credential", time.Minute), []string{"refuses", "Word", "2026-11-22T12:01:00Z", "puts its credentials"}},
+		"a wave":                 {paused("mass_death", time.Minute), []string{"too many", "Word", "2026-11-22T12:01:00Z", "credentials that fit"}},
+		"a wish to slow down":    {paused("throttled", time.Minute), []string{"slow down", "Word", "2026-11-22T12:01:00Z"}},
+		"a pause that is over":   {paused("throttled", 0), []string{"one push at a time is tried now"}},
+		"a first strike":         {suspect, []string{"BadDeviceToken", "once more"}},
+		"a token left alone":     {left, []string{"BadDeviceToken", "quarantine", "registers", "puts its credentials"}},
+		"nothing but the moment": {awake, []string{"due"}},
+	} {
+		got := WhyNotWoken(c.s).Detail
+		for _, word := range c.want {
+			if !strings.Contains(got, word) {
+				t.Errorf("%s: %q does not say %q", name, got, word)
+			}
+		}
 	}
 }

@@ -15,14 +15,14 @@ import (
 )
 
 var appTests = map[string]func(*testing.T, *world){
-	"an app and its keys are created together":  appWithKeys,
-	"apps are listed in pages":                  appsInPages,
-	"an app is changed in part":                 appPatched,
-	"a deleted app leaves nothing":              appDeleted,
-	"what is not there is not found":            appNotThere,
-	"keys come, are looked up and go":           keysLife,
-	"credentials come, fail, work again and go": credentialsLife,
-	"a credential's secret is sealed":           credentialSealed,
+	"an app and its keys are created together": appWithKeys,
+	"apps are listed in pages":                 appsInPages,
+	"an app is changed in part":                appPatched,
+	"a deleted app leaves nothing":             appDeleted,
+	"what is not there is not found":           appNotThere,
+	"keys come, are looked up and go":          keysLife,
+	"credentials come and go":                  credentialsLife,
+	"a credential's secret is sealed":          credentialSealed,
 }
 
 func newKey(app ident.App, kind tokens.KeyKind) tokens.Key {
@@ -157,28 +157,29 @@ func keysLife(t *testing.T, w *world) {
 
 func credentialsLife(t *testing.T, w *world) {
 	c := tokens.Credential{App: w.app, Provider: tokens.APNs, Fingerprint: "aa", Public: []byte(`{"topic":"t"}`),
-		Secret: []byte(`{"private_key":"s"}`), UpdatedAt: w.now}
+		Secret: []byte(`{"private_key":"s"}`), UpdatedAt: w.now, ExpiresAt: w.now.Add(time.Hour)}
 	w.must(w.PutCredential(w.ctx(), c))
-	w.must(w.SetFailing(w.ctx(), w.app, tokens.APNs, "InvalidProviderToken", w.now))
 	got, err := w.Credential(w.ctx(), w.app, tokens.APNs)
 	w.must(err)
-	failing := c
-	failing.Failing, failing.FailingSince = "InvalidProviderToken", w.now
-	if diff := cmp.Diff(failing, got); diff != "" {
+	if diff := cmp.Diff(c, got); diff != "" {
 		t.Error(diff)
 	}
-	w.must(w.PutCredential(w.ctx(), c))
-	if got, err = w.Credential(w.ctx(), w.app, tokens.APNs); err != nil || got.Failing != "" || !got.FailingSince.IsZero() {
-		t.Errorf("after putting it again: %+v, %v", got, err)
+	again := c
+	again.Fingerprint, again.ExpiresAt, again.UpdatedAt = "bb", time.Time{}, w.now.Add(time.Minute)
+	w.must(w.PutCredential(w.ctx(), again))
+	if got, err = w.Credential(w.ctx(), w.app, tokens.APNs); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(again, got); diff != "" {
+		t.Errorf("put in its place: %s", diff)
 	}
 	list, err := w.Credentials(w.ctx(), w.app)
 	w.must(err)
-	if len(list) != 1 || list[0].Secret != nil || list[0].Fingerprint != "aa" {
+	if len(list) != 1 || list[0].Secret != nil || list[0].Fingerprint != "bb" {
 		t.Errorf("listed %+v", list)
 	}
 	w.must(w.DeleteCredential(w.ctx(), w.app, tokens.APNs))
 	w.refused(w.DeleteCredential(w.ctx(), w.app, tokens.APNs), fault.NotFound, "no_credential")
-	w.must(w.SetFailing(w.ctx(), w.app, tokens.APNs, "gone meanwhile", w.now))
 }
 
 func credentialSealed(t *testing.T, w *world) {

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -38,8 +37,7 @@ func (s *Store) Circuits(ctx context.Context, app ident.App) ([]tokens.Circuit, 
 	query := "SELECT " + circuitColumns + " FROM circuits ORDER BY app, provider, environment, onward, cause"
 	var args []any
 	if app != "" {
-		query = "SELECT " + circuitColumns + " FROM circuits WHERE app = ? ORDER BY provider, environment, onward, cause"
-		args = []any{string(app)}
+		query, args = appsCircuits, []any{string(app)}
 	}
 	var rows []circuitRow
 	if err := s.reads.list(ctx, &rows, query, args...); err != nil {
@@ -52,39 +50,59 @@ func (s *Store) Circuits(ctx context.Context, app ident.App) ([]tokens.Circuit, 
 	return list, nil
 }
 
-// NoteCircuit writes what a circuit is now, and the events of its opening and closing with it. A circuit of an app without
-// that credential is written too: it says why nothing is sent. One of an app that is gone is no error.
+// NoteCircuit writes what a circuit is now, and the events of its opening and closing with it. A circuit goes on having
+// opened when it first did, whatever a later note says; the same holds for its one event. A circuit of an app without that
+// credential is written too: it says why nothing is sent. No error, and nothing written, is one of an app that is gone, and
+// one that opened before the app last put its credential: it says nothing of the new one.
 func (s *Store) NoteCircuit(ctx context.Context, c tokens.Circuit, now time.Time) error {
 	return s.write(ctx, "note a circuit", newOp(func(t *tx) error { return t.noteCircuit(c, now) }))
 }
 
+const (
+	whichCircuit   = " WHERE app = ? AND provider = ? AND environment = ? AND onward = ? AND cause = ?"
+	selectCircuit  = "SELECT " + circuitColumns + " FROM circuits" + whichCircuit
+	deleteCircuit  = "DELETE FROM circuits" + whichCircuit
+	providersOpen  = "SELECT " + circuitColumns + " FROM circuits WHERE app = ? AND provider = ?"
+	appsCircuits   = "SELECT " + circuitColumns + " FROM circuits WHERE app = ? ORDER BY provider, environment, onward, cause"
+	changeCircuit  = "UPDATE circuits SET state = ?, reason = ?, retry_at = ?, pauses = ?" + whichCircuit
+	insertCircuit  = "INSERT INTO circuits (" + circuitColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+	mayOpenCircuit = `SELECT COUNT(*) FROM apps a WHERE a.id = ?1 AND a.deleting = 0 AND NOT EXISTS
+		(SELECT 1 FROM credentials c WHERE c.app = ?1 AND c.provider = ?2 AND c.updated_at > ?3)`
+)
+
 func (t *tx) noteCircuit(c tokens.Circuit, now time.Time) error {
-	const key = "app = ? AND provider = ? AND environment = ? AND onward = ? AND cause = ?"
 	which := []any{string(c.App), string(c.Provider), string(c.Environment), string(c.Onward), string(c.Cause)}
-	var before []circuitRow
-	if err := t.list(&before, "SELECT "+circuitColumns+" FROM circuits WHERE "+key, which...); err != nil {
+	var open []circuitRow
+	if err := t.list(&open, selectCircuit, which...); err != nil {
 		return fmt.Errorf("read a circuit: %w", err)
 	}
-	if c.State == tokens.CircuitClosed {
-		if len(before) == 0 {
-			return nil
+	var err error
+	switch {
+	case c.State != tokens.CircuitClosed && len(open) == 0:
+		return t.openCircuit(c, now)
+	case c.State != tokens.CircuitClosed:
+		_, err = t.exec(changeCircuit, append([]any{string(c.State), c.Reason, millis(c.RetryAt), c.Pauses}, which...)...)
+	case len(open) > 0:
+		if _, err = t.exec(deleteCircuit, which...); err == nil {
+			err = t.circuitEvent(messages.CircuitClosed, open[0].circuit(), now)
 		}
-		if _, err := t.exec("DELETE FROM circuits WHERE "+key, which...); err != nil {
-			return fmt.Errorf("close a circuit: %w", err)
-		}
-		return t.circuitEvent(messages.CircuitClosed, before[0].circuit(), now)
 	}
-	var live int
-	if err := t.get(&live, "SELECT COUNT(*) FROM apps WHERE id = ? AND deleting = 0", string(c.App)); err != nil || live == 0 {
+	if err != nil {
+		return fmt.Errorf("note a circuit: %w", err)
+	}
+	return nil
+}
+
+func (t *tx) openCircuit(c tokens.Circuit, now time.Time) error {
+	var may int
+	err := t.get(&may, mayOpenCircuit, string(c.App), string(c.Provider), millis(c.OpenedAt))
+	if err != nil || may == 0 {
 		return err
 	}
-	const query = "INSERT INTO circuits (" + circuitColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-		ON CONFLICT (app, provider, environment, onward, cause) DO UPDATE SET state = excluded.state, reason = excluded.reason,
-		retry_at = excluded.retry_at, pauses = excluded.pauses`
-	_, err := t.exec(query, string(c.App), string(c.Provider), string(c.Environment), string(c.Onward), string(c.State), string(c.Cause), c.Reason,
-		millis(c.OpenedAt), millis(c.RetryAt), c.Pauses)
-	if err != nil || len(before) > 0 {
-		return err
+	_, err = t.exec(insertCircuit, string(c.App), string(c.Provider), string(c.Environment), string(c.Onward), string(c.State),
+		string(c.Cause), c.Reason, millis(c.OpenedAt), millis(c.RetryAt), c.Pauses)
+	if err != nil {
+		return fmt.Errorf("open a circuit: %w", err)
 	}
 	if err := t.circuitEvent(messages.CircuitOpened, c, now); err != nil || c.Cause != tokens.CauseCredential {
 		return err
@@ -104,9 +122,8 @@ type circuitData struct {
 
 func (t *tx) circuitEvent(kind messages.EventType, c tokens.Circuit, now time.Time) error {
 	data := circuitData{Provider: c.Provider, Environment: c.Environment, Onward: c.Onward, Cause: c.Cause, Reason: c.Reason}
-	if kind == messages.CircuitOpened {
-		at := fromMillis(millis(c.RetryAt)).UTC()
-		data.RetryAt = &at
+	if kind == messages.CircuitOpened && c.State == tokens.CircuitOpen {
+		data.RetryAt = ref(fromMillis(millis(c.RetryAt)))
 	}
 	return t.event(c.App, kind, data, now)
 }
@@ -114,7 +131,7 @@ func (t *tx) circuitEvent(kind messages.EventType, c tokens.Circuit, now time.Ti
 // closeCircuits closes all of a provider's: the app has put its credential, or taken it away.
 func (t *tx) closeCircuits(app ident.App, p tokens.Provider, now time.Time) error {
 	var open []circuitRow
-	if err := t.list(&open, "SELECT "+circuitColumns+" FROM circuits WHERE app = ? AND provider = ?", string(app), string(p)); err != nil {
+	if err := t.list(&open, providersOpen, string(app), string(p)); err != nil {
 		return fmt.Errorf("list circuits: %w", err)
 	}
 	for _, r := range open {
@@ -125,39 +142,4 @@ func (t *tx) closeCircuits(app ident.App, p tokens.Provider, now time.Time) erro
 		}
 	}
 	return nil
-}
-
-// event writes an event with the change it tells of.
-func (t *tx) event(app ident.App, kind messages.EventType, data any, now time.Time) error {
-	text, err := json.Marshal(data)
-	if err != nil {
-		return fmt.Errorf("encode an event: %w", err)
-	}
-	const query = "INSERT INTO events (id, app, type, created_at, data) VALUES (?, ?, ?, ?, ?)"
-	if _, err := t.exec(query, string(ident.NewEvent()), string(app), string(kind), millis(now), text); err != nil {
-		return fmt.Errorf("write an event: %w", err)
-	}
-	return nil
-}
-
-// Events returns the app's events after a place, oldest first, and whether there are more.
-func (s *Store) Events(ctx context.Context, app ident.App, after messages.Seq, limit int) (list []messages.Event, more bool, err error) {
-	var rows []struct {
-		Seq  messages.Seq       `db:"seq"`
-		ID   ident.Event        `db:"id"`
-		Type messages.EventType `db:"type"`
-		At   int64              `db:"created_at"`
-		Data []byte             `db:"data"`
-	}
-	const query = "SELECT seq, id, type, created_at, data FROM events WHERE app = ? AND seq > ? ORDER BY seq LIMIT 0 + ?"
-	if err := s.reads.list(ctx, &rows, query, string(app), int64(after), limit+1); err != nil {
-		return nil, false, s.readError("list events", err)
-	}
-	if len(rows) > limit {
-		rows, more = rows[:limit], true
-	}
-	for _, r := range rows {
-		list = append(list, messages.Event{ID: r.ID, Seq: r.Seq, App: app, Type: r.Type, At: fromMillis(r.At), Data: r.Data})
-	}
-	return list, more, nil
 }

@@ -14,7 +14,8 @@ import (
 
 // A credential fails since its oldest circuit says so.
 const credentialColumns = `c.app, c.provider, c.fingerprint, c.public, c.updated_at, c.expires_at,
-	COALESCE((SELECT f.reason FROM circuits f WHERE f.app = c.app AND f.provider = c.provider AND f.cause = 'credential' ORDER BY f.opened_at LIMIT 1), '') AS failing,
+	COALESCE((SELECT f.reason FROM circuits f WHERE f.app = c.app AND f.provider = c.provider AND f.cause = 'credential'
+		ORDER BY f.opened_at, f.environment, f.onward LIMIT 1), '') AS failing,
 	(SELECT MIN(f.opened_at) FROM circuits f WHERE f.app = c.app AND f.provider = c.provider AND f.cause = 'credential') AS failing_since`
 
 type credentialRow struct {
@@ -43,7 +44,8 @@ func credentialPlace(app ident.App, p tokens.Provider) string {
 	return "credential:" + string(app) + ":" + string(p)
 }
 
-// PutCredential stores what an app gave, in place of what it gave before, as working; NotFound "app_not_found".
+// PutCredential stores what an app gave, in place of what it gave before, as working: with it the provider's circuits are
+// closed, refusals of tokens are forgiven, and its expiry is told anew. NotFound "app_not_found".
 func (s *Store) PutCredential(ctx context.Context, c tokens.Credential) error {
 	sealed := s.ring.Seal(credentialPlace(c.App, c.Provider), c.Secret)
 	public := c.Public
@@ -99,8 +101,9 @@ func (s *Store) Credentials(ctx context.Context, app ident.App) ([]tokens.Creden
 	return list, nil
 }
 
-// DeleteCredential forgets a credential; NotFound "no_credential".
+// DeleteCredential forgets a credential and closes the provider's circuits; NotFound "no_credential".
 func (s *Store) DeleteCredential(ctx context.Context, app ident.App, p tokens.Provider) error {
+	now := time.Now()
 	return s.write(ctx, "delete a credential", newOp(func(t *tx) error {
 		n, err := t.exec("DELETE FROM credentials WHERE app = ? AND provider = ?", string(app), string(p))
 		if err == nil && n == 0 {
@@ -109,6 +112,6 @@ func (s *Store) DeleteCredential(ctx context.Context, app ident.App, p tokens.Pr
 		if err != nil {
 			return err
 		}
-		return t.closeCircuits(app, p, time.Now())
+		return t.closeCircuits(app, p, now)
 	}))
 }

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"crypto/sha256"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -17,7 +16,7 @@ import (
 const deviceColumns = `d.id, d.app, d.installation, d.platform, d.provider, d.environment, d.token_state, d.token_reason,
 	d.generation, d.registered_at, d.user_id, d.app_version, d.locale, d.created_at, d.unregistered_at, d.token, i.contact_at,
 	d.strikes, d.struck_at, d.other_tried, d.demotions, d.demoted_at,
-	CASE WHEN d.strikes > 0 THEN (SELECT c.updated_at FROM credentials c WHERE c.app = d.app AND c.provider = d.provider) END AS credential_at`
+	CASE WHEN d.struck_at IS NOT NULL THEN (SELECT c.updated_at FROM credentials c WHERE c.app = d.app AND c.provider = d.provider) END AS credential_at`
 
 const (
 	fromDevices  = " FROM devices d JOIN inboxes i ON i.device = d.id "
@@ -48,7 +47,7 @@ type deviceRow struct {
 	OtherTried     bool
 	Demotions      int
 	DemotedAt      *int64
-	CredentialAt   *int64 // of the app's present credential, read only if there are strikes
+	CredentialAt   *int64 // when the app last put its credential; read only of a token that was refused
 }
 
 // fields are where deviceColumns go. Every request of a device reads this row: it is scanned without reflection on names.
@@ -65,9 +64,8 @@ func (s *Store) device(r deviceRow) (tokens.Device, error) {
 		RegisteredAt: fromNull(r.RegisteredAt), User: r.User, AppVersion: r.AppVersion, Locale: r.Locale,
 		CreatedAt: fromMillis(r.CreatedAt), LastContact: fromMillis(r.ContactAt), UnregisteredAt: fromNull(r.UnregisteredAt),
 		Strikes: r.Strikes, StruckAt: fromNull(r.StruckAt), OtherTried: r.OtherTried, Demotions: r.Demotions, DemotedAt: fromNull(r.DemotedAt)}
-	if r.StruckAt != nil && r.CredentialAt != nil && *r.StruckAt < *r.CredentialAt && d.TokenState == tokens.TokenSuspect {
-		// The refusals were of another credential's pushes.
-		d.TokenState, d.TokenReason, d.Strikes, d.StruckAt, d.OtherTried = tokens.TokenActive, "", 0, time.Time{}, false
+	if r.CredentialAt != nil && r.StruckAt != nil && *r.StruckAt < *r.CredentialAt {
+		forgive(&d) // the refusals were of another credential's pushes
 	}
 	if r.Token == nil {
 		return d, nil
@@ -78,19 +76,6 @@ func (s *Store) device(r deviceRow) (tokens.Device, error) {
 	}
 	d.Token = tokens.Token(plain)
 	return d, nil
-}
-
-// tokenPlace binds a sealed token to its row.
-func tokenPlace(id ident.Device) string { return "token:" + string(id) }
-
-// hashToken is what makes two registrations of one token meet, without opening either.
-func hashToken(app ident.App, p tokens.Provider, e tokens.Environment, t tokens.Token) []byte {
-	h := sha256.New()
-	for _, part := range []string{string(app), string(p), string(e), string(t)} {
-		h.Write([]byte(part))
-		h.Write([]byte{0})
-	}
-	return h.Sum(nil)
 }
 
 // Device returns a registered device of the app; NotFound "device_not_found",
@@ -194,34 +179,6 @@ func set[T any](field *T, to *T) {
 	}
 }
 
-// holdToken makes d the holder of d.Token, as registered now; whoever held it is superseded. The caller stores d.
-func (t *tx) holdToken(d *tokens.Device, now time.Time) error {
-	d.Generation++
-	d.RegisteredAt = fromMillis(millis(now))
-	d.TokenReason = ""
-	d.Strikes, d.StruckAt, d.OtherTried = 0, time.Time{}, false
-	if d.Token == "" {
-		d.TokenState = tokens.TokenNone
-		return nil
-	}
-	d.TokenState = tokens.TokenActive
-	const query = `UPDATE devices SET token_state = ?, token_reason = '', token = NULL, token_hash = NULL
-		WHERE token_hash = ? AND id <> ?`
-	_, err := t.exec(query, string(tokens.TokenSuperseded), hashToken(d.App, d.Provider, d.Environment, d.Token), string(d.ID))
-	if err != nil {
-		return fmt.Errorf("take a token over: %w", err)
-	}
-	return nil
-}
-
-// sealed returns the two columns of a token.
-func (t *tx) sealed(d tokens.Device) (token, hash []byte) {
-	if d.Token == "" {
-		return nil, nil
-	}
-	return t.w.store.ring.Seal(tokenPlace(d.ID), []byte(d.Token)), hashToken(d.App, d.Provider, d.Environment, d.Token)
-}
-
 func (t *tx) updateDevice(d tokens.Device) error {
 	token, hash := t.sealed(d)
 	const query = `UPDATE devices SET platform = ?, provider = ?, environment = ?, token_state = ?, token_reason = ?, generation = ?,
@@ -236,76 +193,21 @@ func (t *tx) updateDevice(d tokens.Device) error {
 	return nil
 }
 
-// MarkToken notes what a provider's verdict made of a token, if it is still of that generation; changed says whether
-// anything did.
-func (s *Store) MarkToken(ctx context.Context, m tokens.TokenMark) (changed bool, err error) {
-	err = s.write(ctx, "mark a token", newOp(func(t *tx) error {
-		changed, err = t.markToken(m)
-		return err
-	}))
-	return changed && err == nil, err
-}
+const noteDemotion = "UPDATE devices SET demotions = 1 + CASE WHEN demoted_at > ? THEN demotions ELSE 0 END, demoted_at = ? WHERE id = ?"
 
-func (t *tx) markToken(m tokens.TokenMark) (bool, error) {
-	d, err := t.needDevice(m.Device)
-	if fault.KindOf(err) == fault.NotFound || fault.KindOf(err) == fault.Gone {
-		return false, nil
-	}
-	if err != nil || d.Generation != m.Generation {
-		return false, err
-	}
-	switch {
-	case d.TokenState == tokens.TokenActive, d.TokenState == tokens.TokenSuspect:
-	case d.TokenState == tokens.TokenDead && m.State == tokens.TokenSuspect:
-	default:
-		return false, nil
-	}
-	d.TokenState, d.TokenReason = m.State, m.Reason
-	switch {
-	case m.State == tokens.TokenActive:
-		d.Strikes, d.StruckAt, d.OtherTried = 0, time.Time{}, false
-	case m.Strike:
-		d.Strikes, d.StruckAt = d.Strikes+1, m.At
-	}
-	d.OtherTried = d.OtherTried || m.OtherTried
-	const query = "UPDATE devices SET token_state = ?, token_reason = ?, strikes = ?, struck_at = ?, other_tried = ? WHERE id = ?"
-	_, err = t.exec(query, string(d.TokenState), d.TokenReason, d.Strikes, millisOrNull(d.StruckAt), d.OtherTried, string(d.ID))
-	return err == nil, err
-}
-
-// MoveToken notes that a token of that generation turned out to belong to another environment, and is active there. Of two
-// devices with the same token the one that registered it last holds it.
-func (s *Store) MoveToken(ctx context.Context, id ident.Device, generation int64, to tokens.Environment) (changed bool, err error) {
-	err = s.write(ctx, "move a token", newOp(func(t *tx) error {
-		d, err := t.needDevice(id)
-		if fault.KindOf(err) == fault.NotFound || fault.KindOf(err) == fault.Gone {
-			return nil
-		}
-		if err != nil || d.Generation != generation || d.Token == "" {
-			return err
-		}
-		d.Environment = to
-		registered := d.RegisteredAt
-		if err := t.holdToken(&d, registered); err != nil {
-			return err
-		}
-		changed = true
-		return t.updateDevice(d)
-	}))
-	return changed && err == nil, err
-}
-
-// NotePush notes how a push of high priority arrived: demoted, or not.
+// NotePush notes how a push of high priority arrived: demoted, which counts for tokens.DemotionLife, or not, which ends
+// that. NotFound "device_not_found", Gone "device_unregistered".
 func (s *Store) NotePush(ctx context.Context, id ident.Device, demoted bool, now time.Time) error {
 	return s.write(ctx, "note how a push arrived", newOp(func(t *tx) error {
-		if _, err := t.needDevice(id); err != nil {
+		d, err := t.needDevice(id)
+		if err != nil {
 			return err
 		}
-		if !demoted {
-			_, err := t.exec("UPDATE devices SET demotions = 0, demoted_at = NULL WHERE id = ? AND demotions > 0", string(id))
-			return err
+		if demoted {
+			_, err = t.exec(noteDemotion, millis(now.Add(-tokens.DemotionLife)), millis(now), string(id))
+		} else if d.Demotions > 0 {
+			_, err = t.exec("UPDATE devices SET demotions = 0, demoted_at = NULL WHERE id = ?", string(id))
 		}
-		_, err := t.exec("UPDATE devices SET demotions = demotions + 1, demoted_at = ? WHERE id = ?", millis(now), string(id))
 		return err
 	}))
 }

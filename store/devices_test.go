@@ -36,9 +36,6 @@ func mustNotHold(t *testing.T, dsn, secret string) {
 var deviceTests = map[string]func(*testing.T, *world){
 	"a device is registered and read back":                  deviceRegistered,
 	"a known installation is registered by who may":         deviceReregistered,
-	"the newest registration holds a token":                 tokenSuperseded,
-	"a refresh with an unchanged token revives it":          tokenRefreshed,
-	"a verdict on an older generation changes nothing":      tokenMarked,
 	"a rotated secret leaves the old one until it is used":  secretRotated,
 	"an unregistered device is gone and drops what it had":  deviceUnregistered,
 	"a device is bound to one user":                         deviceBound,
@@ -123,76 +120,6 @@ func deviceReregistered(t *testing.T, w *world) {
 		}))
 		w.refused(err, fault.Forbidden, "not_this_device")
 	}
-}
-
-func tokenSuperseded(t *testing.T, w *world) {
-	older, _, err := w.Register(w.ctx(), enrol(w.app, nil))
-	w.must(err)
-	newer, _, err := w.Register(w.ctx(), enrol(w.app, func(e *tokens.Enrol) { e.Installation = "inst-2" }))
-	w.must(err)
-	got, err := w.Device(w.ctx(), w.app, older.ID)
-	w.must(err)
-	if got.TokenState != tokens.TokenSuperseded || got.Token != "" {
-		t.Errorf("the older is %s", got.TokenState)
-	}
-	w.accept(older.ID)
-	if p := w.inbox(older.ID, 10); len(p.Items) != 1 {
-		t.Errorf("a superseded device reads %d messages", len(p.Items))
-	}
-	token := older.Token
-	back, err := w.PatchDevice(w.ctx(), older.ID, tokens.Patch{Token: &token}, w.now)
-	w.must(err)
-	if back.TokenState != tokens.TokenActive || back.Generation != 2 {
-		t.Errorf("taken back: %+v", back)
-	}
-	if got, err = w.Device(w.ctx(), w.app, newer.ID); err != nil || got.TokenState != tokens.TokenSuperseded {
-		t.Errorf("the newer is %s, %v", got.TokenState, err)
-	}
-	sandbox, _, err := w.Register(w.ctx(), enrol(w.app, func(e *tokens.Enrol) { e.Installation, e.Environment = "inst-3", tokens.Sandbox }))
-	w.must(err)
-	if got, err = w.Device(w.ctx(), w.app, older.ID); err != nil || got.TokenState != tokens.TokenActive || sandbox.TokenState != tokens.TokenActive {
-		t.Errorf("the same token in another environment superseded it: %s, %v", got.TokenState, err)
-	}
-}
-
-func tokenRefreshed(t *testing.T, w *world) {
-	d, _, err := w.Register(w.ctx(), enrol(w.app, nil))
-	w.must(err)
-	changed, err := w.MarkToken(w.ctx(), d.ID, d.Generation, tokens.TokenDead, "Unregistered")
-	w.must(err)
-	if got, err := w.Device(w.ctx(), w.app, d.ID); err != nil || !changed || got.TokenState != tokens.TokenDead || got.TokenReason != "Unregistered" {
-		t.Fatalf("marked: %+v, %v", got, err)
-	}
-	later := w.now.Add(time.Hour)
-	got, err := w.PatchDevice(w.ctx(), d.ID, tokens.Patch{Token: &d.Token}, later)
-	w.must(err)
-	if got.TokenState != tokens.TokenActive || got.TokenReason != "" || got.Generation != d.Generation+1 || !got.RegisteredAt.Equal(later) {
-		t.Errorf("refreshed: %+v", got)
-	}
-	locale := "fr"
-	if got, err = w.PatchDevice(w.ctx(), d.ID, tokens.Patch{Locale: &locale}, later); err != nil || got.Locale != "fr" || got.Generation != d.Generation+1 {
-		t.Errorf("a patch without a token: %+v, %v", got, err)
-	}
-	_, err = w.PatchDevice(w.ctx(), ident.NewDevice(), tokens.Patch{}, later)
-	w.refused(err, fault.NotFound, "device_not_found")
-}
-
-func tokenMarked(t *testing.T, w *world) {
-	d, _, err := w.Register(w.ctx(), enrol(w.app, nil))
-	w.must(err)
-	mark := func(generation int64, state tokens.TokenState, want bool) {
-		t.Helper()
-		if changed, err := w.MarkToken(w.ctx(), d.ID, generation, state, "why"); err != nil || changed != want {
-			t.Errorf("marking generation %d %s: %t, %v", generation, state, changed, err)
-		}
-	}
-	mark(d.Generation-1, tokens.TokenDead, false)
-	mark(d.Generation+1, tokens.TokenDead, false)
-	mark(d.Generation, tokens.TokenSuspect, true)
-	mark(d.Generation, tokens.TokenSuspect, false)
-	mark(d.Generation, tokens.TokenActive, true)
-	mark(d.Generation, tokens.TokenDead, true)
-	mark(d.Generation, tokens.TokenActive, false)
 }
 
 func secretRotated(t *testing.T, w *world) {

@@ -22,7 +22,7 @@ type purgeCursor struct {
 	seq messages.Seq // guarded by mu
 }
 
-// Purge removes what nobody will ask for: deliveries that ended, wakes, and messages with nothing pending, older than
+// Purge removes what nobody will ask for: deliveries that ended, wakes, events, and messages with nothing pending, older than
 // before; idempotency keys older than a day; and what an interrupted DeleteApp left. It looks at a bounded part at a time
 // and returns how many rows it removed, about limit at most; call it again and again.
 func (s *Store) Purge(ctx context.Context, before, now time.Time, limit int) (int, error) {
@@ -38,6 +38,7 @@ func (s *Store) Purge(ctx context.Context, before, now time.Time, limit int) (in
 		{"SELECT id FROM wakes WHERE at < ? AND id <= (SELECT MIN(id) FROM wakes) + 10000 ORDER BY id LIMIT 0 + ?", "DELETE FROM wakes WHERE id IN "},
 		{`SELECT id FROM messages WHERE created_at < ? AND pending = 0 AND NOT EXISTS
 			(SELECT 1 FROM deliveries d WHERE d.message = messages.id) ORDER BY created_at LIMIT 0 + ?`, "DELETE FROM messages WHERE id IN "},
+		{oldEvents, "DELETE FROM events WHERE seq IN "},
 	} {
 		n, err := s.purgeTable(ctx, q.find, q.remove, millis(before), limit-total)
 		if total += n; err != nil {

@@ -150,6 +150,7 @@ func (s *Store) Unregister(ctx context.Context, app ident.App, id ident.Device, 
 
 func (t *tx) unregister(d tokens.Device, now time.Time) error {
 	d.UnregisteredAt, d.Token, d.TokenState, d.TokenReason, d.User = now, "", tokens.TokenNone, "", ""
+	d.Strikes, d.StruckAt, d.OtherTried = 0, time.Time{}, false
 	if err := t.updateDevice(d); err != nil {
 		return err
 	}

@@ -141,6 +141,10 @@ func timeline(r messageDelivery, wakes []messages.Moment, e laneEntry) []message
 	return list
 }
 
+// selectSleeper reads what decides whether a device can be woken, and whether its app has a credential.
+const selectSleeper = "SELECT " + deviceColumns + ", c.app IS NOT NULL" + fromDevices +
+	"LEFT JOIN credentials c ON c.app = d.app AND c.provider = d.provider WHERE d.id = ?"
+
 // notWoken says why no wake was accepted for the delivery; nil if one was.
 func (s *Store) notWoken(ctx context.Context, r messageDelivery, d messages.Delivery, e laneEntry) (*messages.NotWoken, error) {
 	for _, m := range d.Timeline {
@@ -148,30 +152,51 @@ func (s *Store) notWoken(ctx context.Context, r messageDelivery, d messages.Deli
 			return nil, nil
 		}
 	}
-	var row struct {
-		Provider tokens.Provider   `db:"provider"`
-		State    tokens.TokenState `db:"token_state"`
-		Reason   string            `db:"token_reason"`
-		Contact  int64             `db:"contact_at"`
-		Has      bool              `db:"has"`
-		Failing  string            `db:"failing"`
-	}
-	const query = `SELECT d.provider, d.token_state, d.token_reason, i.contact_at,
-		c.app IS NOT NULL AS has, COALESCE((SELECT f.cause || ' ' || f.reason FROM circuits f WHERE f.app = d.app AND f.provider = d.provider
-			AND f.state = 'open' AND f.environment IN ('', d.environment) ORDER BY f.opened_at LIMIT 1), '') AS failing
-		FROM devices d JOIN inboxes i ON i.device = d.id LEFT JOIN credentials c ON c.app = d.app AND c.provider = d.provider WHERE d.id = ?`
-	err := s.reads.get(ctx, &row, query, string(r.Device))
+	var row deviceRow
+	var credential bool
+	err := s.reads.scan(ctx, append(row.fields(), &credential), selectSleeper, string(r.Device))
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil // the device went with its app
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read why a device was not woken: %w", err)
 	}
+	row.Token = nil // one that does not open must not hide the reason
+	device, err := s.device(row)
+	if err != nil {
+		return nil, err
+	}
+	pause, err := s.pauseOf(ctx, device)
+	if err != nil {
+		return nil, err
+	}
 	woken, _, _ := e.woken()
 	why := messages.WhyNotWoken(messages.Sleeper{
-		State: d.State, Class: r.Class, Provider: string(row.Provider), TokenState: string(row.State), TokenReason: row.Reason,
-		HasCredential: row.Has, Failing: row.Failing, Seen: max(r.Seen, e.seen), Woken: max(r.WokenNormal, r.WokenHigh, woken.Max()),
-		LastContact: fromMillis(max(row.Contact, e.contact)), Now: time.Now(),
+		State: d.State, Class: r.Class, Provider: string(device.Provider), TokenState: string(device.TokenState), TokenReason: device.TokenReason,
+		Quarantined: device.Quarantined(), HasCredential: credential, Pause: pause,
+		Seen: max(r.Seen, e.seen), Woken: max(r.WokenNormal, r.WokenHigh, woken.Max()),
+		LastContact: later(device.LastContact, fromMillis(e.contact)), Now: time.Now(),
 	})
 	return &why, nil
+}
+
+// pauseOf returns what holds back pushes on the way to a device: of several circuits the most lasting, then the one tried last.
+func (s *Store) pauseOf(ctx context.Context, d tokens.Device) (p messages.Pause, err error) {
+	var open []circuitRow
+	if err := s.reads.list(ctx, &open, providersOpen, string(d.App), string(d.Provider)); err != nil {
+		return p, fmt.Errorf("read what pauses a device's pushes: %w", err)
+	}
+	way := tokens.OutletOf(d)
+	lasting := []tokens.CircuitCause{tokens.CauseThrottled, tokens.CauseMassDeath, tokens.CauseCredential}
+	best := -1
+	for _, r := range open {
+		c := r.circuit()
+		holds := c.State == tokens.CircuitOpen && (c.Environment == "" || c.Environment == way.Environment) && (c.Onward == "" || c.Onward == way.Onward)
+		rank := slices.Index(lasting, c.Cause)
+		if !holds || rank < best || rank == best && !c.RetryAt.After(p.Until) {
+			continue
+		}
+		best, p = rank, messages.Pause{Cause: string(c.Cause), Reason: c.Reason, Until: c.RetryAt}
+	}
+	return p, nil
 }

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ var wakeTests = map[string]func(*testing.T, *world){
 	"the notification is the newest waking message's": waitingNotification,
 	"a wake is in the timeline at once and for good":  wakeInTimeline,
 	"the reason why nothing was woken":                wakeNotSent,
+	"the reason why nothing was woken behind Google":  wakeNotSentOnward,
 	"deliveries are listed in pages":                  deliveriesInPages,
 }
 
@@ -174,25 +176,54 @@ func wakeInTimeline(t *testing.T, w *world) {
 }
 
 func wakeNotSent(t *testing.T, w *world) {
-	why := func(r messages.Receipt, code string) {
+	why := func(r messages.Receipt, code string, words ...string) {
 		t.Helper()
 		list, _, err := w.Deliveries(w.ctx(), w.app, r.ID, "", 10)
 		w.must(err)
-		if got := list[0].NotWoken; got == nil || got.Code != code || got.Detail == "" {
+		got := list[0].NotWoken
+		if got == nil || got.Code != code || got.Detail == "" {
 			t.Errorf("not woken because %+v, want %s", got, code)
+			return
+		}
+		for _, word := range words {
+			if !strings.Contains(got.Detail, word) {
+				t.Errorf("%q does not say %q", got.Detail, word)
+			}
 		}
 	}
-	d := w.device()
-	r := w.accept(d)
+	d := w.register(nil)
+	r := w.accept(d.ID)
 	why(r, "no_credentials")
-	w.must(w.PutCredential(w.ctx(), tokens.Credential{App: w.app, Provider: tokens.FCM, UpdatedAt: w.now}))
+	w.credential(tokens.APNs)
 	why(r, "wake_due")
-	w.must(w.SetFailing(w.ctx(), w.app, tokens.FCM, "THIRD_PARTY_AUTH_ERROR", w.now))
-	why(r, "provider_failing")
-	w.must(w.SetFailing(w.ctx(), w.app, tokens.FCM, "", w.now))
-	why(w.accept(d, low), "rides_along")
-	_, err := w.MarkToken(w.ctx(), d, 1, tokens.TokenDead, "UNREGISTERED")
-	w.must(err)
+	soon, late := w.now.Add(time.Hour), w.now.Add(2*time.Hour)
+	pause := func(cause tokens.CircuitCause, change ...func(*tokens.Circuit)) tokens.Circuit {
+		t.Helper()
+		return w.note(append([]func(*tokens.Circuit){func(c *tokens.Circuit) { c.Cause, c.RetryAt = cause, soon }}, change...)...)
+	}
+	pause(tokens.CauseCredential, in(tokens.Sandbox))
+	pause(tokens.CauseCredential, of(tokens.FCM))
+	pause(tokens.CauseMassDeath, in(""), watching)
+	why(r, "wake_due") // none of these is on its way
+	throttled := pause(tokens.CauseThrottled)
+	why(r, "provider_paused", "slow down", "TooManyRequests", soon.Format(time.RFC3339))
+	wide := pause(tokens.CauseThrottled, in(""), func(c *tokens.Circuit) { c.RetryAt = late })
+	why(r, "provider_paused", late.Format(time.RFC3339))
+	wave := pause(tokens.CauseMassDeath, in(""))
+	why(r, "provider_paused", "too many", soon.Format(time.RFC3339))
+	failing := pause(tokens.CauseCredential)
+	why(r, "provider_failing", "TooManyRequests", soon.Format(time.RFC3339))
+	why(w.accept(d.ID, low), "provider_failing")
+	for _, c := range []tokens.Circuit{throttled, wide, wave, failing} {
+		c.State = tokens.CircuitClosed
+		w.must(w.NoteCircuit(w.ctx(), c, w.now))
+	}
+	why(w.accept(d.ID, low), "rides_along")
+	w.mark(d, tokens.TokenSuspect, true, strike)
+	why(r, "token_suspect", "once more")
+	w.mark(d, tokens.TokenSuspect, true, strike)
+	why(r, "token_suspect", "why", "quarantine", "registers a token")
+	w.mark(d, tokens.TokenDead, true)
 	why(r, "token_dead")
 	poller := w.device(func(e *tokens.Enrol) { e.Provider, e.Token = tokens.NoProvider, "" })
 	polled := w.accept(poller)
@@ -202,9 +233,25 @@ func wakeNotSent(t *testing.T, w *world) {
 	w.ackUpTo(poller, seqOf(polled))
 	why(polled, "final")
 	fresh := w.device()
+	w.credential(tokens.FCM)
 	first := w.accept(fresh)
 	w.wake(fresh, messages.Marks{High: seqOf(first)})
 	why(w.accept(fresh), "wake_outstanding")
+}
+
+// Behind Google each carrier has circuits of its own: what Apple refuses does not keep Androids asleep.
+func wakeNotSentOnward(t *testing.T, w *world) {
+	w.credential(tokens.FCM)
+	w.note(of(tokens.FCM), func(c *tokens.Circuit) { c.Cause, c.Onward = tokens.CauseCredential, tokens.OnwardApple })
+	for platform, want := range map[tokens.Platform]string{tokens.Android: "wake_due", tokens.Web: "wake_due", tokens.IOS: "provider_failing",
+		tokens.MacOS: "provider_failing"} {
+		r := w.accept(w.device(func(e *tokens.Enrol) { e.Platform = platform }))
+		list, _, err := w.Deliveries(w.ctx(), w.app, r.ID, "", 10)
+		w.must(err)
+		if got := list[0].NotWoken; got == nil || got.Code != want {
+			t.Errorf("%s: not woken because %+v, want %s", platform, got, want)
+		}
+	}
 }
 
 func deliveriesInPages(t *testing.T, w *world) {

@@ -137,8 +137,8 @@ type Device struct {
 	Generation int64
 	// RegisteredAt is when the token was last registered or confirmed.
 	RegisteredAt time.Time
-	// Strikes counts the refusals of a suspect token of this generation that may be the app's own mistake, StruckAt is
-	// the last one's time. Strikes from before the app last put its credential do not count.
+	// Strikes counts the refusals of this generation of the token that may be the app's own mistake, StruckAt is the last
+	// one's time, or that of a death that was taken back. What was refused before the app last put its credential does not count.
 	Strikes  int
 	StruckAt time.Time
 	// OtherTried is whether the other environment of APNs has refused this generation too.
@@ -192,6 +192,13 @@ type Enrol struct {
 	Secret Hash
 	Now    time.Time
 }
+
+// Quarantine is how many strikes put a suspect token into quarantine.
+const Quarantine = 2
+
+// Quarantined reports whether the device's token was refused so often that it is left alone: the device has to register
+// it anew, or the app to put its credential.
+func (d Device) Quarantined() bool { return d.TokenState == TokenSuspect && d.Strikes >= Quarantine }
 
 // Other returns the other environment of APNs.
 func (e Environment) Other() Environment {

@@ -30,13 +30,16 @@ CREATE INDEX events_age ON events (created_at);
 ALTER TABLE credentials DROP COLUMN failing;
 ALTER TABLE credentials DROP COLUMN failing_since;
 ALTER TABLE credentials ADD COLUMN expires_at BIGINT;
-ALTER TABLE credentials ADD COLUMN expiry_told BIGINT; -- the days left that an event last told of
+ALTER TABLE credentials ADD COLUMN expiry_told BIGINT; -- the step, of 30, 7, 1 and 0 days left, that an event last told of
+CREATE INDEX credentials_expiry ON credentials (expires_at) WHERE expires_at IS NOT NULL;
 
 ALTER TABLE devices ADD COLUMN strikes BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE devices ADD COLUMN struck_at BIGINT;
 ALTER TABLE devices ADD COLUMN other_tried BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE devices ADD COLUMN demotions BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE devices ADD COLUMN demoted_at BIGINT;
+-- Nobody counted how often these were refused: the count begins anew.
+UPDATE devices SET token_state = 'active', token_reason = '' WHERE token_state = 'suspect';
 
 -- +goose Down
 ALTER TABLE devices DROP COLUMN demoted_at;
@@ -44,6 +47,7 @@ ALTER TABLE devices DROP COLUMN demotions;
 ALTER TABLE devices DROP COLUMN other_tried;
 ALTER TABLE devices DROP COLUMN struck_at;
 ALTER TABLE devices DROP COLUMN strikes;
+DROP INDEX credentials_expiry;
 ALTER TABLE credentials DROP COLUMN expiry_told;
 ALTER TABLE credentials DROP COLUMN expires_at;
 ALTER TABLE credentials ADD COLUMN failing TEXT NOT NULL DEFAULT '';

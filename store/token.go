@@ -1,0 +1,181 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"rouse/fault"
+	"rouse/ident"
+	"rouse/tokens"
+)
+
+// tokenPlace binds a sealed token to its row.
+func tokenPlace(id ident.Device) string { return "token:" + string(id) }
+
+// hashOfToken is what makes two registrations of one token meet, without opening either.
+func hashOfToken(d tokens.Device) []byte {
+	h := sha256.New()
+	for _, part := range []string{string(d.App), string(d.Provider), string(d.Environment), string(d.Token)} {
+		h.Write([]byte(part))
+		h.Write([]byte{0})
+	}
+	return h.Sum(nil)
+}
+
+// holdToken makes d the holder of d.Token, as registered now; whoever held it is superseded. The caller stores d.
+func (t *tx) holdToken(d *tokens.Device, now time.Time) error {
+	d.Generation++
+	d.RegisteredAt = fromMillis(millis(now))
+	d.TokenReason = ""
+	d.Strikes, d.StruckAt, d.OtherTried = 0, time.Time{}, false
+	if d.Token == "" {
+		d.TokenState = tokens.TokenNone
+		return nil
+	}
+	d.TokenState = tokens.TokenActive
+	if _, err := t.exec(supersede, string(tokens.TokenSuperseded), hashOfToken(*d), string(d.ID)); err != nil {
+		return fmt.Errorf("take a token over: %w", err)
+	}
+	return nil
+}
+
+const (
+	supersede = `UPDATE devices SET token_state = ?, token_reason = '', token = NULL, token_hash = NULL, strikes = 0, struck_at = NULL,
+		other_tried = 0 WHERE token_hash = ? AND id <> ?`
+	selectHolder  = "SELECT id, registered_at FROM devices WHERE token_hash = ? AND id <> ?"
+	updateVerdict = "UPDATE devices SET token_state = ?, token_reason = ?, strikes = ?, struck_at = ?, other_tried = ? WHERE id = ?"
+)
+
+// forgive takes back what refusals made of a token. A death is not taken back.
+func forgive(d *tokens.Device) {
+	d.Strikes, d.StruckAt, d.OtherTried = 0, time.Time{}, false
+	if d.TokenState == tokens.TokenSuspect {
+		d.TokenState, d.TokenReason = tokens.TokenActive, ""
+	}
+}
+
+// sealed returns the two columns of a token.
+func (t *tx) sealed(d tokens.Device) (token, hash []byte) {
+	if d.Token == "" {
+		return nil, nil
+	}
+	return t.w.store.ring.Seal(tokenPlace(d.ID), []byte(d.Token)), hashOfToken(d)
+}
+
+// MarkToken notes what a provider's verdict made of a token, if it is still of that generation; changed says whether
+// anything did. A device that is gone is no error.
+func (s *Store) MarkToken(ctx context.Context, m tokens.TokenMark) (changed bool, err error) {
+	err = s.write(ctx, "mark a token", newOp(func(t *tx) (err error) {
+		changed, err = t.markToken(m)
+		return err
+	}))
+	return changed && err == nil, err
+}
+
+func (t *tx) markToken(m tokens.TokenMark) (changed bool, err error) {
+	d, ok, err := t.deviceOfGeneration(m.Device, m.Generation)
+	if err != nil || !ok {
+		return false, err
+	}
+	before := d
+	switch {
+	case d.TokenState == tokens.TokenDead && m.State != tokens.TokenSuspect:
+		return false, nil // only doubt takes a death back
+	case d.TokenState == tokens.TokenActive, d.TokenState == tokens.TokenSuspect, d.TokenState == tokens.TokenDead:
+		mark(&d, m)
+	default:
+		return false, nil // there is no token
+	}
+	if d == before {
+		return false, nil
+	}
+	return true, t.storeVerdict(d)
+}
+
+// mark makes of d's token what m says.
+func mark(d *tokens.Device, m tokens.TokenMark) {
+	if m.State == tokens.TokenActive {
+		forgive(d)
+		return
+	}
+	if m.Strike {
+		d.Strikes++
+	}
+	if m.Strike || m.State == tokens.TokenSuspect && d.TokenState != tokens.TokenSuspect {
+		d.StruckAt = fromMillis(millis(m.At))
+	}
+	d.TokenState, d.TokenReason, d.OtherTried = m.State, m.Reason, d.OtherTried || m.OtherTried
+}
+
+func (t *tx) storeVerdict(d tokens.Device) error {
+	_, err := t.exec(updateVerdict, string(d.TokenState), d.TokenReason, d.Strikes, millisOrNull(d.StruckAt), d.OtherTried, string(d.ID))
+	if err != nil {
+		return fmt.Errorf("store a verdict on a token: %w", err)
+	}
+	return nil
+}
+
+// deviceOfGeneration reads a registered device whose token is still of that generation; ok is false for any other.
+func (t *tx) deviceOfGeneration(id ident.Device, generation int64) (d tokens.Device, ok bool, err error) {
+	d, err = t.needDevice(id)
+	switch fault.KindOf(err) {
+	case fault.NotFound, fault.Gone:
+		return d, false, nil
+	}
+	return d, err == nil && d.Generation == generation, err
+}
+
+// MoveToken notes that a token of that generation turned out to belong to another environment, where the provider has just
+// taken it: it is active there, as a generation of its own, registered when it was. If another device has registered the same
+// token there later, that one holds it, active, and this device is superseded. changed says whether anything did.
+func (s *Store) MoveToken(ctx context.Context, id ident.Device, generation int64, to tokens.Environment) (changed bool, err error) {
+	err = s.write(ctx, "move a token", newOp(func(t *tx) (err error) {
+		changed, err = t.moveToken(id, generation, to)
+		return err
+	}))
+	return changed && err == nil, err
+}
+
+func (t *tx) moveToken(id ident.Device, generation int64, to tokens.Environment) (changed bool, err error) {
+	d, ok, err := t.deviceOfGeneration(id, generation)
+	if err != nil || !ok || d.Token == "" || d.Environment == to {
+		return false, err
+	}
+	d.Environment = to
+	rival, err := t.laterHolder(d)
+	if err != nil {
+		return false, err
+	}
+	if rival == "" {
+		err = t.holdToken(&d, d.RegisteredAt)
+	} else {
+		d.Token, d.TokenState, d.TokenReason = "", tokens.TokenSuperseded, ""
+		d.Strikes, d.StruckAt, d.OtherTried = 0, time.Time{}, false
+		_, err = t.exec(updateVerdict, string(tokens.TokenActive), "", 0, nil, false, string(rival))
+	}
+	if err != nil {
+		return false, fmt.Errorf("move a token: %w", err)
+	}
+	return true, t.updateDevice(d)
+}
+
+// laterHolder returns who holds d's token and registered it after d, of two at the same time the newer device; "" for nobody.
+func (t *tx) laterHolder(d tokens.Device) (ident.Device, error) {
+	var id ident.Device
+	var registered int64
+	err := t.scan([]any{&id, &registered}, selectHolder, hashOfToken(d), string(d.ID))
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("look for a token's holder: %w", err)
+	}
+	if mine := millis(d.RegisteredAt); registered < mine || registered == mine && id < d.ID {
+		return "", nil
+	}
+	return id, nil
+}
