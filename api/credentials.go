@@ -39,27 +39,17 @@ func (n nouns) PutApnsCredential(ctx context.Context, r contract.PutApnsCredenti
 	return contract.PutApnsCredential200JSONResponse(wire), nil
 }
 
-// apnsUpload reads the body: one of a signing key, a certificate with its key, and both in one file.
+// apnsUpload reads the body. Whether it is one credential, and one that can be used, is for the checker to say.
 func apnsUpload(b contract.ApnsCredentialPut) (providers.APNsUpload, error) {
 	u := providers.APNsUpload{
 		TeamID: or(b.TeamId), KeyID: or(b.KeyId), PrivateKey: or(b.PrivateKey),
 		Certificate: or(b.Certificate), CertificateKey: or(b.CertificateKey), P12Password: or(b.CertificatePassword),
 		Topic: b.Topic, Placeholder: placeholderOf(b.Placeholder),
 	}
-	forms := 0
-	for _, given := range []bool{
-		u.TeamID != "" || u.KeyID != "" || u.PrivateKey != "", u.Certificate != "" || u.CertificateKey != "", b.CertificateP12 != nil,
-	} {
-		if given {
-			forms++
+	if b.CertificateP12 == nil {
+		if b.CertificatePassword != nil {
+			return u, invalidAPNs().At("/certificate_password", "opens certificate_p12 and nothing else; leave it out")
 		}
-	}
-	switch {
-	case forms != 1:
-		return u, invalidAPNs().At("", "send one of the three: team_id, key_id and private_key; or certificate and certificate_key; or certificate_p12")
-	case b.CertificateP12 == nil && b.CertificatePassword != nil:
-		return u, invalidAPNs().At("/certificate_password", "opens certificate_p12 and nothing else; leave it out")
-	case b.CertificateP12 == nil:
 		return u, nil
 	}
 	var err error

@@ -1,17 +1,25 @@
 package api_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"math/big"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"software.sslmate.com/src/go-pkcs12"
 
 	"rouse/messages"
 	"rouse/providers"
@@ -72,11 +80,11 @@ func TestAppleCredentialHasOneForm(t *testing.T) {
 		body    obj
 		pointer string
 	}{
-		"none":                     {obj{}, ""},
+		"none":                     {obj{}, "/private_key"},
 		"key and certificate":      {obj{"key_id": "KEY1234567", "certificate": canary}, ""},
 		"key and file":             {obj{"private_key": canary, "certificate_p12": p12}, ""},
 		"certificate and file":     {obj{"certificate_key": canary, "certificate_p12": p12, "certificate_password": canary}, ""},
-		"password alone":           {obj{"certificate_password": canary}, ""},
+		"password alone":           {obj{"certificate_password": canary}, "/certificate_password"},
 		"password of a key":        {obj{"team_id": "ABCDE12345", "key_id": "KEY1234567", "private_key": canary, "certificate_password": canary}, "/certificate_password"},
 		"password of a PEM":        {obj{"certificate": canary, "certificate_key": canary, "certificate_password": canary}, "/certificate_password"},
 		"file in base64url":        {obj{"certificate_p12": "c4n4ryc4n4ryc4n4ry-_-_", "certificate_password": canary}, "/certificate_p12"},
@@ -96,6 +104,99 @@ func TestAppleCredentialHasOneForm(t *testing.T) {
 		body := obj{"topic": "com.example.bakery", "certificate_p12": p12, pointer[1:]: value}
 		w.do(call{"PUT", "/v1/apps/" + app.id + "/credentials/apns", adminKey, body, nil}).refused(422, "invalid_body").points(pointer)
 	}
+}
+
+// TestAppleCertificateInAFile: what Keychain Access exports is taken as it is, and nothing of it comes out again.
+func TestAppleCertificateInAFile(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	app := w.newApp()
+	path := "/v1/apps/" + app.id + "/credentials"
+	const password = "c4n4ry-p4ssw0rd"
+	file, key, until := appleFile(t, password)
+	body := obj{"certificate_p12": base64.StdEncoding.EncodeToString(file), "certificate_password": password, "topic": "com.example.bakery", "placeholder": obj{"body": "News"}}
+	a := w.do(call{"PUT", path + "/apns", adminKey, body, nil}).want(200)
+	var got struct {
+		Topic, Fingerprint string
+		Until              time.Time `json:"certificate_expires_at"`
+		TeamID             *string   `json:"team_id"`
+	}
+	if a.decode(&got); got.Topic != "com.example.bakery" || got.Fingerprint == "" || !got.Until.Equal(until) || got.TeamID != nil {
+		t.Errorf("got %s", a.body)
+	}
+	body["certificate_p12"] = breakLines(body["certificate_p12"].(string)) // as the command base64 writes it
+	if again := w.do(call{"PUT", path + "/apns", adminKey, body, nil}).want(200); again.text("fingerprint") != got.Fingerprint {
+		t.Error("the same file has another fingerprint")
+	}
+	list := w.do(call{"GET", path, adminKey, nil, nil}).want(200)
+	body["certificate_password"] = password + "x"
+	wrong := w.do(call{"PUT", path + "/apns", adminKey, body, nil}).refused(422, "invalid_credential").points("/certificate_password")
+	for name, text := range map[string]string{"answer": string(a.body), "list": string(list.body), "refusal": string(wrong.body), "log": w.log.String(), "database": w.files()} {
+		for _, secret := range []string{password, key, body["certificate_p12"].(string)[:60], base64.StdEncoding.EncodeToString(file)[100:160]} {
+			if strings.Contains(text, secret) {
+				t.Errorf("the %s holds a secret: %.20s", name, secret)
+			}
+		}
+	}
+	if !strings.Contains(w.files(), got.Fingerprint) {
+		t.Error("the search of the database finds nothing at all")
+	}
+}
+
+// appleFile is a push certificate with its key as Keychain Access exports them, a part of the key as PEM has it, and the
+// certificate's end.
+func appleFile(t *testing.T, password string) (file []byte, keyPart string, until time.Time) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	until = time.Now().AddDate(1, 0, 0).UTC().Truncate(time.Second)
+	form := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Apple Push Services: com.example.bakery"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: until}
+	der, err := x509.CreateCertificate(rand.Reader, form, form, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if file, err = pkcs12.Modern.Encode(key, certificate, nil, password); err != nil {
+		t.Fatal(err)
+	}
+	plain, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file, base64.StdEncoding.EncodeToString(plain)[64:120], until
+}
+
+// breakLines writes 76 characters a line.
+func breakLines(text string) string {
+	var out strings.Builder
+	for part := range slices.Chunk([]byte(text), 76) {
+		out.Write(part)
+		out.WriteByte('\n')
+	}
+	return out.String()
+}
+
+// files is all that the database wrote, in one.
+func (w *world) files() string {
+	w.t.Helper()
+	names, err := filepath.Glob(filepath.Join(w.db, "*"))
+	if err != nil || len(names) == 0 {
+		w.t.Fatalf("no files in %s: %v", w.db, err)
+	}
+	var all strings.Builder
+	for _, name := range names {
+		content, err := os.ReadFile(name)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		all.Write(content)
+	}
+	return all.String()
 }
 
 // TestLongestCredentialFits: the largest file and a hundred languages, every letter escaped.

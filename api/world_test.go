@@ -39,12 +39,14 @@ const adminKey = "correct-horse-battery-staple"
 // world is a whole server over a real database and real sockets.
 type world struct {
 	*client
-	api      *api.API
-	store    *store.Store
-	server   *httptest.Server
-	heard    *heard
-	asked    *asked
-	log      *syncBuffer
+	api    *api.API
+	store  *store.Store
+	server *httptest.Server
+	heard  *heard
+	asked  *asked
+	log    *syncBuffer
+	// db is the folder of the database's files.
+	db       string
 	metrics  *prometheus.Registry
 	draining chan struct{}
 	drain    func()
@@ -63,10 +65,10 @@ func newWorld(t testing.TB) *world { return setup{}.start(t) }
 
 func (s setup) start(t testing.TB) *world {
 	t.Helper()
-	w := &world{heard: &heard{}, log: &syncBuffer{}, metrics: prometheus.NewRegistry(), draining: make(chan struct{})}
+	w := &world{heard: &heard{}, log: &syncBuffer{}, db: t.TempDir(), metrics: prometheus.NewRegistry(), draining: make(chan struct{})}
 	w.drain = sync.OnceFunc(func() { close(w.draining) })
 	log := slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	w.store = openStore(t, log, s.inboxMessages)
+	w.store = openStore(t, w.db, log, s.inboxMessages)
 	w.asked = &asked{store: w.store}
 	hints := &bus.Memory{}
 	w.heard.bus = hints
@@ -92,14 +94,14 @@ func (s setup) start(t testing.TB) *world {
 	return w
 }
 
-func openStore(t testing.TB, log *slog.Logger, inboxMessages int) *store.Store {
+func openStore(t testing.TB, dir string, log *slog.Logger, inboxMessages int) *store.Store {
 	t.Helper()
 	ring, err := tokens.ParseRing(tokens.NewRingKey("test"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	s, err := store.Open(t.Context(), store.Options{
-		DSN: "sqlite:" + filepath.Join(t.TempDir(), "rouse.db"), Ring: ring, Log: log, InboxMessages: inboxMessages,
+		DSN: "sqlite:" + filepath.Join(dir, "rouse.db"), Ring: ring, Log: log, InboxMessages: inboxMessages,
 	})
 	if err != nil {
 		t.Fatal(err)

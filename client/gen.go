@@ -373,8 +373,10 @@ type Counters struct {
 
 // Credential defines model for Credential.
 type Credential struct {
-	CertificateExpiresAt *time.Time `json:"certificate_expires_at,omitempty"`
-	ClientEmail          *string    `json:"client_email,omitempty"`
+	// CertificateEnvironment `production` or `sandbox`, if the certificate is good for that one alone.
+	CertificateEnvironment *string    `json:"certificate_environment,omitempty"`
+	CertificateExpiresAt   *time.Time `json:"certificate_expires_at,omitempty"`
+	ClientEmail            *string    `json:"client_email,omitempty"`
 
 	// Failing The provider's reason for refusing the credential; left out while it works.
 	Failing      *string    `json:"failing,omitempty"`

@@ -193,18 +193,22 @@ func writeCredential(w io.Writer, c client.Credential) {
 			works += ", since " + at(*c.FailingSince)
 		}
 	}
-	fmt.Fprintf(w, "%s\t%s\ttopic %s\tproject %s\t%s\t%s\n", c.Provider, c.Fingerprint, orDash(c.Topic), orDash(c.ProjectId), ends(c.CertificateExpiresAt, time.Now()), works)
+	fmt.Fprintf(w, "%s\t%s\ttopic %s\tproject %s\t%s\t%s\n", c.Provider, c.Fingerprint, orDash(c.Topic), orDash(c.ProjectId), ends(c, time.Now()), works)
 }
 
-// ends tells until when a credential is good.
-func ends(end *time.Time, now time.Time) string {
+// ends tells until when a credential is good, and where, if not everywhere.
+func ends(c client.Credential, now time.Time) string {
+	end, where := c.CertificateExpiresAt, ""
+	if c.CertificateEnvironment != nil {
+		where = ", " + *c.CertificateEnvironment + " only"
+	}
 	switch {
 	case end == nil:
-		return "has no end"
+		return "has no end" + where
 	case now.After(*end):
-		return "EXPIRED " + at(*end)
+		return "EXPIRED " + at(*end) + where
 	}
-	return "expires " + at(*end)
+	return "expires " + at(*end) + where
 }
 
 type credentialsVerifyCmd struct {
