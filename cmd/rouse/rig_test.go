@@ -321,6 +321,9 @@ func (r *rig) get(path string) string {
 	return fmt.Sprintf("%d %s", res.StatusCode, body)
 }
 
+// maxTranscript is how much of it is kept; of more the newest half.
+const maxTranscript = 32 << 20
+
 // transcript is what a process or a command wrote so far, for several readers.
 type transcript struct {
 	mu      sync.Mutex
@@ -335,6 +338,9 @@ func (t *transcript) Write(b []byte) (int, error) {
 	defer t.mu.Unlock()
 	close(t.changed)
 	t.changed = make(chan struct{})
+	if t.text.Len() > maxTranscript {
+		t.text.Next(maxTranscript / 2)
+	}
 	return t.text.Write(b)
 }
 

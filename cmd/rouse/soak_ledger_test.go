@@ -1,0 +1,247 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"rouse/client"
+)
+
+// ledger is which message was promised to whom, and what came.
+type ledger struct {
+	mu       sync.Mutex
+	promised map[string]promise   // by message id
+	came     map[string][]arrival // by message id
+	missing  int                  // promised and not come
+	moved    chan struct{}        // holds one token when something has changed
+}
+
+type promise struct {
+	phone *crowdPhone
+	at    time.Time
+}
+
+type arrival struct {
+	phone *crowdPhone
+	at    time.Time
+}
+
+func newLedger() *ledger {
+	return &ledger{promised: map[string]promise{}, came: map[string][]arrival{}, moved: make(chan struct{}, 1)}
+}
+
+func (l *ledger) promise(id string, p *crowdPhone, at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.promised[id] = promise{p, at}
+	if len(l.came[id]) == 0 {
+		l.missing++
+	}
+}
+
+func (l *ledger) fetched(p *crowdPhone, m fetched) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.promised[m.Id]; ok && len(l.came[m.Id]) == 0 {
+		l.missing--
+	}
+	l.came[m.Id] = append(l.came[m.Id], arrival{p, m.at})
+	select {
+	case l.moved <- struct{}{}:
+	default:
+	}
+}
+
+// owed is how many promised messages have not come.
+func (l *ledger) owed() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.missing
+}
+
+// await returns when every promised message has come, or false after the limit.
+func (l *ledger) await(limit time.Duration) bool {
+	deadline := time.After(limit)
+	for l.owed() > 0 {
+		select {
+		case <-l.moved:
+		case <-deadline:
+			return l.owed() == 0
+		}
+	}
+	return true
+}
+
+// tardy is the oldest message of each phone, up to most of them, that did not come before the time.
+func (l *ledger) tardy(by time.Time, most int) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	oldest := map[*crowdPhone]string{}
+	for id, p := range l.promised {
+		if came := l.came[id]; len(came) > 0 && came[0].at.Before(by) {
+			continue
+		}
+		if was, ok := oldest[p.phone]; !ok || p.at.Before(l.promised[was].at) {
+			oldest[p.phone] = id
+		}
+	}
+	ids := slices.Sorted(maps.Values(oldest))
+	return ids[:min(most, len(ids))]
+}
+
+// tally is what a ledger comes to.
+type tally struct {
+	promised, came, again int
+	delays                []time.Duration // from the 202 to the phone's hands
+}
+
+func (t tally) String() string {
+	if len(t.delays) == 0 {
+		return fmt.Sprintf("%d promised, none fetched", t.promised)
+	}
+	return fmt.Sprintf("%d promised, %d fetched (%d of them more than once), 202 to fetched p50 %v p99 %v max %v", t.promised, t.came, t.again,
+		percentile(t.delays, 0.5).Round(time.Millisecond), percentile(t.delays, 0.99).Round(time.Millisecond), slices.Max(t.delays).Round(time.Millisecond))
+}
+
+// close fails for every message that was promised and did not come, and for every one that came to the wrong phone or was
+// never promised. No sender may be at work any more.
+func (l *ledger) close(t *testing.T) tally {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	sum := tally{promised: len(l.promised), came: len(l.came)}
+	lost := map[string]int{}
+	for id, p := range l.promised {
+		if len(l.came[id]) == 0 {
+			lost[p.phone.name()]++
+			continue
+		}
+		sum.delays = append(sum.delays, max(0, l.came[id][0].at.Sub(p.at)))
+	}
+	for name, n := range lost {
+		t.Errorf("%s: %d messages got their 202 and never came", name, n)
+	}
+	for id, came := range l.came {
+		if len(came) > 1 {
+			sum.again++
+		}
+		switch p, ok := l.promised[id]; {
+		case !ok:
+			t.Errorf("%s came to %s, and nobody was promised it", id, came[0].phone.name())
+		case slices.ContainsFunc(came, func(a arrival) bool { return a.phone != p.phone }):
+			t.Errorf("%s was for %s and came to another phone", id, p.phone.name())
+		}
+	}
+	return sum
+}
+
+func (p *crowdPhone) name() string {
+	env := ""
+	if p.way.Environment != nil {
+		env = " " + string(*p.way.Environment)
+	}
+	return fmt.Sprintf("phone %d (%s%s, %s)", p.number, p.way.Provider, env, p.device)
+}
+
+// senders post messages to random phones of a crowd at a steady pace.
+type senders struct {
+	crowd   *crowd
+	api     *client.Client
+	begun   time.Time
+	gap     time.Duration
+	next    atomic.Int64
+	full    atomic.Int64 // sends that an inbox had no room for
+	stopped chan struct{}
+	done    sync.WaitGroup
+}
+
+// sendCalls is how many sends may be under way at a time.
+const sendCalls = 64
+
+// startSenders begins to send.
+func (c *crowd) startSenders(aSecond int) *senders {
+	s := &senders{crowd: c, api: c.client(c.rig.app.SecretKey), begun: time.Now(), gap: time.Second / time.Duration(aSecond), stopped: make(chan struct{})}
+	for n := range sendCalls {
+		s.done.Go(func() { s.work(rand.New(rand.NewPCG(c.seed, uint64(1_000_000+n)))) })
+	}
+	return s
+}
+
+// work sends the next message whenever its time has come. After a halt of the server it catches up.
+func (s *senders) work(dice *rand.Rand) {
+	for {
+		n := s.next.Add(1)
+		due := time.NewTimer(time.Until(s.begun.Add(time.Duration(n) * s.gap)))
+		select {
+		case <-due.C:
+			s.send(n, dice)
+		case <-s.stopped:
+			due.Stop()
+			return
+		}
+	}
+}
+
+// send posts one message until it has its 202. The key lets the server see that it is the same send.
+func (s *senders) send(n int64, dice *rand.Rand) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patient)
+	defer cancel()
+	to := s.crowd.phones[dice.IntN(len(s.crowd.phones))]
+	key := fmt.Sprintf("send-%d", n)
+	body := client.MessageSend{To: client.Recipient{DeviceId: &to.device}, Data: fmt.Appendf(nil, `{"n":%d,"text":%q}`, n, secretWords), Urgency: to.urgency(dice)}
+	var id string
+	err := insist(ctx, func() error {
+		m, err := answer[client.MessageAccepted](s.api.SendMessage(ctx, &client.SendMessageParams{IdempotencyKey: &key}, body))
+		id = m.Id
+		return err
+	})
+	switch {
+	case err == nil:
+		s.crowd.ledger.promise(id, to, time.Now())
+	case hasCode(err, "inbox_full"):
+		s.full.Add(1)
+	default:
+		s.crowd.rig.t.Errorf("sending to %s: %v", to.name(), err)
+	}
+}
+
+// urgency is high where Apple's budget would hold a quiet push back for longer than a test may take.
+func (p *crowdPhone) urgency(dice *rand.Rand) *client.MessageSendUrgency {
+	if p.way.Provider == "apns" || dice.IntN(3) > 0 {
+		return nil
+	}
+	return ptr(client.MessageSendUrgency("normal"))
+}
+
+// end lets the sends under way get their answers and sends no more.
+func (s *senders) end() {
+	close(s.stopped)
+	s.done.Wait()
+}
+
+// insist repeats what failed for want of a server, until ctx ends.
+func insist(ctx context.Context, f func() error) error {
+	for {
+		err := f()
+		var refused *client.Error
+		if err == nil || ctx.Err() != nil || errors.As(err, &refused) && !refused.Temporary() && refused.Status != http.StatusConflict || hasCode(err, "inbox_full") {
+			return err
+		}
+		again := time.NewTimer(100 * time.Millisecond)
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
+			return err
+		}
+	}
+}
