@@ -94,7 +94,7 @@ func newBareAPNs(s *sim.Sim, roots *x509.CertPool) (pusher, error) {
 	}
 	c := apns2.NewTokenClient(&apnstoken.Token{AuthKey: key, KeyID: otherKey, TeamID: benchTeam})
 	c.Host = s.APNsURL()
-	c.HTTPClient.Transport.(*http2.Transport).TLSClientConfig = &tls.Config{RootCAs: roots}
+	c.HTTPClient.Transport.(*http2.Transport).TLSClientConfig = &tls.Config{RootCAs: roots} //nolint:staticcheck // apns2 is built on x/net/http2
 	tokens := tokensOf(func() string { return s.NewAPNsToken(benchTopic, false) })
 	payload := []byte(`{"aps":{"alert":{"body":"You have a new message"},"mutable-content":1,"sound":"default"},"rouse":"1","head":"CAEA"}`)
 	return pusher{

@@ -34,6 +34,8 @@ type conn struct {
 	inFlight int
 	warm     bool // an answer has come in
 	draining bool // no new requests
+	// coldSince is when the first request was let onto the connection, zero before.
+	coldSince time.Time
 	// shutSince is when the connection was first seen idle and yet full, zero while it is not.
 	shutSince time.Time
 
@@ -81,14 +83,21 @@ func (c *conn) room() bool {
 // under way on it. For a moment that is normal, until the last stream is cleared away.
 func (c *conn) shut() bool { return c.inFlight == 0 && !c.shutSince.IsZero() && c.usable() }
 
+// overdue reports whether the first answer is late enough that others need not wait for it.
+func (c *conn) overdue() bool {
+	return !c.warm && !c.coldSince.IsZero() && time.Since(c.coldSince) >= coldLimit
+}
+
 // dial opens a connection within the context. The TLS handshake is ours, so
 // that the reader can watch what the server says when it goes away.
-func dial(ctx context.Context, o Options) (*conn, error) {
+func (p *Pool) dial(ctx context.Context) (*conn, error) {
+	o := p.o
 	raw, err := (&net.Dialer{KeepAlive: keepAlive}).DialContext(ctx, "tcp", o.address())
 	if err != nil {
 		return nil, err
 	}
-	watch := &watchedConn{Conn: raw, raw: raw}
+	watch := &watchedConn{Conn: raw, raw: raw, tell: o.tell, kick: p.kick}
+	watch.heard.Store(time.Now().UnixNano())
 	proto := "http/1.1"
 	if o.URL.Scheme == "https" {
 		secured := tls.Client(raw, o.tlsConfig())
@@ -139,9 +148,14 @@ type watchedConn struct {
 	net.Conn
 	raw net.Conn
 	h2  bool
+	// tell and kick are the pool's; they are called without any lock.
+	tell func(EventKind, string)
+	kick func()
 
-	goAway atomic.Pointer[string]
-	heard  atomic.Int64 // when something last came in, Unix nanoseconds
+	goAway  atomic.Pointer[string]
+	heard   atomic.Int64 // when something last came in, Unix nanoseconds
+	closing atomic.Bool  // we end it
+	lost    atomic.Bool  // that it broke has been told
 
 	// Touched by Read alone, which has one caller.
 	header  [frameHeader]byte
@@ -167,7 +181,17 @@ func (w *watchedConn) Read(b []byte) (int, error) {
 	if w.h2 {
 		w.scan(b[:n])
 	}
+	if err != nil && w.h2 && !w.closing.Load() {
+		w.lose(ConnectionReset)
+	}
 	return n, err
+}
+
+// lose tells that the connection broke, unless that was told before or the server said goodbye.
+func (w *watchedConn) lose(reason string) {
+	if w.goAway.Load() == nil && w.lost.CompareAndSwap(false, true) {
+		w.tell(ConnLost, reason)
+	}
 }
 
 // silentSince reports whether nothing has come in since t.
@@ -213,13 +237,23 @@ func (w *watchedConn) frameDone() {
 		_ = json.Unmarshal(w.payload[goAwayFixed:], &said) // debug data that is no JSON says nothing
 	}
 	w.payload = nil
-	if old := w.goAway.Load(); old == nil || *old == "" {
+	old := w.goAway.Load()
+	if old == nil || *old == "" {
 		w.goAway.Store(&said.Reason)
+	}
+	if old == nil {
+		w.tell(ConnGoAway, said.Reason)
+		w.kick() // who waits for a place here waits in vain
 	}
 }
 
-// Close says goodbye, but not for longer than closeWait.
+// Close says goodbye, but not for longer than closeWait. The HTTP client calls it too, when the
+// connection was idle for too long or a ping was not answered.
 func (w *watchedConn) Close() error {
+	first := !w.closing.Swap(true)
+	if first && w.h2 && w.silentSince(time.Now().Add(-pingAfter-pingWait)) {
+		w.lose(Timeout)
+	}
 	force := time.AfterFunc(closeWait, func() { _ = w.raw.Close() })
 	defer force.Stop()
 	return w.Conn.Close()

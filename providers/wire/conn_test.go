@@ -7,6 +7,9 @@ import (
 	"golang.org/x/net/http2"
 )
 
+// unwatched is a connection that nobody is told about.
+func unwatched() *watchedConn { return &watchedConn{tell: func(EventKind, string) {}, kick: func() {}} }
+
 // stream is what a server says before it goes away for the reason.
 func stream(t testing.TB, debug string) []byte {
 	t.Helper()
@@ -36,7 +39,7 @@ func TestScanFindsGoAwayHoweverItIsCut(t *testing.T) {
 	} {
 		all := stream(t, debug)
 		for size := 1; size <= len(all); size += 1 + size/7 {
-			w := &watchedConn{}
+			w := unwatched()
 			for rest := all; len(rest) > 0; {
 				n := min(size, len(rest))
 				w.scan(rest[:n])
@@ -47,7 +50,7 @@ func TestScanFindsGoAwayHoweverItIsCut(t *testing.T) {
 			}
 		}
 	}
-	w := &watchedConn{}
+	w := unwatched()
 	w.scan(stream(t, "")[:300])
 	if w.goAway.Load() != nil {
 		t.Error("a GOAWAY was seen before it came")
@@ -62,7 +65,7 @@ func FuzzScan(f *testing.F) {
 		if size < 1 {
 			return
 		}
-		whole, cut := &watchedConn{}, &watchedConn{}
+		whole, cut := unwatched(), unwatched()
 		whole.scan(b)
 		for len(b) > 0 {
 			n := min(size, len(b))

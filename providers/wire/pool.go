@@ -36,6 +36,8 @@ type Options struct {
 	// Idle is how long an unused connection stays open.
 	Idle time.Duration
 	Log  *slog.Logger
+	// Observe is told what happens to the connections; nil for nobody. It may be called from several goroutines at once and must not block.
+	Observe func(Event)
 }
 
 func (o Options) address() string {
@@ -88,7 +90,11 @@ type Pool struct {
 	epoch    uint64
 	dialing  context.CancelFunc // nil while nobody dials
 	looking  bool               // a timer of lookAgain is running
-	closed   bool
+	barren   int                // connections in a row that brought no answer
+	// notBefore is when the next connection may be opened, pausing whether a timer waits for it.
+	notBefore time.Time
+	pausing   bool
+	closed    bool
 }
 
 // waiter is one request without a connection yet. ready is buffered, so that
@@ -129,6 +135,7 @@ func (p *Pool) Send(req *http.Request, limit int64) (Reply, error) {
 	}
 	begun := time.Now()
 	reply, failure := exchange(c, req, limit)
+	p.report(c, failure)
 	switch {
 	case reply.Status != 0:
 		p.release(c, answered)
@@ -143,12 +150,28 @@ func (p *Pool) Send(req *http.Request, limit int64) (Reply, error) {
 	return reply, nil
 }
 
+// report tells what a failure means for the connection.
+func (p *Pool) report(c *conn, failure *Error) {
+	if failure == nil {
+		return
+	}
+	switch failure.Reason {
+	case StreamRefused, EnhanceYourCalm:
+		p.o.tell(ConnRefused, failure.Reason)
+	case ConnectionReset:
+		c.watch.lose(ConnectionReset)
+	}
+}
+
 func exchange(c *conn, req *http.Request, limit int64) (Reply, *Error) {
 	res, err := c.cc.RoundTrip(req)
 	if err != nil {
 		return Reply{Epoch: c.epoch}, ofExchange(req.Context(), c, err)
 	}
 	defer func() { _ = res.Body.Close() }()
+	// Reading obeys the context only while nothing of the request is stuck in a full socket.
+	stop := context.AfterFunc(req.Context(), func() { _ = res.Body.Close() })
+	defer stop()
 	reply := Reply{Status: res.StatusCode, Header: res.Header, Epoch: c.epoch}
 	reply.Body, err = io.ReadAll(io.LimitReader(res.Body, limit))
 	if err != nil {
@@ -184,7 +207,7 @@ func (p *Pool) acquire(ctx context.Context) (*conn, error) {
 	}
 	p.mu.Lock()
 	p.waiters.Remove(place)
-	connecting := p.dialing != nil
+	connecting := p.inFlight < p.o.Slots && !p.served()
 	p.admitAndUnlock()
 	select {
 	case g := <-w.ready: // granted in the same instant: the slot goes back unused
@@ -226,140 +249,19 @@ func (p *Pool) release(c *conn, f fate) {
 	switch f {
 	case answered:
 		c.warm = true
-	case unanswered:
-		c.draining = c.draining || !c.warm
-	case silent:
-		c.draining = true
+		p.barren, p.notBefore = 0, time.Time{}
+	case unanswered, silent:
+		if !c.warm {
+			p.wasBarren()
+		}
+		c.draining = c.draining || !c.warm || f == silent
 	case unused:
+		if c.inFlight == 0 {
+			c.coldSince = time.Time{}
+		}
 	}
 	p.admitAndUnlock()
-}
-
-// kick admits whoever now has room. The HTTP client calls it whenever a
-// connection's state changes, sometimes from inside a call made under mu; it
-// then leaves the work to the holder of mu instead of waiting for it.
-func (p *Pool) kick() {
-	p.stale.Store(true)
-	if p.mu.TryLock() {
-		p.admitAndUnlock()
+	if f == silent {
+		c.watch.lose(Timeout)
 	}
-}
-
-// admitAndUnlock settles the pool's state until nothing is stale, and closes outside the mutex what is done with.
-func (p *Pool) admitAndUnlock() {
-	for {
-		p.stale.Store(false)
-		done := p.admit()
-		p.mu.Unlock()
-		for _, c := range done {
-			_ = c.cc.Close()
-		}
-		// A kick that found mu taken has set stale before we let go.
-		if !p.stale.Load() || !p.mu.TryLock() {
-			return
-		}
-	}
-}
-
-// admit hands connections to waiters in order, and dials if they need one. It
-// returns the connections to close. The caller holds mu.
-func (p *Pool) admit() (done []*conn) {
-	done = p.prune()
-	for p.waiters.Len() > 0 {
-		c := p.pick()
-		if c == nil {
-			break
-		}
-		p.grant(grant{conn: c})
-	}
-	if p.waiters.Len() > 0 && p.inFlight < p.o.Slots {
-		p.lookAgain()
-		if p.dialing == nil && p.needsConn() {
-			p.startDial()
-		}
-	}
-	return done
-}
-
-const (
-	// lookAgainAfter is when a connection is asked again that is idle and yet full.
-	lookAgainAfter = 2 * time.Millisecond
-	// shutLimit is how long it may be so before it is given up.
-	shutLimit = time.Second
-)
-
-// lookAgain makes sure that somebody comes back for those who wait for an idle connection
-// that takes nothing: the HTTP client tells of a change only if it differs from what it told before,
-// and with nothing under way no release of ours will follow. The caller holds mu.
-func (p *Pool) lookAgain() {
-	for _, c := range p.conns {
-		if !c.shut() {
-			continue
-		}
-		c.draining = time.Since(c.shutSince) > shutLimit
-		if !p.looking {
-			p.looking = true
-			time.AfterFunc(lookAgainAfter, func() {
-				p.mu.Lock()
-				p.looking = false
-				p.admitAndUnlock()
-			})
-		}
-	}
-}
-
-func (p *Pool) grant(g grant) {
-	front := p.waiters.Front()
-	front.Value.(*waiter).ready <- g
-	p.waiters.Remove(front)
-}
-
-// prune forgets connections that are dead or drained.
-func (p *Pool) prune() (done []*conn) {
-	kept := p.conns[:0]
-	for _, c := range p.conns {
-		switch {
-		case c.inFlight > 0:
-			kept = append(kept, c)
-		case !c.usable():
-			done = append(done, c)
-		case c.cc.Err() != nil:
-		default:
-			kept = append(kept, c)
-		}
-	}
-	clear(p.conns[len(kept):])
-	p.conns = kept
-	return done
-}
-
-// pick takes a place on a connection; nil if there is none. The caller holds mu.
-func (p *Pool) pick() *conn {
-	if p.inFlight >= p.o.Slots {
-		return nil
-	}
-	for _, c := range p.conns {
-		if c.room() {
-			c.inFlight++
-			p.inFlight++
-			return c
-		}
-	}
-	return nil
-}
-
-// needsConn reports whether one more connection is called for: there is none, or all are as full as we fill them.
-// A connection that the server itself narrowed is no reason: more of them would only annoy it.
-func (p *Pool) needsConn() bool {
-	usable := 0
-	for _, c := range p.conns {
-		if !c.usable() || c.cc.Err() != nil {
-			continue
-		}
-		if !c.warm || c.inFlight < c.capacity {
-			return false
-		}
-		usable++
-	}
-	return usable == 0 || usable < p.o.MaxConns
 }

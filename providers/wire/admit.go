@@ -1,0 +1,162 @@
+package wire
+
+import (
+	"sync"
+	"time"
+)
+
+// kick admits whoever now has room. The HTTP client calls it whenever a
+// connection's state changes, sometimes from inside a call made under mu; it
+// then leaves the work to the holder of mu instead of waiting for it.
+func (p *Pool) kick() {
+	p.stale.Store(true)
+	if p.mu.TryLock() {
+		p.admitAndUnlock()
+	}
+}
+
+// admitAndUnlock settles the pool's state until nothing is stale, and closes outside the mutex what is done with.
+func (p *Pool) admitAndUnlock() {
+	var done []*conn
+	for {
+		p.stale.Store(false)
+		done = append(done, p.admit()...)
+		p.mu.Unlock()
+		// A kick that found mu taken has set stale before we let go.
+		if !p.stale.Load() || !p.mu.TryLock() {
+			break
+		}
+	}
+	closeAll(done)
+}
+
+// closeAll takes closeWait at most, however many there are.
+func closeAll(done []*conn) {
+	var all sync.WaitGroup
+	for i, c := range done {
+		if i == len(done)-1 {
+			_ = c.cc.Close()
+			break
+		}
+		all.Go(func() { _ = c.cc.Close() })
+	}
+	all.Wait()
+}
+
+// admit hands connections to waiters in order, and dials if they need one. It
+// returns the connections to close. The caller holds mu.
+func (p *Pool) admit() (done []*conn) {
+	done = p.prune()
+	for p.waiters.Len() > 0 {
+		c := p.pick()
+		if c == nil {
+			break
+		}
+		p.grant(grant{conn: c})
+	}
+	if p.waiters.Len() > 0 && p.inFlight < p.o.Slots {
+		p.lookAgain()
+		if p.dialing == nil && p.needsConn() {
+			p.dialSoon()
+		}
+	}
+	return done
+}
+
+const (
+	// lookAgainAfter is when a connection is asked again that is idle and yet full.
+	lookAgainAfter = 2 * time.Millisecond
+	// shutLimit is how long it may be so before it is given up.
+	shutLimit = time.Second
+)
+
+// lookAgain makes sure that somebody comes back for those who wait for an idle connection
+// that takes nothing: the HTTP client tells of a change only if it differs from what it told before,
+// and with nothing under way no release of ours will follow. The caller holds mu.
+func (p *Pool) lookAgain() {
+	for _, c := range p.conns {
+		if !c.shut() {
+			continue
+		}
+		c.draining = time.Since(c.shutSince) > shutLimit
+		if !p.looking {
+			p.looking = true
+			p.later(lookAgainAfter, func() { p.looking = false })
+		}
+	}
+}
+
+func (p *Pool) grant(g grant) {
+	front := p.waiters.Front()
+	front.Value.(*waiter).ready <- g
+	p.waiters.Remove(front)
+}
+
+// prune forgets connections that are dead or drained.
+func (p *Pool) prune() (done []*conn) {
+	kept := p.conns[:0]
+	for _, c := range p.conns {
+		switch {
+		case c.inFlight > 0:
+			kept = append(kept, c)
+		case !c.usable():
+			done = append(done, c)
+		case c.cc.Err() != nil:
+		default:
+			kept = append(kept, c)
+		}
+	}
+	clear(p.conns[len(kept):])
+	p.conns = kept
+	return done
+}
+
+// pick takes a place on a connection; nil if there is none. The caller holds mu.
+func (p *Pool) pick() *conn {
+	if p.inFlight >= p.o.Slots {
+		return nil
+	}
+	for _, c := range p.conns {
+		if c.room() {
+			c.inFlight++
+			p.inFlight++
+			p.firstOf(c)
+			return c
+		}
+	}
+	return nil
+}
+
+// coldLimit is how long others wait for the first answer on a connection before another is opened for them.
+const coldLimit = 2 * time.Second
+
+// firstOf marks when the first request goes onto a connection, and comes back when its answer is overdue. The caller holds mu.
+func (p *Pool) firstOf(c *conn) {
+	if c.warm || !c.coldSince.IsZero() {
+		return
+	}
+	c.coldSince = time.Now()
+	p.later(coldLimit, func() {})
+}
+
+// needsConn reports whether one more connection is called for: there is none, or all are as full as we fill them.
+// A connection that the server itself narrowed is no reason: more of them would only annoy it. One whose first answer is overdue
+// is no reason to wait; a second such one is a reason not to open a third.
+func (p *Pool) needsConn() bool {
+	serving, overdue := 0, 0
+	for _, c := range p.conns {
+		switch {
+		case !c.usable() || c.cc.Err() != nil:
+		case c.overdue():
+			overdue++
+		case !c.warm || c.inFlight < c.capacity:
+			return false
+		default:
+			serving++
+		}
+	}
+	if serving == 0 {
+		return overdue < 2
+	}
+	return serving+overdue < p.o.MaxConns
+}
