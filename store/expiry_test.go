@@ -62,9 +62,9 @@ func expiryTold(t *testing.T, w *world) {
 	if diff := cmp.Diff(map[string]any{"provider": "apns", "expires_at": end.Format(time.RFC3339Nano), "days": 30.0}, data[0]); diff != "" {
 		t.Error(diff)
 	}
-	for hour := time.Duration(1); hour < 23*24; hour++ {
-		if told := w.tellsExpiring(end.Add(-30*day + hour*time.Hour)); len(told) != 0 {
-			t.Fatalf("told again after %d hours: %+v", hour, told)
+	for hours := 1; hours < 23*24; hours++ {
+		if told := w.tellsExpiring(end.Add(-30*day + time.Duration(hours)*time.Hour)); len(told) != 0 {
+			t.Fatalf("told again after %d hours: %+v", hours, told)
 		}
 	}
 	w.tellsExpiring(end.Add(-7*day), 7)
