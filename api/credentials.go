@@ -64,14 +64,15 @@ func invalidAPNs() *fault.Error {
 	return fault.New(fault.Invalid, "invalid_credential", "the APNs credential cannot be used; see errors for what to put right")
 }
 
-// replacedIDs returns team and key id of the app's present credential for Apple, both empty if it has none with a key.
+// replacedIDs returns team and key id of the app's present credential for Apple; both empty if it has none with a key, and if
+// Apple refuses it: then it may be the one whose ids are swapped, and proves nothing of the new one's.
 func (n nouns) replacedIDs(ctx context.Context, app ident.App) (team, key string, err error) {
 	list, err := n.deps.Credentials.Credentials(ctx, app)
 	if err != nil {
 		return "", "", err
 	}
 	for _, c := range list {
-		if c.Provider != tokens.APNs {
+		if c.Provider != tokens.APNs || c.Failing != "" {
 			continue
 		}
 		wire, err := wireCredential(c)

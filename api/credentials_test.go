@@ -23,6 +23,7 @@ import (
 
 	"rouse/messages"
 	"rouse/providers"
+	"rouse/tokens"
 )
 
 func TestAppleCredential(t *testing.T) {
@@ -236,6 +237,12 @@ func TestSwappedIDsAreRecognised(t *testing.T) {
 	}
 	w.do(call{"PUT", "/v1/apps/" + other.id + "/credentials/apns", adminKey, swapped, nil}).want(200) // as far as anybody can know
 	w.do(call{"PUT", "/v1/apps/" + other.id + "/credentials/fcm", adminKey, obj{"service_account": account(t)}, nil}).want(200)
+	// What Apple refuses is no measure of what is right.
+	w.note(app, tokens.Circuit{
+		Outlet: tokens.Outlet{Provider: tokens.APNs, Environment: tokens.Production}, State: tokens.CircuitOpen,
+		Cause: tokens.CauseCredential, Reason: "InvalidProviderToken", OpenedAt: time.Now(), RetryAt: time.Now().Add(time.Hour),
+	})
+	w.do(call{"PUT", "/v1/apps/" + app.id + "/credentials/apns", adminKey, swapped, nil}).want(200)
 	swapped["team_id"], swapped["key_id"] = "KEY1234567", "OTHERKEY12"
 	w.do(call{"PUT", "/v1/apps/" + app.id + "/credentials/apns", adminKey, swapped, nil}).want(200)
 }
