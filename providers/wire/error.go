@@ -90,15 +90,6 @@ func ofDial(err error) *Error {
 	return &Error{Reason: ConnectFailed, cause: err}
 }
 
-// DialReason classifies a failed connect that somebody else made: ConnectTimeout, ConnectFailed or
-// UntrustedCertificate, empty for nil.
-func DialReason(err error) string {
-	if err == nil {
-		return ""
-	}
-	return ofDial(err).Reason
-}
-
 // ofExchange classifies a request that failed on conn.
 func ofExchange(ctx context.Context, c *conn, err error) *Error {
 	if ctx.Err() != nil {
