@@ -23,6 +23,7 @@ type commands struct {
 	Keys        keysCmd        `cmd:"" help:"Create, list and revoke an app's keys; generate the operator's."`
 	Credentials credentialsCmd `cmd:"" help:"Put, list, verify and delete what an app speaks to Apple and Google with."`
 	Sim         simCmd         `cmd:"" help:"Run the simulated Apple and Google alone."`
+	Doctor      doctorCmd      `cmd:"" help:"Look at everything a node needs, whether it runs or not, and say what is wrong and what to do."`
 	Migrate     migrateCmd     `cmd:"" help:"Show or bring up to date the database's schema."`
 	Demo        demoCmd        `cmd:"" help:"Show in a few seconds that all of it works, on this machine alone."`
 	Version     versionCmd     `cmd:"" help:"Print the version."`
