@@ -47,6 +47,18 @@ func (h *home) holdFirst(first providers.Outcome, then func(n int, o worker.Outl
 	return started, goOn
 }
 
+// prove lets a push through that shows that the credential works, and forgets it: from now on pushes go out side by side.
+func (h *home) prove(p tokens.Provider) {
+	answer := h.provider.answer
+	h.provider.answer = nil
+	d := h.device(p).ID
+	h.send(d, messages.High)
+	h.fetch(d, true)
+	h.provider.mu.Lock()
+	defer h.provider.mu.Unlock()
+	h.provider.answer, h.provider.pushes = answer, nil
+}
+
 var taken = providers.Outcome{Verdict: providers.Accepted}
 
 func TestAHighMessageDoesNotWaitForAPostponedBackgroundPush(t *testing.T) {
@@ -104,6 +116,7 @@ func TestAPushFromBeforeAPauseDoesNotEndIt(t *testing.T) {
 			return taken
 		})
 		a, b, c := h.device(tokens.FCM), h.device(tokens.FCM), h.device(tokens.FCM)
+		h.prove(tokens.FCM)
 		go h.quiet(a.ID)
 		<-started
 		h.send(b.ID, messages.High) // 429: the outlet pauses
@@ -265,7 +278,7 @@ func TestOnlyTheLadderTriesASuspectToken(t *testing.T) {
 	atHome(t, func(h *home) {
 		h.provider.answer = func(n int, _ worker.Outlet, _ providers.Push) providers.Outcome {
 			if n == 1 {
-				return providers.Outcome{Verdict: providers.TokenSuspect, Reason: "BadDeviceToken", Status: 400}
+				return providers.Outcome{Verdict: providers.TokenSuspect, Reason: "DeviceTokenNotForTopic", Status: 400}
 			}
 			return taken
 		}

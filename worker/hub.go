@@ -20,9 +20,14 @@ type hub struct {
 	cut      context.CancelFunc
 	stopping bool
 
-	devices map[ident.Device]*entry
-	outlets map[Outlet]*outlet
-	timers  timers
+	devices  map[ident.Device]*entry
+	outlets  map[Outlet]*outlet
+	families map[Outlet]*family // by app and provider
+	timers   timers
+	inFlight int       // pushes of all outlets under way, their looks included
+	thirsty  []*outlet // outlets that wait for room among all
+	// highs is when a device that reported demoted pushes last got one of high priority.
+	highs map[ident.Device]time.Time
 
 	cold    []place // devices whose outlet is not known yet, in order of coming
 	reading int     // reads for cold devices under way
@@ -40,6 +45,8 @@ type entry struct {
 	ticket uint32  // which place in a queue is its own
 	slot   *outlet // whose slot its present work holds; nil for a cold read
 	timer  timer
+	// elsewhere is the generation of the token to be tried in the other environment of APNs next, 0 for none.
+	elsewhere int64
 	// called is when the push began that no page has answered yet; zero for none.
 	called time.Time
 }
@@ -65,11 +72,14 @@ type (
 	}
 	// pushedEvent is what a provider said.
 	pushedEvent struct {
-		entry   *entry
-		class   messages.Class
-		device  tokens.Device
-		epoch   uint32 // of the outlet, when the push began
-		outcome providers.Outcome
+		entry  *entry
+		class  messages.Class
+		device tokens.Device
+		epoch  uint32 // of the outlet, when the push began
+		kind   providers.Kind
+		// elsewhere: through the other environment than the device's own.
+		elsewhere bool
+		outcome   providers.Outcome
 	}
 )
 
@@ -79,7 +89,7 @@ const coldPerReader = 64
 func newHub(w *Worker, attempts context.Context, cut context.CancelFunc) *hub {
 	return &hub{
 		w: w, attempts: attempts, cut: cut,
-		devices: map[ident.Device]*entry{}, outlets: map[Outlet]*outlet{},
+		devices: map[ident.Device]*entry{}, outlets: map[Outlet]*outlet{}, families: map[Outlet]*family{}, highs: map[ident.Device]time.Time{},
 	}
 }
 
@@ -141,6 +151,10 @@ func (h *hub) handle(event any, now time.Time) {
 		h.pushed(e, now)
 	case doneEvent:
 		h.working--
+	case sparedEvent:
+		h.spared(e, now)
+	case notedEvent:
+		h.notedNow(e)
 	}
 }
 
@@ -176,7 +190,7 @@ func (h *hub) hint(t messages.Hint, now time.Time) {
 		e.state.ack(t.Seq, now)
 	case messages.HintToken:
 		// The outlet may be another now: read again, and leave the queue of the old one.
-		e.outlet, e.queued = nil, false
+		e.outlet, e.queued, e.elsewhere = nil, false, 0
 		e.state.revive(now)
 	case messages.HintGone:
 		e.state.block()
@@ -211,13 +225,15 @@ func (h *hub) recredentialed(t messages.Hint, now time.Time) {
 			h.settle(e, now)
 		}
 	}
-	for _, o := range h.outlets {
-		if concerned(o) {
-			o.epoch++
-			o.failing = ""
-			h.reopen(o)
-			h.pump(o)
-		}
+	f := h.familyOf(Outlet{App: t.App, Provider: tokens.Provider(t.Provider)})
+	f.breaker = breaker{}
+	h.shut(&f.throttled)
+	h.shut(&f.deaths)
+	for _, o := range f.outlets {
+		o.epoch++
+		o.proven, o.lost, o.strangersFrom = false, 0, time.Time{}
+		h.shut(&o.circuit)
+		h.pump(o)
 	}
 	h.w.lookAt(t.App)
 }
@@ -337,45 +353,6 @@ func (h *hub) admit() {
 		close(taken)
 	}
 	h.sweeps = nil
-}
-
-// pump starts work for an outlet as far as its slots and its circuit allow.
-func (h *hub) pump(o *outlet) {
-	now := time.Now()
-	for !h.stopping && len(o.queue) > 0 && o.free(now) {
-		p := o.queue[0]
-		o.queue = o.queue[1:]
-		if h.leave(p) {
-			h.hold(p.entry, o)
-			h.look(p.entry)
-		}
-	}
-}
-
-// hold gives e one of the outlet's slots.
-func (h *hub) hold(e *entry, o *outlet) {
-	e.slot = o
-	o.inFlight++
-	h.w.metrics.inFlight.WithLabelValues(string(o.key.Provider)).Inc()
-}
-
-// release gives back what e's work held, and lets the next one start.
-func (h *hub) release(e *entry) {
-	held := e.slot
-	e.slot = nil
-	h.free(held)
-}
-
-// free takes back a slot, or, for nil, the place of a cold read.
-func (h *hub) free(held *outlet) {
-	if held == nil {
-		h.reading--
-		h.pumpCold()
-		return
-	}
-	held.inFlight--
-	h.w.metrics.inFlight.WithLabelValues(string(held.key.Provider)).Dec()
-	h.pump(held)
 }
 
 // look reads the store for e in a goroutine; the answer is a lookedEvent.

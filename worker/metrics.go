@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"rouse/providers"
+	"rouse/tokens"
 )
 
 type metrics struct {
@@ -18,7 +19,16 @@ type metrics struct {
 	swept     prometheus.Counter
 	expired   prometheus.Counter
 	tokenDead *prometheus.CounterVec
+	refusals  *prometheus.CounterVec
+	circuits  *prometheus.GaugeVec
+	expiries  *prometheus.GaugeVec
+
+	// reasons are those counted under their own name so far. Touched by the hub alone.
+	reasons map[string]bool
 }
+
+// maxReasons bounds the reasons with a count of their own: some are the providers' words, and those are theirs to choose.
+const maxReasons = 100
 
 func newMetrics(r prometheus.Registerer) *metrics {
 	m := &metrics{
@@ -51,9 +61,19 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		tokenDead: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "rouse_tokens_dead_total", Help: "Tokens given up on a provider's proof.",
 		}, []string{"provider"}),
+		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "rouse_push_refusals_total", Help: "Pushes that were not taken, by provider and reason.",
+		}, []string{"provider", "reason"}),
+		circuits: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "rouse_circuit_open", Help: "1 for each way to phones that is paused, 0.5 for one that flows while no token is given up; gone when all is well.",
+		}, []string{"app", "provider", "environment", "onward", "cause"}),
+		expiries: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "rouse_credential_expires_timestamp_seconds", Help: "When a credential runs out, for those that do.",
+		}, []string{"app", "provider"}),
+		reasons: map[string]bool{},
 	}
 	if r != nil {
-		r.MustRegister(m.wakes, m.took, m.toFetch, m.devices, m.inFlight, m.paused, m.swept, m.expired, m.tokenDead)
+		r.MustRegister(m.wakes, m.took, m.toFetch, m.devices, m.inFlight, m.paused, m.swept, m.expired, m.tokenDead, m.refusals, m.circuits, m.expiries)
 	}
 	return m
 }
@@ -61,6 +81,38 @@ func newMetrics(r prometheus.Registerer) *metrics {
 func (m *metrics) pushed(provider string, o providers.Outcome) {
 	m.wakes.WithLabelValues(provider, string(o.Verdict)).Inc()
 	m.took.WithLabelValues(provider).Observe(o.Took.Seconds())
+	if o.Verdict == providers.Accepted {
+		return
+	}
+	reason := o.Reason
+	if !m.reasons[reason] {
+		if len(m.reasons) >= maxReasons {
+			reason = "other"
+		}
+		m.reasons[reason] = true
+	}
+	m.refusals.WithLabelValues(provider, reason).Inc()
+}
+
+// circuit shows what a circuit is now.
+func (m *metrics) circuit(c tokens.Circuit) {
+	labels := []string{string(c.App), string(c.Provider), string(c.Environment), string(c.Onward), string(c.Cause)}
+	switch c.State {
+	case tokens.CircuitOpen:
+		m.circuits.WithLabelValues(labels...).Set(1)
+	case tokens.CircuitWatching:
+		m.circuits.WithLabelValues(labels...).Set(0.5)
+	case tokens.CircuitClosed:
+		m.circuits.DeleteLabelValues(labels...)
+	}
 }
 
 func (m *metrics) fetched(after time.Duration) { m.toFetch.Observe(after.Seconds()) }
+
+// expire shows when credentials run out.
+func (m *metrics) expire(all []tokens.Credential) {
+	m.expiries.Reset()
+	for _, c := range all {
+		m.expiries.WithLabelValues(string(c.App), string(c.Provider)).Set(float64(c.ExpiresAt.Unix()))
+	}
+}

@@ -10,64 +10,155 @@ import (
 // that a slow or broken provider of one app takes nothing from another. Owned by the hub.
 type outlet struct {
 	key      Outlet
+	family   *family
 	limit    int
 	inFlight int
 	queue    []place
-	// until is when a paused outlet is tried again.
-	until time.Time
-	// pauses counts pauses in a row; above 0 one push at a time probes it.
-	pauses int
-	// failing is the reason noted in the store; empty while the credential works.
-	failing string
+	circuit  circuit
+	// proven is whether the provider has taken this credential since it came, or since the process began. Until then
+	// one push at a time tries: a wrong one must not be shown to Apple five hundred times.
+	proven bool
+	// lost counts the answers in a row that say that there is nothing at the other end.
+	lost int
+	// strangersFrom is when tokens of the other environment may be tried here again: the credential is not good for this one.
+	strangersFrom time.Time
 	// epoch counts the credentials: what an older one's push comes back with says nothing of this one.
 	epoch uint32
-	timer timer
+	// thirsty is whether it waits in the hub's line for room among all.
+	thirsty bool
 }
 
-// free reports whether one more push may start.
+// free reports whether one more push may start, as far as this outlet and its app are concerned.
 func (o *outlet) free(now time.Time) bool {
-	if now.Before(o.until) {
+	f := o.family
+	if o.circuit.holds(now) || f.throttled.holds(now) || f.deaths.holds(now) {
 		return false
 	}
-	if o.pauses > 0 {
+	if f.throttled.probing() || f.deaths.probing() {
+		return f.inFlight == 0
+	}
+	if o.circuit.probing() || !o.proven {
 		return o.inFlight == 0
 	}
 	return o.inFlight < o.limit
 }
 
-// pause stops the outlet until then; true if it was not paused already. Of many
-// pushes that fail together only the first lengthens the schedule.
-func (o *outlet) pause(until, now time.Time) bool {
-	if now.Before(o.until) {
-		return false
-	}
-	o.until = until
-	o.pauses++
-	return true
-}
-
-// resume ends the pauses. It reports whether there were any.
-func (o *outlet) resume() bool {
-	was := o.pauses > 0
-	o.until, o.pauses = time.Time{}, 0
-	return was
+// until returns when the last of the pauses ends that hold o back.
+func (o *outlet) until() time.Time {
+	return later(o.circuit.until, later(o.family.throttled.until, o.family.deaths.until))
 }
 
 // outletOf returns the outlet for a device, made on first use.
-func (h *hub) outletOf(d tokens.Device) *outlet {
-	key := tokens.OutletOf(d)
+func (h *hub) outletOf(d tokens.Device) *outlet { return h.outlet(tokens.OutletOf(d)) }
+
+func (h *hub) outlet(key tokens.Outlet) *outlet {
 	if o, ok := h.outlets[key]; ok {
 		return o
 	}
 	limit := h.w.o.InFlight
 	if limit <= 0 {
 		limit = apnsInFlight
-		if d.Provider == tokens.FCM {
+		if key.Provider == tokens.FCM {
 			limit = fcmInFlight
 		}
 	}
-	o := &outlet{key: key, limit: limit}
-	o.timer.fire = func() { h.pump(o) }
+	f := h.familyOf(key)
+	o := &outlet{key: key, family: f, limit: limit}
+	h.circuit(&o.circuit, key, "", func() { h.pump(o) })
 	h.outlets[key] = o
+	f.outlets = append(f.outlets, o)
 	return o
+}
+
+// room reports whether o may take one more of the places that all share. Where none is left, each outlet still has a few of its
+// own: apps whose provider hangs cannot take them from the others.
+func (h *hub) room(o *outlet) bool {
+	return h.inFlight < h.w.o.Total || o.inFlight < outletFloor
+}
+
+// pump starts work for an outlet as far as its slots, its circuits and the room among all allow.
+func (h *hub) pump(o *outlet) {
+	now := time.Now()
+	for !h.stopping && len(o.queue) > 0 && o.free(now) {
+		if !h.room(o) {
+			h.lineUp(o)
+			return
+		}
+		p := o.queue[0]
+		o.queue = o.queue[1:]
+		if h.leave(p) {
+			h.hold(p.entry, o)
+			h.look(p.entry)
+		}
+	}
+}
+
+// lineUp puts an outlet behind the others that wait for room among all.
+func (h *hub) lineUp(o *outlet) {
+	if !o.thirsty {
+		o.thirsty = true
+		h.thirsty = append(h.thirsty, o)
+	}
+}
+
+// next lets outlets that wait for room have it, one place each in turn.
+func (h *hub) next() {
+	for n := len(h.thirsty); n > 0 && h.inFlight < h.w.o.Total; n-- {
+		o := h.thirsty[0]
+		h.thirsty = h.thirsty[1:]
+		o.thirsty = false
+		h.one(o)
+	}
+}
+
+// one starts at most one push of an outlet; if it could take more, it lines up again.
+func (h *hub) one(o *outlet) {
+	now := time.Now()
+	for !h.stopping && len(o.queue) > 0 && o.free(now) {
+		p := o.queue[0]
+		o.queue = o.queue[1:]
+		if h.leave(p) {
+			h.hold(p.entry, o)
+			h.look(p.entry)
+			if len(o.queue) > 0 {
+				h.lineUp(o)
+			}
+			return
+		}
+	}
+}
+
+// hold gives e one of the outlet's slots.
+func (h *hub) hold(e *entry, o *outlet) {
+	e.slot = o
+	o.inFlight++
+	o.family.inFlight++
+	h.inFlight++
+	h.w.metrics.inFlight.WithLabelValues(string(o.key.Provider)).Inc()
+}
+
+// release gives back what e's work held, and lets the next one start.
+func (h *hub) release(e *entry) {
+	held := e.slot
+	e.slot = nil
+	h.free(held)
+}
+
+// free takes back a slot, or, for nil, the place of a cold read.
+func (h *hub) free(held *outlet) {
+	if held == nil {
+		h.reading--
+		h.pumpCold()
+		return
+	}
+	held.inFlight--
+	held.family.inFlight--
+	h.inFlight--
+	h.w.metrics.inFlight.WithLabelValues(string(held.key.Provider)).Dec()
+	h.next() // those who wait for room first: whoever frees a place does not take it again before them
+	if f := held.family; f.throttled.probing() || f.deaths.probing() {
+		h.pumpAll(f)
+		return
+	}
+	h.pump(held)
 }

@@ -13,15 +13,24 @@ type attempt struct {
 	provider tokens.Provider
 	// failures counts failed attempts of this wake before this one.
 	failures int
-	// pauses counts the pauses of this outlet in a row before this one.
+	// pauses counts the pauses of this circuit in a row before this one.
 	pauses int
+	// lost counts the answers in a row, this one included, that say that there is nothing where we sent it.
+	lost int
 	// registered is when the token was last registered, read before the push.
 	registered time.Time
 	suspect    bool
+	// elsewhere: it was tried in the other environment of APNs, because its own had refused it.
+	elsewhere bool
+	// otherTried: the other environment has refused this registration of it before; otherShut: it cannot be asked now.
+	otherTried, otherShut bool
+	// tripped: too many tokens are refused at once to be believed.
+	tripped bool
+	now     time.Time
 }
 
-// decision is what follows from an attempt. Exactly one of the first four is
-// set: done, retry, refuse, block.
+// decision is what follows from an attempt. Exactly one of the first five is
+// set: done, retry, refuse, block, elsewhere.
 type decision struct {
 	// done: the provider took it.
 	done bool
@@ -31,13 +40,22 @@ type decision struct {
 	refuse bool
 	// block: not again until a token or a credential comes.
 	block bool
+	// elsewhere: the same token at once in the other environment.
+	elsewhere bool
 
 	// token is what becomes of the token; empty keeps it as it is.
 	token tokens.TokenState
-	// pause stops the whole outlet for so long; the token is not at fault.
+	// strike counts one more refusal against a suspect token; otherTried notes that the other environment refused it too.
+	strike, otherTried bool
+	// move: the token belongs into the other environment.
+	move bool
+	// pause stops more than this device for so long; the token is not at fault.
 	pause time.Duration
-	// failing is set when the app's credential is at fault.
-	failing bool
+	// cause is why it pauses; wide pauses the app's whole provider.
+	cause tokens.CircuitCause
+	wide  bool
+	// works: the provider took the credential, whatever it said of the token.
+	works bool
 }
 
 // probes is the schedule on which a paused outlet is tried with one push.
@@ -51,48 +69,118 @@ const (
 	throttled      = 60 * time.Second
 	// maxRetryAfter is as long as we let a provider's clock put us off.
 	maxRetryAfter = time.Hour
+	// maxFailures ends the attempts at one wake, after about an hour of them: from then on the ladder calls.
+	maxFailures = 10
+	// maxLost is how many answers in a row may say that there is nothing at the other end before that is the app's trouble: a
+	// project that does not exist is answered like an outage.
+	maxLost = 5
+	// clockSlack is how far in the future a provider's word may lie.
+	clockSlack = 10 * time.Minute
 )
 
 // decide says what follows from an attempt. It is pure; jitter is 0 <= jitter < 1.
 // It is the only place where a token can be lost, and it asks for proof: a token
 // dies only on the provider's word about this registration of it.
 func decide(a attempt, jitter float64) decision {
+	if a.elsewhere {
+		return decideElsewhere(a, jitter)
+	}
 	o := a.outcome
 	switch o.Verdict {
 	case providers.Accepted:
-		d := decision{done: true}
+		d := decision{done: true, works: true}
 		if a.suspect {
 			d.token = tokens.TokenActive
 		}
 		return d
 	case providers.TokenDead:
-		if !o.ProviderTime.IsZero() && !o.ProviderTime.After(a.registered) {
-			// The provider speaks of an earlier life of the same token.
-			return decision{retry: backoff(a, jitter)}
-		}
-		return decision{block: true, token: tokens.TokenDead}
+		return decideDeath(a, jitter)
 	case providers.TokenSuspect:
-		// Wrong environment, topic or project are mistakes of the app far more often than dead
-		// phones: the token stays, and only the ladder tries it again.
-		return decision{refuse: true, token: tokens.TokenSuspect}
+		if a.mayBeElsewhere() && !a.tripped {
+			return decision{elsewhere: true, works: true}
+		}
+		return distrust(a)
 	case providers.CredentialBad:
-		wait := probes[min(a.pauses, len(probes)-1)]
-		return decision{retry: wait, pause: wait, failing: true}
+		return a.credentialBad()
 	case providers.AppThrottled:
 		wait := spread(min(orElse(o.RetryAfter, throttled), maxRetryAfter), jitter)
-		return decision{retry: wait, pause: wait}
+		// Google counts by project; Apple by connection and team, and each environment has its own.
+		return decision{retry: wait, pause: wait, cause: tokens.CauseThrottled, wide: a.provider == tokens.FCM}
 	case providers.DeviceThrottled:
-		return decision{retry: spread(min(orElse(o.RetryAfter, throttled<<min(a.failures, 4)), maxRetryAfter), jitter)}
+		return decision{works: true, retry: spread(min(orElse(o.RetryAfter, throttled<<min(a.failures, 4)), maxRetryAfter), jitter)}
 	case providers.ConnectionLost:
 		if a.failures == 0 {
 			return decision{retry: atOnce}
 		}
-		return decision{retry: backoff(a, jitter)}
+		return again(a, jitter)
 	case providers.Unavailable:
-		return decision{retry: backoff(a, jitter)}
+		if a.lost >= maxLost {
+			return a.credentialBad()
+		}
+		return again(a, jitter)
 	default:
 		return decision{refuse: true}
 	}
+}
+
+// decideDeath asks for proof that this registration of the token is dead. Apple says since when; Google does not, and
+// means the token as it was when the push began.
+func decideDeath(a attempt, jitter float64) decision {
+	at := a.outcome.ProviderTime
+	switch {
+	case a.earlierLife() && a.failures == 0:
+		return decision{works: true, retry: backoff(a, jitter)}
+	case a.earlierLife():
+		return decision{works: true, refuse: true}
+	case a.tripped, at.IsZero() && a.provider == tokens.APNs, at.After(a.now.Add(clockSlack)):
+		return distrust(a)
+	}
+	return decision{block: true, works: true, token: tokens.TokenDead}
+}
+
+// decideElsewhere settles where a token belongs that its own environment refused.
+func decideElsewhere(a attempt, jitter float64) decision {
+	switch a.outcome.Verdict {
+	case providers.Accepted:
+		return decision{done: true, works: true, move: true}
+	case providers.Unavailable, providers.ConnectionLost, providers.DeviceThrottled, providers.AppThrottled:
+		if a.failures < maxFailures {
+			return again(a, jitter)
+		}
+	}
+	d := distrust(a)
+	d.works, d.otherTried = false, true
+	return d
+}
+
+// distrust puts a token into quarantine. Wrong environment, topic or project are mistakes of the app far more often
+// than dead phones: the token stays, and only the ladder tries it again. In a wave of refusals it is not even counted.
+func distrust(a attempt) decision {
+	return decision{refuse: true, works: true, token: tokens.TokenSuspect, strike: !a.tripped}
+}
+
+func (a attempt) credentialBad() decision {
+	wait := probes[min(a.pauses, len(probes)-1)]
+	return decision{retry: wait, pause: wait, cause: tokens.CauseCredential}
+}
+
+// earlierLife reports whether the provider speaks of an earlier life of the same token.
+func (a attempt) earlierLife() bool {
+	return !a.outcome.ProviderTime.IsZero() && !a.outcome.ProviderTime.After(a.registered)
+}
+
+// mayBeElsewhere reports whether the other environment of APNs may know the token: a development build that says it
+// is none is the most frequent reason for this answer.
+func (a attempt) mayBeElsewhere() bool {
+	return a.provider == tokens.APNs && a.outcome.Reason == "BadDeviceToken" && !a.otherTried && !a.otherShut && !a.elsewhere
+}
+
+// again tries the wake again after a while, until it is up to the ladder.
+func again(a attempt, jitter float64) decision {
+	if a.failures >= maxFailures {
+		return decision{refuse: true}
+	}
+	return decision{retry: backoff(a, jitter)}
 }
 
 // backoff is the provider's own wish, or doubling from the provider's first step.
@@ -117,4 +205,34 @@ func orElse(d, otherwise time.Duration) time.Duration {
 		return d
 	}
 	return otherwise
+}
+
+// sample is what an answer says of a token.
+type sample uint8
+
+const (
+	noSample sample = iota
+	goodSample
+	badSample
+)
+
+// sampleOf reads an attempt for the breaker. A token that is asked for elsewhere first is counted by what is said there.
+func sampleOf(a attempt) sample {
+	switch a.outcome.Verdict {
+	case providers.Accepted:
+		return goodSample
+	case providers.TokenDead:
+		if !a.earlierLife() {
+			return badSample
+		}
+	case providers.TokenSuspect:
+		if !a.mayBeElsewhere() {
+			return badSample
+		}
+	case providers.CredentialBad, providers.Rejected:
+		if a.elsewhere {
+			return badSample
+		}
+	}
+	return noSample
 }

@@ -6,11 +6,13 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"math/rand/v2"
+	"net/http"
 	"time"
 
 	"github.com/google/uuid"
 
 	"rouse/fault"
+	"rouse/ident"
 	"rouse/messages"
 	"rouse/providers"
 	"rouse/tokens"
@@ -21,6 +23,15 @@ const backgroundGap = 20 * time.Minute
 
 // storeRetry is how soon a device is looked at again when the store did not answer.
 const storeRetry = 5 * time.Second
+
+const (
+	// maxStrikes is how many refusals of a token it takes until the short steps of the ladder leave it alone too.
+	maxStrikes = 2
+	// strangerRest is how long an environment is not asked about tokens of the other one after it refused the credential.
+	strangerRest = time.Hour
+	// quarantine is how long they do: the step of 12 hours tries again.
+	quarantine = 9 * time.Hour
+)
 
 // looked decides, with the store's own word, whether e is pushed now.
 func (h *hub) looked(l lookedEvent, now time.Time) {
@@ -39,7 +50,13 @@ func (h *hub) looked(l lookedEvent, now time.Time) {
 		h.settle(e, now)
 		return
 	}
-	o := h.outletOf(l.device)
+	way := l.device
+	if e.elsewhere != 0 && e.elsewhere == way.Generation {
+		way.Environment = way.Environment.Other()
+	} else {
+		e.elsewhere = 0
+	}
+	o := h.outletOf(way)
 	e.outlet = o
 	if e.slot != o && !h.move(e, o, now) {
 		return
@@ -63,7 +80,7 @@ func (h *hub) lookFailed(e *entry, err error, now time.Time) {
 
 // move trades what e holds for a slot of o. If o has none free, e lines up there and false is returned.
 func (h *hub) move(e *entry, o *outlet, now time.Time) bool {
-	if o.free(now) && len(o.queue) == 0 {
+	if o.free(now) && len(o.queue) == 0 && h.room(o) {
 		held := e.slot
 		h.hold(e, o)
 		h.free(held)
@@ -92,7 +109,7 @@ func (h *hub) verdict(e *entry, l lookedEvent, forced bool, now time.Time) messa
 	case class == messages.NoWake:
 		s.stop(now)
 		return messages.NoWake
-	case d.TokenState == tokens.TokenSuspect && !forced:
+	case d.TokenState == tokens.TokenSuspect && (!forced || quarantined(d, now)) && e.elsewhere != d.Generation:
 		s.refuse(now)
 		return messages.NoWake
 	case class == messages.NormalWake && d.Provider == tokens.APNs && now.Before(backgroundFrom(w, now)):
@@ -100,6 +117,12 @@ func (h *hub) verdict(e *entry, l lookedEvent, forced bool, now time.Time) messa
 		return messages.NoWake
 	}
 	return class
+}
+
+// quarantined reports whether a token that was refused twice is still to be left alone: its phone has to register
+// it anew, or its app its credential. Once in a while it is tried all the same.
+func quarantined(d tokens.Device, now time.Time) bool {
+	return d.Strikes >= maxStrikes && now.Sub(d.StruckAt).Abs() < quarantine
 }
 
 // backgroundFrom is when the next background push may go out. One that lies in the future was sent before
@@ -117,6 +140,10 @@ func (h *hub) push(e *entry, class messages.Class, l lookedEvent) {
 	e.called = time.Now()
 	key, epoch := e.slot.key, e.slot.epoch
 	p := pushFor(class, l.waiting, l.device)
+	if class == messages.HighWake && h.spares(l, e.called) {
+		p.Kind = providers.Background
+	}
+	elsewhere := e.elsewhere != 0
 	go func() {
 		ctx, cancel := context.WithTimeout(h.attempts, attemptLimit)
 		defer cancel()
@@ -130,8 +157,26 @@ func (h *hub) push(e *entry, class messages.Class, l lookedEvent) {
 			Accepted: outcome.Verdict == providers.Accepted, Background: p.Kind == providers.Background,
 			Provider: string(key.Provider), Verdict: string(outcome.Verdict), Reason: outcome.Reason, Took: outcome.Took,
 		})
-		h.w.events <- pushedEvent{entry: e, class: class, device: l.device, epoch: epoch, outcome: outcome}
+		h.w.events <- pushedEvent{entry: e, class: class, device: l.device, epoch: epoch, kind: p.Kind, elsewhere: elsewhere, outcome: outcome}
 	}()
+}
+
+// spares reports whether a wake of high urgency goes out with normal priority: the phone has reported that Google demotes
+// those of high priority, because they show nothing, and each further one makes that worse.
+func (h *hub) spares(l lookedEvent, now time.Time) bool {
+	d := l.device
+	return d.Provider == tokens.FCM && l.waiting.Notification == nil && now.Sub(h.highs[d.ID]) < d.HighSpacing(now)
+}
+
+// spent notes a push of high priority to a device that has to be sparing with them.
+func (h *hub) spent(p pushedEvent, now time.Time) {
+	if p.kind != providers.Alert || p.device.Provider != tokens.FCM || p.device.HighSpacing(now) == 0 {
+		return
+	}
+	if len(h.highs) >= h.w.o.Memory {
+		clear(h.highs) // costs each of them one push too many
+	}
+	h.highs[p.device.ID] = now
 }
 
 // stoodFor is what a push of the class answers for: an alert for everything, a background push for its own class.
@@ -192,98 +237,110 @@ func (h *hub) pushed(p pushedEvent, now time.Time) {
 	h.working--
 	e, o := p.entry, p.entry.slot
 	h.w.metrics.pushed(string(o.key.Provider), p.outcome)
-	d := decide(attempt{
-		outcome: p.outcome, provider: o.key.Provider, failures: e.state.attempts, pauses: o.pauses,
-		registered: p.device.RegisteredAt, suspect: p.device.TokenState == tokens.TokenSuspect,
-	}, rand.Float64())
+	a := h.attempt(p, o, now)
+	s := noSample
+	if p.epoch == o.epoch {
+		s = sampleOf(a)
+		h.sample(o, s, p.outcome.Reason, now)
+		a.tripped = o.family.breaker.tripped
+	}
+	d := decide(a, rand.Float64())
 	if p.epoch != o.epoch && d.pause > 0 {
 		// It speaks of the credential before this one.
-		d.pause, d.failing, d.retry = 0, false, atOnce
+		d.pause, d.cause, d.retry = 0, "", atOnce
 	}
-	h.circuit(o, d, p.outcome, now)
-	switch {
-	case d.done:
-		e.state.accepted(p.class, now)
-	case d.block:
-		e.state.block()
-	case d.refuse:
-		e.state.refuse(now)
-	case d.pause > 0:
-		e.state.failed(o.until)
-	default:
-		e.state.failed(now.Add(d.retry))
-	}
+	h.judge(o, d, p, s, now)
+	h.follow(p, d, now)
 	if !d.done {
 		e.called = time.Time{}
 		h.w.o.Log.Info("push not taken", "device", e.id, "provider", o.key.Provider,
 			"verdict", p.outcome.Verdict, "reason", p.outcome.Reason, "retry_in", d.retry, "paused", d.pause)
 	}
-	h.mark(p, d)
+	h.mark(p, d, now)
 	h.release(e)
 	h.settle(e, now)
 }
 
+// attempt gathers what the policy looks at.
+func (h *hub) attempt(p pushedEvent, o *outlet, now time.Time) attempt {
+	if p.outcome.Status == http.StatusNotFound && p.outcome.Verdict == providers.Unavailable {
+		o.lost++
+	} else if p.outcome.Status != 0 {
+		o.lost = 0
+	}
+	a := attempt{
+		outcome: p.outcome, provider: o.key.Provider, failures: p.entry.state.attempts, pauses: o.circuit.pauses, lost: o.lost,
+		registered: p.device.RegisteredAt, suspect: p.device.TokenState == tokens.TokenSuspect,
+		elsewhere: p.elsewhere, otherTried: p.device.OtherTried, tripped: o.family.breaker.tripped, now: now,
+	}
+	if a.mayBeElsewhere() {
+		key := o.key
+		key.Environment = key.Environment.Other()
+		other := h.outlet(key)
+		a.otherShut = other.circuit.holds(now) || now.Before(other.strangersFrom)
+	}
+	return a
+}
+
+// follow moves the device's state on.
+func (h *hub) follow(p pushedEvent, d decision, now time.Time) {
+	e, o := p.entry, p.entry.slot
+	if p.elsewhere && p.outcome.Verdict == providers.CredentialBad {
+		o.strangersFrom = now.Add(strangerRest)
+	}
+	if p.elsewhere && d.retry == 0 && e.elsewhere != 0 { // else a new token came meanwhile
+		e.elsewhere, e.outlet = 0, nil
+	}
+	switch {
+	case d.done:
+		h.spent(p, now)
+		e.state.accepted(p.class, now)
+	case d.block:
+		e.state.block()
+	case d.refuse:
+		e.state.refuse(now)
+	case d.elsewhere:
+		e.elsewhere = p.device.Generation
+		e.state.failed(now)
+	case d.pause > 0:
+		e.state.failed(o.until())
+	default:
+		e.state.failed(now.Add(d.retry))
+	}
+}
+
 // mark writes the fate of a token. It counts only for the generation that was read
 // before the push: a token registered since is another one.
-func (h *hub) mark(p pushedEvent, d decision) {
-	if d.token == "" {
+func (h *hub) mark(p pushedEvent, d decision, now time.Time) {
+	if d.token == "" && !d.move {
 		return
 	}
+	o := p.entry.slot
+	written := make(chan struct{})
 	if d.token == tokens.TokenDead {
 		h.w.metrics.tokenDead.WithLabelValues(string(p.device.Provider)).Inc()
+		o.family.breaker.buried(death{device: p.device.ID, generation: p.device.Generation, reason: p.outcome.Reason, at: now, written: written})
 	}
+	m := tokens.TokenMark{Device: p.device.ID, Generation: p.device.Generation, State: d.token, Reason: p.outcome.Reason,
+		Strike: d.strike, OtherTried: d.otherTried, At: now}
 	h.write(func(ctx context.Context) error {
-		changed, err := h.w.o.Store.MarkToken(ctx, tokens.TokenMark{Device: p.device.ID, Generation: p.device.Generation, State: d.token, Reason: p.outcome.Reason, Strike: d.token == tokens.TokenSuspect, At: time.Now()})
+		defer close(written)
+		if d.move {
+			_, err := h.w.o.Store.MoveToken(ctx, p.device.ID, p.device.Generation, o.key.Environment)
+			return err
+		}
+		changed, err := h.w.o.Store.MarkToken(ctx, m)
 		if err == nil && !changed && d.token == tokens.TokenDead {
 			// It was registered again while the push was under way: what waits is looked at anew.
-			h.w.events <- []messages.Hint{{Kind: messages.HintToken, App: p.device.App, Device: p.device.ID}}
+			h.w.events <- tokenHint(p.device.App, p.device.ID)
 		}
 		return err
 	})
 }
 
-// circuit opens or closes the outlet and tells the store why.
-func (h *hub) circuit(o *outlet, d decision, out providers.Outcome, now time.Time) {
-	failing := o.failing
-	switch {
-	case d.pause > 0 && o.pause(now.Add(d.pause), now):
-		if o.pauses == 1 {
-			h.w.metrics.paused.WithLabelValues(string(o.key.Provider)).Inc()
-		}
-		h.timers.set(&o.timer, o.until)
-		if d.failing {
-			failing = out.Reason
-		}
-		h.w.o.Log.Warn("outlet paused", "app", o.key.App, "provider", o.key.Provider, "environment", o.key.Environment,
-			"reason", out.Reason, "for", d.pause)
-	case d.done && !now.Before(o.until): // a push from before the pause does not end it
-		failing = ""
-		if h.reopen(o) {
-			h.w.o.Log.Info("outlet works again", "app", o.key.App, "provider", o.key.Provider, "environment", o.key.Environment)
-		}
-	}
-	if failing == o.failing {
-		return
-	}
-	o.failing = failing
-	h.write(func(ctx context.Context) error {
-		state := tokens.CircuitOpen
-		if failing == "" {
-			state = tokens.CircuitClosed
-		}
-		return h.w.o.Store.NoteCircuit(ctx, tokens.Circuit{Outlet: o.key, State: state, Cause: tokens.CauseCredential, Reason: failing, OpenedAt: now, RetryAt: o.until}, now)
-	})
-}
-
-// reopen closes an outlet's circuit, in the electrician's sense: pushes flow again. It
-// reports whether it was open.
-func (h *hub) reopen(o *outlet) bool {
-	h.timers.clear(&o.timer)
-	if !o.resume() {
-		return false
-	}
-	h.w.metrics.paused.WithLabelValues(string(o.key.Provider)).Dec()
-	return true
+// tokenHint asks for a look at a device as after a registration.
+func tokenHint(app ident.App, device ident.Device) []messages.Hint {
+	return []messages.Hint{{Kind: messages.HintToken, App: app, Device: device}}
 }
 
 // doneEvent says that a write is over.

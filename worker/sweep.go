@@ -16,6 +16,8 @@ const (
 	sweepPage = 500
 	expireGap = 5 * time.Second
 	purgeGap  = time.Minute
+	// warnGap is how often credentials are looked at that run out.
+	warnGap = time.Hour
 	// purgeTurn bounds one turn of purging; with something left the next comes a tick later.
 	purgeTurn = 500 * time.Millisecond
 	tidyPage  = 500
@@ -81,7 +83,7 @@ func (w *Worker) sweep(ctx context.Context) error {
 	w.lookAgain()
 	tick := time.NewTicker(sweepTick)
 	defer tick.Stop()
-	var expire, purge time.Time
+	var expire, purge, warn time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -90,11 +92,16 @@ func (w *Worker) sweep(ctx context.Context) error {
 			w.try(ctx, "looking at everything new", func() error { return w.fresh(ctx, ladder) })
 		case app := <-w.retried:
 			w.try(ctx, "looking at all an app has pending", func() error { return w.pendingOf(ctx, app) })
+			warn = time.Time{} // it has put a credential
 		case now := <-tick.C:
 			w.try(ctx, "sweeping", func() error { return w.climb(ctx, ladder, now) })
 			if !now.Before(expire) {
 				expire = now.Add(expireGap)
 				w.try(ctx, "ending lives", func() error { return w.expire(ctx, now) })
+			}
+			if !now.Before(warn) {
+				warn = now.Add(warnGap)
+				w.try(ctx, "looking for credentials that run out", func() error { return w.warn(ctx, now) })
 			}
 			if !now.Before(purge) {
 				purge = now.Add(purgeGap)
@@ -222,6 +229,20 @@ func (w *Worker) expire(ctx context.Context, now time.Time) error {
 		w.metrics.expired.Add(float64(n))
 	}
 	return nil
+}
+
+// warn tells of credentials that run out before long.
+func (w *Worker) warn(ctx context.Context, now time.Time) error {
+	all, err := w.o.Expiries.Expiries(ctx)
+	if err != nil {
+		return err
+	}
+	w.metrics.expire(all)
+	told, err := w.o.Expiries.TellExpiring(ctx, now)
+	for _, c := range told {
+		w.o.Log.Warn("an app's credential runs out", "app", c.App, "provider", c.Provider, "at", c.ExpiresAt)
+	}
+	return err
 }
 
 // purge forgets what is past its retention, in small commits. It gives way to the sweeps after a while and

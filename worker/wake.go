@@ -346,6 +346,12 @@ func (s *state) block() {
 	s.again, s.rungs = time.Time{}, nil
 }
 
+// spare takes block back: the token is to be tried again, but by the ladder alone.
+func (s *state) spare() {
+	s.blocked = false
+	s.refused = max(s.refused, s.head.Max())
+}
+
 // forgettable reports whether losing the state costs nothing but a read.
 func (s *state) forgettable(now time.Time) bool {
 	_, timed := s.next()

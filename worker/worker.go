@@ -6,6 +6,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -42,6 +43,14 @@ type Sweeps interface {
 	Purge(ctx context.Context, before, now time.Time, limit int) (int, error)
 }
 
+// Expiries knows which credentials run out.
+type Expiries interface {
+	// TellExpiring writes the events that are due and returns the credentials they tell of.
+	TellExpiring(ctx context.Context, now time.Time) ([]tokens.Credential, error)
+	// Expiries returns app, provider and end of all credentials that have one.
+	Expiries(ctx context.Context) ([]tokens.Credential, error)
+}
+
 // Outlet is one way to phones: circuits, limits and queues are kept for each.
 type Outlet = tokens.Outlet
 
@@ -56,19 +65,23 @@ type Listener interface {
 	Listen(ctx context.Context, receive func(hints []messages.Hint, lost bool)) error
 }
 
-// Options is everything a Worker needs. Store, Sweeps, Hints and Pusher are required.
+// Options is everything a Worker needs. Store, Sweeps, Expiries, Hints and Pusher are required.
 type Options struct {
-	Store  Store
-	Sweeps Sweeps
-	Hints  Listener
-	Pusher Pusher
-	Log    *slog.Logger
+	Store    Store
+	Sweeps   Sweeps
+	Expiries Expiries
+	Hints    Listener
+	Pusher   Pusher
+	// Log may be nil.
+	Log *slog.Logger
 	// Metrics may be nil.
 	Metrics prometheus.Registerer
 	// Grace is how long presence postpones a wake; 0 is DefaultGrace.
 	Grace time.Duration
 	// InFlight bounds the pushes under way for each outlet; 0 is 500 for APNs, 300 for FCM.
 	InFlight int
+	// Total bounds the pushes under way in all, but for the few that each outlet may always have; 0 is 5,000.
+	Total int
 	// Readers bounds the store reads for devices not yet known; 0 is 8.
 	Readers int
 	// Memory bounds the devices remembered; those that wait for nothing are forgotten first. 0 is 200,000.
@@ -83,6 +96,9 @@ const (
 	defaultRetention = 7 * 24 * time.Hour
 	apnsInFlight     = 500
 	fcmInFlight      = 300
+	defaultTotal     = 5_000
+	// outletFloor is how many pushes each outlet may have under way when all places are taken.
+	outletFloor = 16
 	// attemptLimit ends an attempt whose provider does not keep its own deadline.
 	attemptLimit = 15 * time.Second
 	// drainLimit is how long Run lets pushes finish once it is told to stop.
@@ -111,6 +127,9 @@ func New(o Options) *Worker {
 	if o.Memory <= 0 {
 		o.Memory = defaultMemory
 	}
+	if o.Total <= 0 {
+		o.Total = defaultTotal
+	}
 	return &Worker{o: o, metrics: newMetrics(o.Metrics), events: make(chan any, 256), resweep: make(chan struct{}, 1), retried: make(chan ident.App, 64)}
 }
 
@@ -121,8 +140,14 @@ func (w *Worker) Run(ctx context.Context) error {
 	// Attempts outlive ctx by the drain: a push half sent is better finished than cut.
 	attempts, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
+	hub := newHub(w, attempts, cut)
+	circuits, err := w.o.Store.Circuits(ctx, "")
+	if err != nil {
+		return fmt.Errorf("reading the circuits: %w", err)
+	}
+	hub.restore(circuits)
 	group, inner := errgroup.WithContext(ctx)
-	group.Go(func() error { newHub(w, attempts, cut).run(inner); return nil })
+	group.Go(func() error { hub.run(inner); return nil })
 	group.Go(func() error { return w.sweep(inner) })
 	group.Go(func() error {
 		return w.o.Hints.Listen(inner, func(hints []messages.Hint, lost bool) {
@@ -132,7 +157,7 @@ func (w *Worker) Run(ctx context.Context) error {
 			w.post(inner, hints)
 		})
 	})
-	err := group.Wait()
+	err = group.Wait()
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil
 	}

@@ -100,7 +100,7 @@ func atHome(t *testing.T, test func(h *home)) {
 func (h *home) start() { h.startWith(worker.Options{}) }
 
 func (h *home) startWith(o worker.Options) {
-	o.Sweeps, o.Pusher = h.store, h.provider
+	o.Sweeps, o.Expiries, o.Pusher = h.store, h.store, h.provider
 	if o.Store == nil {
 		o.Store = h.store
 	}
@@ -377,7 +377,7 @@ func TestADeadTokenLosesNothingAndANewOneWakesAtOnce(t *testing.T) {
 	atHome(t, func(h *home) {
 		h.provider.answer = func(n int, _ worker.Outlet, _ providers.Push) providers.Outcome {
 			if n == 1 {
-				return providers.Outcome{Verdict: providers.TokenDead, Reason: "Unregistered", Status: 410, ProviderTime: time.Now().Add(time.Hour)}
+				return providers.Outcome{Verdict: providers.TokenDead, Reason: "Unregistered", Status: 410, ProviderTime: time.Now().Add(time.Second)}
 			}
 			return providers.Outcome{Verdict: providers.Accepted}
 		}

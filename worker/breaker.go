@@ -1,0 +1,115 @@
+package worker
+
+import (
+	"time"
+
+	"rouse/ident"
+)
+
+const (
+	// waveWindow is how far back refusals of tokens are counted, in waveSteps steps.
+	waveWindow = 10 * time.Minute
+	waveSteps  = 10
+	// waveSamples is how many answers about tokens it takes to judge their share.
+	waveSamples = 50
+	// waveShare is the share of refused tokens from which on they are not believed: an app's phones do not
+	// die together, but its credential, its environment or its provider may well fail all at once.
+	waveShare = 0.2
+	// waveProbes is how many tokens in a row must be refused for a pause to go on.
+	waveProbes = 5
+	// maxDeaths bounds the deaths that can be taken back.
+	maxDeaths = 10_000
+)
+
+// breaker tells a wave of refused tokens that is too sudden to be true, from the answers to one app's pushes
+// through one provider. It is pure: time comes in.
+type breaker struct {
+	steps [waveSteps]tally
+	// tripped: no token is given up. It ends with waveSamples answers in a row of windows that are as they should be.
+	tripped bool
+	since   tally // answers since it tripped, or since they were last judged
+	deaths  []death
+}
+
+// tally counts answers about tokens.
+type tally struct {
+	slot     int64 // which step of time
+	all, bad int
+}
+
+func (t tally) wave() bool {
+	return t.all >= waveSamples && float64(t.bad) > waveShare*float64(t.all)
+}
+
+// death is a token that was given up, and can be taken back.
+type death struct {
+	device     ident.Device
+	generation int64
+	reason     string
+	at         time.Time
+	// written is closed when the store was told.
+	written chan struct{}
+}
+
+// note counts one answer about a token. It reports whether the breaker trips with it, or ends.
+func (b *breaker) note(bad bool, now time.Time) (trips, ends bool) {
+	one := tally{all: 1}
+	if bad {
+		one.bad = 1
+	}
+	if b.tripped {
+		b.since.all, b.since.bad = b.since.all+one.all, b.since.bad+one.bad
+		if b.since.all < waveSamples {
+			return false, false
+		}
+		ends = !b.since.wave()
+		b.since = tally{}
+		if ends {
+			*b = breaker{}
+		}
+		return false, ends
+	}
+	slot := now.UnixNano() / int64(waveWindow/waveSteps)
+	step := &b.steps[int(slot%waveSteps+waveSteps)%waveSteps]
+	if step.slot != slot {
+		*step = tally{slot: slot}
+	}
+	step.all, step.bad = step.all+one.all, step.bad+one.bad
+	b.tripped = b.sum(slot).wave()
+	return b.tripped, false
+}
+
+// sum adds up the window that ends with a step of time.
+func (b *breaker) sum(slot int64) tally {
+	var sum tally
+	for _, s := range b.steps {
+		if s.slot > slot-waveSteps && s.slot <= slot {
+			sum.all, sum.bad = sum.all+s.all, sum.bad+s.bad
+		}
+	}
+	return sum
+}
+
+// buried remembers a token that was given up in this window.
+func (b *breaker) buried(d death) {
+	from := 0
+	for from < len(b.deaths) && d.at.Sub(b.deaths[from].at) > waveWindow {
+		from++
+	}
+	b.deaths = append(b.deaths[from:], d)
+	if len(b.deaths) > maxDeaths {
+		b.deaths = b.deaths[len(b.deaths)-maxDeaths:]
+	}
+}
+
+// exhume returns the deaths of the window that tripped the breaker, and forgets them.
+func (b *breaker) exhume(now time.Time) []death {
+	var recent []death
+	for _, d := range b.deaths {
+		if now.Sub(d.at) <= waveWindow {
+			recent = append(recent, d)
+		}
+	}
+	b.deaths = nil
+	return recent
+}

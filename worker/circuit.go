@@ -1,0 +1,341 @@
+package worker
+
+import (
+	"context"
+	"time"
+
+	"rouse/ident"
+	"rouse/tokens"
+)
+
+// circuit holds pushes back after an answer that concerns more than one device. Owned by the hub.
+type circuit struct {
+	key   tokens.Outlet
+	cause tokens.CircuitCause
+	// reason is the provider's word, openedAt when the first of the pauses in a row began.
+	reason   string
+	openedAt time.Time
+	// until is when the pause ends; pauses counts them in a row, and above 0 one push at a time probes.
+	until  time.Time
+	pauses int
+	// watching is whether pushes flow and no token is given up.
+	watching bool
+
+	timer timer
+	// again is when the store is told once more after it did not listen.
+	again timer
+	// noted is what the store was last told; noting is whether it is being told.
+	noted  tokens.Circuit
+	noting bool
+}
+
+// circuit sets up a circuit; end is what happens when a pause of it is over.
+func (h *hub) circuit(c *circuit, key tokens.Outlet, cause tokens.CircuitCause, end func()) {
+	c.key, c.cause = key, cause
+	c.timer.fire = end
+	c.again.fire = func() { h.note(c) }
+}
+
+// holds reports whether nothing may be sent now.
+func (c *circuit) holds(now time.Time) bool { return now.Before(c.until) }
+
+// probing reports whether one push at a time tries.
+func (c *circuit) probing() bool { return c.pauses > 0 }
+
+// pause stops until then; false if it is stopped already. Of many pushes that fail together
+// only the first lengthens the schedule.
+func (c *circuit) pause(cause tokens.CircuitCause, reason string, until, now time.Time) bool {
+	if c.holds(now) {
+		return false
+	}
+	if c.pauses == 0 {
+		c.openedAt = now
+	}
+	c.cause, c.reason, c.until, c.watching = cause, reason, until, false
+	c.pauses++
+	return true
+}
+
+// resume ends the pauses. It reports whether there were any.
+func (c *circuit) resume() bool {
+	was := c.pauses > 0
+	c.until, c.pauses = time.Time{}, 0
+	return was
+}
+
+// now is the circuit as the store knows it.
+func (c *circuit) now() tokens.Circuit {
+	n := tokens.Circuit{Outlet: c.key, State: tokens.CircuitClosed, Cause: c.cause, Reason: c.reason, OpenedAt: c.openedAt, RetryAt: c.until, Pauses: c.pauses}
+	switch {
+	case c.pauses > 0:
+		n.State = tokens.CircuitOpen
+	case c.watching:
+		n.State = tokens.CircuitWatching
+	}
+	return n
+}
+
+// restored takes over what the store knew at the start.
+func (c *circuit) restored(n tokens.Circuit) {
+	c.cause, c.reason, c.openedAt, c.noted = n.Cause, n.Reason, n.OpenedAt, n
+	if n.State == tokens.CircuitWatching {
+		c.watching = true
+		return
+	}
+	c.until, c.pauses = n.RetryAt, max(1, n.Pauses)
+}
+
+// notedEvent says that the store was told of a circuit.
+type notedEvent struct {
+	circuit *circuit
+	told    tokens.Circuit
+	failed  bool
+}
+
+// note tells the store what a circuit has become. One write of a circuit is under way at a time, and what changed
+// meanwhile is written after it: the store always ends with the truth.
+func (h *hub) note(c *circuit) {
+	h.w.metrics.circuit(c.now())
+	now := c.now()
+	if c.noting || same(now, c.noted) {
+		return
+	}
+	told := []tokens.Circuit{now}
+	if c.noted.Cause != "" && c.noted.Cause != now.Cause && c.noted.State != tokens.CircuitClosed {
+		// Another trouble now: the former is over.
+		was := c.noted
+		was.State = tokens.CircuitClosed
+		h.w.metrics.circuit(was)
+		told = []tokens.Circuit{was, now}
+	}
+	c.noting = true
+	h.working++
+	go func() {
+		ctx, cancel := context.WithTimeout(h.attempts, attemptLimit)
+		defer cancel()
+		var err error
+		for _, t := range told {
+			if err = h.w.o.Store.NoteCircuit(ctx, t, time.Now()); err != nil {
+				h.w.o.Log.Error("cannot note a circuit", "app", t.App, "provider", t.Provider, "error", err)
+				break
+			}
+		}
+		h.w.events <- notedEvent{circuit: c, told: now, failed: err != nil}
+	}()
+}
+
+// same reports whether the store need not be told.
+func same(a, b tokens.Circuit) bool {
+	if a.State == tokens.CircuitClosed {
+		return b.State == tokens.CircuitClosed || b.State == ""
+	}
+	return a.State == b.State && a.Cause == b.Cause && a.Reason == b.Reason && a.RetryAt.Equal(b.RetryAt)
+}
+
+func (h *hub) notedNow(e notedEvent) {
+	h.working--
+	e.circuit.noting = false
+	if h.stopping {
+		return
+	}
+	if e.failed {
+		h.timers.set(&e.circuit.again, time.Now().Add(storeRetry))
+		return
+	}
+	e.circuit.noted = e.told
+	h.note(e.circuit)
+}
+
+// family is all outlets of one app's provider. What an answer says of the app's account, or of its tokens as
+// a whole, concerns them all.
+type family struct {
+	outlets  []*outlet
+	inFlight int
+	// throttled is the provider's wish for the whole account, deaths the pause after a wave of refused tokens.
+	throttled circuit
+	deaths    circuit
+	breaker   breaker
+	// refused is the reason of the last refusal that counted, probed how many probes of this turn were refused.
+	refused string
+	probed  int
+}
+
+// familyOf returns the family of an outlet, made on first use.
+func (h *hub) familyOf(key tokens.Outlet) *family {
+	key.Environment, key.Onward = "", ""
+	if f, ok := h.families[key]; ok {
+		return f
+	}
+	f := &family{}
+	h.circuit(&f.throttled, key, tokens.CauseThrottled, func() { h.pumpAll(f) })
+	h.circuit(&f.deaths, key, tokens.CauseMassDeath, func() { h.pumpAll(f) })
+	h.families[key] = f
+	return f
+}
+
+// pumpAll starts work for all outlets of a family.
+func (h *hub) pumpAll(f *family) {
+	for _, o := range f.outlets {
+		h.pump(o)
+	}
+}
+
+// restore begins with the circuits that were not closed when the process before this one ended.
+func (h *hub) restore(all []tokens.Circuit) {
+	for _, n := range all {
+		f := h.familyOf(n.Outlet)
+		c := &f.throttled
+		switch {
+		case n.Cause == tokens.CauseMassDeath:
+			c, f.breaker.tripped = &f.deaths, true
+		case n.Environment != "" || n.Onward != "" || n.Cause == tokens.CauseCredential:
+			c = &h.outlet(n.Outlet).circuit
+		}
+		c.restored(n)
+		h.w.metrics.circuit(n)
+		if c.probing() {
+			h.w.metrics.paused.WithLabelValues(string(n.Provider)).Inc()
+			h.timers.set(&c.timer, c.until)
+		}
+	}
+}
+
+// judge takes in what an answer says of more than its device: circuits open and close.
+func (h *hub) judge(o *outlet, d decision, p pushedEvent, s sample, now time.Time) {
+	if p.epoch != o.epoch {
+		return // it speaks of the credential before this one
+	}
+	f := o.family
+	switch {
+	case d.pause > 0 && d.wide:
+		h.open(&f.throttled, d.cause, p.outcome.Reason, d.pause, now)
+	case d.pause > 0:
+		h.open(&o.circuit, d.cause, p.outcome.Reason, d.pause, now)
+	case d.works:
+		h.works(o, now)
+	}
+	switch {
+	case s == goodSample:
+		h.flow(f, now)
+	case s == badSample && f.deaths.probing() && !f.deaths.holds(now):
+		// A few probes, one after the other: where some tokens are well the first may hit one that is not.
+		if f.probed++; f.probed < waveProbes {
+			return
+		}
+		f.probed = 0
+		h.open(&f.deaths, tokens.CauseMassDeath, p.outcome.Reason, probes[min(f.deaths.pauses, len(probes)-1)], now)
+	}
+}
+
+// sample counts an answer about a token before anything follows from it, so that the one that makes it a wave
+// is not believed either.
+func (h *hub) sample(o *outlet, s sample, reason string, now time.Time) {
+	if s == noSample {
+		return
+	}
+	f := o.family
+	if s == badSample {
+		f.refused = reason
+	}
+	trips, ends := f.breaker.note(s == badSample, now)
+	switch {
+	case trips:
+		h.w.o.Log.Error("too many tokens are refused at once: none is given up, and the app's pushes pause", "app", o.key.App,
+			"provider", o.key.Provider, "reason", f.refused)
+		f.probed = 0
+		h.open(&f.deaths, tokens.CauseMassDeath, f.refused, probes[0], now)
+		h.exhume(o, f.breaker.exhume(now))
+	case ends:
+		h.shut(&f.deaths)
+	}
+}
+
+// exhume takes back the deaths of a wave.
+func (h *hub) exhume(o *outlet, deaths []death) {
+	if len(deaths) == 0 {
+		return
+	}
+	h.write(func(ctx context.Context) error {
+		for _, d := range deaths {
+			<-d.written
+			m := tokens.TokenMark{Device: d.device, Generation: d.generation, State: tokens.TokenSuspect, Reason: d.reason, At: d.at}
+			changed, err := h.w.o.Store.MarkToken(ctx, m)
+			if err != nil {
+				return err
+			}
+			if changed {
+				h.w.events <- sparedEvent{device: d.device}
+			}
+		}
+		return nil
+	})
+}
+
+// sparedEvent says that a token is not given up after all.
+type sparedEvent struct{ device ident.Device }
+
+// spared lets the ladder call for a device again.
+func (h *hub) spared(e sparedEvent, now time.Time) {
+	if d := h.devices[e.device]; d != nil {
+		d.state.spare()
+		h.settle(d, now)
+	}
+}
+
+// open stops what a circuit stands for.
+func (h *hub) open(c *circuit, cause tokens.CircuitCause, reason string, wait time.Duration, now time.Time) {
+	was := c.probing()
+	if !c.pause(cause, reason, now.Add(wait), now) {
+		return
+	}
+	if !was {
+		h.w.metrics.paused.WithLabelValues(string(c.key.Provider)).Inc()
+	}
+	h.timers.set(&c.timer, c.until)
+	h.note(c)
+	h.w.o.Log.Warn("pushes pause", "app", c.key.App, "provider", c.key.Provider, "environment", c.key.Environment, "onward", c.key.Onward,
+		"cause", cause, "reason", reason, "for", wait)
+}
+
+// works notes that the provider takes pushes through o. An answer to a push from before a pause does not end it.
+func (h *hub) works(o *outlet, now time.Time) {
+	o.proven = true
+	for _, c := range []*circuit{&o.circuit, &o.family.throttled} {
+		if !c.holds(now) {
+			h.shut(c)
+		}
+	}
+}
+
+// flow ends the pause after a wave of refusals with the first push that is taken; what is refused from now on is watched.
+func (h *hub) flow(f *family, now time.Time) {
+	if !f.deaths.probing() || f.deaths.holds(now) {
+		return
+	}
+	h.endPause(&f.deaths)
+	f.deaths.watching = f.breaker.tripped
+	h.note(&f.deaths)
+	h.pumpAll(f)
+}
+
+// shut closes a circuit, in the electrician's sense: pushes flow again. It
+// reports whether it was open.
+func (h *hub) shut(c *circuit) bool {
+	was := c.now().State != tokens.CircuitClosed
+	h.endPause(c)
+	c.watching = false
+	h.note(c)
+	if was {
+		h.w.o.Log.Info("pushes flow again", "app", c.key.App, "provider", c.key.Provider, "environment", c.key.Environment,
+			"onward", c.key.Onward, "cause", c.cause)
+	}
+	return was
+}
+
+// endPause ends a circuit's pauses.
+func (h *hub) endPause(c *circuit) {
+	h.timers.clear(&c.timer)
+	if c.resume() {
+		h.w.metrics.paused.WithLabelValues(string(c.key.Provider)).Dec()
+	}
+}
