@@ -20,17 +20,23 @@ type answer struct {
 	retryAfter string
 }
 
+// wrongEnvironment is what a certificate of the other environment meets: no answer, but GOAWAY for each connection.
+const wrongEnvironment = "BadCertificateEnvironment"
+
 // serve judges one request and answers it, or does what a rule says. Judging
 // happens here, in the reading goroutine, whatever the rule: the connection's
 // session must see every provider token in order.
 func (c *apnsConn) serve(st *apnsStream, r *apnsRequest) {
 	sim := c.srv.sim
 	refused := c.srv.judge(r, &c.who)
-	r.good, r.proven = refused.reason == "", c.who.key != nil
+	r.good, r.proven = refused.reason == "", c.who.proven(c.srv.environment())
 	for _, note := range advise(r) {
 		c.violation(note)
 	}
 	act := sim.rules.fire(APNs, r.token)
+	if refused.reason == wrongEnvironment && act.Fault == "" && !act.answers() {
+		act.Fault, act.Reason = FaultGoawayZero, wrongEnvironment
+	}
 	ans := apnsAnswer(refused)
 	if act.answers() {
 		ans = apnsScripted(act)

@@ -69,7 +69,7 @@ type refusal struct {
 func (s *apnsServer) judge(r *apnsRequest, who *session) refusal {
 	for _, check := range []func() string{
 		func() string { return checkPath(r) },
-		func() string { return who.check(s.sim.keys, s.environment(), r.bearer, r.at) },
+		func() string { return who.check(s.sim.keys, s.environment(), r) },
 		func() string { return s.checkTopic(r, who) },
 		func() string { return checkHeaders(r) },
 		func() string { return checkBody(r) },
@@ -106,7 +106,9 @@ func (s *apnsServer) checkTopic(r *apnsRequest, who *session) string {
 		return "BadTopic"
 	case known && kind != "mdm" && suffix != want:
 		return "BadTopic"
-	case len(who.key.topics) > 0 && !slices.Contains(who.key.topics, base) && !slices.Contains(who.key.topics, topic):
+	case who.certificate != nil && !who.certificate.allows(topic):
+		return "BadTopic"
+	case who.certificate == nil && len(who.key.topics) > 0 && !slices.Contains(who.key.topics, base) && !slices.Contains(who.key.topics, topic):
 		return "TopicDisallowed"
 	}
 	return ""
@@ -209,9 +211,11 @@ func advise(r *apnsRequest) []string {
 	return notes
 }
 
-// session is what APNs ties to one connection: team, key, and how often the
-// provider token changed. One goroutine uses it.
+// session is what APNs ties to one connection: the client's certificate, or team,
+// key, and how often the provider token changed. One goroutine uses it.
 type session struct {
+	certificate *identity // nil for provider tokens
+
 	key     *apnsKey
 	jwt     string
 	changed time.Time // when the JWT last changed; zero until it first does
@@ -224,13 +228,26 @@ const (
 	jwtInterval = 20 * time.Minute
 )
 
-// check returns a reason, or "" for a good provider token. An expired one and too
+// proven reports whether the connection has shown who it speaks for.
+func (a *session) proven(environment string) bool {
+	if a.certificate != nil {
+		return a.certificate.check(environment) == ""
+	}
+	return a.key != nil
+}
+
+// check returns a reason, or "" for a good certificate or provider token; the token
+// of a connection with a certificate is not looked at. An expired one and too
 // many new ones spoil the connection for good, as they do at Apple's.
-func (a *session) check(keys *keyBook, environment, header string, now time.Time) string {
+func (a *session) check(keys *keyBook, environment string, r *apnsRequest) string {
 	if a.stuck != "" {
 		return a.stuck
 	}
-	reason := a.judge(keys, environment, header, now)
+	if a.certificate != nil {
+		r.defaultTopic(a.certificate.topic)
+		return a.certificate.check(environment)
+	}
+	reason := a.judge(keys, environment, r.bearer, r.at)
 	a.note(reason)
 	return reason
 }
@@ -270,6 +287,13 @@ func (a *session) judge(keys *keyBook, environment, header string, now time.Time
 	}
 	a.key, a.jwt = proven.key, token
 	return ""
+}
+
+// defaultTopic fills in the topic that a certificate's request may leave out.
+func (r *apnsRequest) defaultTopic(topic string) {
+	if r.header["apns-topic"] == "" {
+		r.header["apns-topic"] = topic
+	}
 }
 
 // bearerToken returns what follows "bearer ", in any case; empty if nothing does.

@@ -47,6 +47,7 @@ func (s *apnsServer) environment() string {
 // serve accepts until the listener closes.
 func (s *apnsServer) serve(l net.Listener) {
 	config := s.sim.authority.config("h2")
+	config.ClientAuth = tls.RequestClientCert
 	for {
 		c, err := l.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -96,6 +97,7 @@ type apnsConn struct {
 	streams  map[uint32]*apnsStream
 	newest   uint32 // the highest stream id seen
 	limit    int    // MAX_CONCURRENT_STREAMS as last sent
+	raised   bool   // the limit no longer waits for a valid JWT
 	unacked  int    // SETTINGS frames the client has not acknowledged
 	window   int64  // what the client lets us send on the connection
 	initial  int64  // the client's initial window of a stream
@@ -120,6 +122,9 @@ func newAPNsConn(s *apnsServer, w *wire, secure *tls.Conn) *apnsConn {
 		srv: s, wire: w, secure: secure, over: make(chan struct{}),
 		in: bufio.NewReaderSize(secure, 32<<10), out: bufio.NewWriterSize(secure, 32<<10),
 		streams: map[uint32]*apnsStream{}, limit: streamsUntilAuth, window: windowSize, initial: windowSize,
+	}
+	if c.who.certificate = s.sim.authority.identify(secure.ConnectionState()); c.who.certificate.check(s.environment()) == "" && c.who.certificate != nil {
+		c.limit, c.raised = streamsAfterAuth, true
 	}
 	c.encoder = hpack.NewEncoder(&c.encoded)
 	c.framer = http2.NewFramer(c.out, c.in)
@@ -171,7 +176,7 @@ func (c *apnsConn) open() bool {
 	c.unacked++
 	_ = c.framer.WriteSettings(
 		http2.Setting{ID: http2.SettingHeaderTableSize, Val: headerTable},
-		http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: streamsUntilAuth},
+		http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: uint32(c.limit)},
 		http2.Setting{ID: http2.SettingInitialWindowSize, Val: windowSize},
 		http2.Setting{ID: http2.SettingMaxFrameSize, Val: frameLimit},
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: headerListLimit},

@@ -83,10 +83,10 @@ func (c *apnsConn) resume() {
 // waited for it knows the limit, and one that did not runs into refused streams
 // for as long as the answer takes.
 func (c *apnsConn) raise() {
-	if c.limit == streamsAfterAuth || c.hungUp {
+	if c.raised || c.hungUp {
 		return
 	}
-	c.limit = streamsAfterAuth
+	c.limit, c.raised = streamsAfterAuth, true
 	c.unacked++
 	_ = c.framer.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: streamsAfterAuth})
 }

@@ -38,6 +38,7 @@ func (s *Sim) controlHandler() http.Handler {
 	mux.HandleFunc("GET /control/stats", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, s.Stats()) })
 	mux.HandleFunc("GET /control/endpoints", s.controlEndpoints)
 	mux.HandleFunc("POST /control/apns/keys", s.controlKey)
+	mux.HandleFunc("POST /control/apns/certificates", s.controlCertificate)
 	mux.HandleFunc("POST /control/fcm/accounts", s.controlAccount)
 	mux.HandleFunc("POST /control/tokens", s.controlToken)
 	mux.HandleFunc("DELETE /control/tokens/{token}", s.controlKill)
@@ -106,6 +107,28 @@ func (s *Sim) controlKey(w http.ResponseWriter, r *http.Request) {
 	default:
 		key := s.newAPNsKey(in.TeamID, in.KeyID, in.Environment, in.Topics)
 		writeJSON(w, http.StatusCreated, map[string]string{"private_key": key})
+	}
+}
+
+func (s *Sim) controlCertificate(w http.ResponseWriter, r *http.Request) {
+	var in struct {
+		Topic       string    `json:"topic"`
+		Environment string    `json:"environment"`
+		Expires     time.Time `json:"expires"`
+		Unknown     bool      `json:"unknown"`
+		Password    string    `json:"password"`
+	}
+	if !readJSON(w, r, &in) {
+		return
+	}
+	switch {
+	case !topicForm.MatchString(in.Topic):
+		refuse(w, http.StatusUnprocessableEntity, "topic is needed: the bundle id of the app, such as com.example.app")
+	case in.Environment != "" && in.Environment != Production && in.Environment != Sandbox:
+		refuse(w, http.StatusUnprocessableEntity, "environment is production, sandbox, or left out for both")
+	default:
+		made := s.NewAPNsIdentity(APNsCertificate(in))
+		writeJSON(w, http.StatusCreated, map[string]any{"certificate": made.CertificatePEM, "private_key": made.PrivateKeyPEM, "p12": made.P12})
 	}
 }
 

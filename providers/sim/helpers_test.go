@@ -32,7 +32,7 @@ const patience = 20 * time.Second
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // start runs a simulator for the test.
-func start(t *testing.T, o sim.Options) *sim.Sim {
+func start(t testing.TB, o sim.Options) *sim.Sim {
 	t.Helper()
 	s, err := sim.Start(context.Background(), o)
 	if err != nil {
@@ -46,7 +46,7 @@ func start(t *testing.T, o sim.Options) *sim.Sim {
 	return s
 }
 
-func trust(t *testing.T, s *sim.Sim) *tls.Config {
+func trust(t testing.TB, s *sim.Sim) *tls.Config {
 	t.Helper()
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(s.CAPEM()) {
@@ -82,7 +82,7 @@ func newApple(t *testing.T, s *sim.Sim) *apple {
 	}
 }
 
-func h2Client(t *testing.T, s *sim.Sim) *http.Client {
+func h2Client(t testing.TB, s *sim.Sim) *http.Client {
 	t.Helper()
 	transport := &http2.Transport{TLSClientConfig: trust(t, s)}
 	t.Cleanup(transport.CloseIdleConnections)
@@ -90,7 +90,7 @@ func h2Client(t *testing.T, s *sim.Sim) *http.Client {
 }
 
 // sign makes a provider token.
-func sign(t *testing.T, key string, method jwt.SigningMethod, kid, issuer string, at time.Time) string {
+func sign(t testing.TB, key string, method jwt.SigningMethod, kid, issuer string, at time.Time) string {
 	t.Helper()
 	token := jwt.NewWithClaims(method, jwt.MapClaims{"iss": issuer, "iat": at.Unix()})
 	token.Header["kid"] = kid

@@ -19,8 +19,11 @@ const certificateLife = 365 * 24 * time.Hour
 
 // authority signs the certificates of the fakes. Its key lives in memory only.
 type authority struct {
-	pem  []byte
-	leaf tls.Certificate
+	pem         []byte
+	leaf        tls.Certificate
+	certificate *x509.Certificate
+	key         *ecdsa.PrivateKey
+	pool        *x509.CertPool // the certificate alone
 }
 
 // newAuthority makes a CA and one server certificate for localhost, the loopback
@@ -40,6 +43,12 @@ func newAuthority(names []string) (*authority, error) {
 	if err != nil {
 		return nil, fmt.Errorf("simulator: sign the CA: %w", err)
 	}
+	signed, err := x509.ParseCertificate(caDER)
+	if err != nil {
+		return nil, fmt.Errorf("simulator: read the CA: %w", err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(signed)
 	leafKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("simulator: make a server key: %w", err)
@@ -62,7 +71,7 @@ func newAuthority(names []string) (*authority, error) {
 	}
 	return &authority{
 		pem:  pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER}),
-		leaf: tls.Certificate{Certificate: [][]byte{leafDER, caDER}, PrivateKey: leafKey},
+		leaf: tls.Certificate{Certificate: [][]byte{leafDER, caDER}, PrivateKey: leafKey}, certificate: signed, key: caKey, pool: pool,
 	}, nil
 }
 

@@ -42,6 +42,21 @@ func dialSilent(t *testing.T, s *sim.Sim, to string) *raw {
 	t.Helper()
 	config := trust(t, s)
 	config.NextProtos = []string{"h2"}
+	return dialTLS(t, to, config)
+}
+
+// dialWith connects with this TLS configuration, and sends the preface.
+func dialWith(t *testing.T, to string, config *tls.Config) *raw {
+	t.Helper()
+	c := dialTLS(t, to, config)
+	_, err := io.WriteString(c.conn, http2.ClientPreface)
+	c.must(err)
+	c.must(c.framer.WriteSettings())
+	return c
+}
+
+func dialTLS(t *testing.T, to string, config *tls.Config) *raw {
+	t.Helper()
 	where, err := url.Parse(to)
 	if err != nil {
 		t.Fatal(err)
