@@ -244,14 +244,14 @@ func (h *hub) sample(o *outlet, s sample, reason string, now time.Time) {
 			"provider", o.key.Provider, "reason", f.refused)
 		f.probed = 0
 		h.open(&f.deaths, tokens.CauseMassDeath, f.refused, probes[0], now)
-		h.exhume(o, f.breaker.exhume(now))
+		h.exhume(f.breaker.exhume(now))
 	case ends:
 		h.shut(&f.deaths)
 	}
 }
 
 // exhume takes back the deaths of a wave.
-func (h *hub) exhume(o *outlet, deaths []death) {
+func (h *hub) exhume(deaths []death) {
 	if len(deaths) == 0 {
 		return
 	}
@@ -318,9 +318,8 @@ func (h *hub) flow(f *family, now time.Time) {
 	h.pumpAll(f)
 }
 
-// shut closes a circuit, in the electrician's sense: pushes flow again. It
-// reports whether it was open.
-func (h *hub) shut(c *circuit) bool {
+// shut closes a circuit, in the electrician's sense: pushes flow again.
+func (h *hub) shut(c *circuit) {
 	was := c.now().State != tokens.CircuitClosed
 	h.endPause(c)
 	c.watching = false
@@ -329,7 +328,6 @@ func (h *hub) shut(c *circuit) bool {
 		h.w.o.Log.Info("pushes flow again", "app", c.key.App, "provider", c.key.Provider, "environment", c.key.Environment,
 			"onward", c.key.Onward, "cause", c.cause)
 	}
-	return was
 }
 
 // endPause ends a circuit's pauses.
