@@ -8,7 +8,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"rouse/ident"
-	"rouse/internal/testkit"
 	"rouse/messages"
 	"rouse/tokens"
 )
@@ -190,6 +189,11 @@ func circuitWatched(_ *testing.T, w *world) {
 	w.tells(messages.CircuitOpened)
 	w.note(append(wave, closed)...)
 	w.tells(messages.CircuitOpened, messages.CircuitClosed)
+	w.note(append(wave, watching)...)
+	w.tells(messages.CircuitOpened, messages.CircuitClosed, messages.CircuitOpened)
+	if _, data := w.told(); data[2]["retry_at"] != nil {
+		w.t.Errorf("what is not open is tried at %v", data[2]["retry_at"])
+	}
 }
 
 func circuitsClosedByPut(_ *testing.T, w *world) {
@@ -252,9 +256,4 @@ func circuitsDeleted(t *testing.T, w *world) {
 		t.Errorf("left: %+v, %v", got, err)
 	}
 	other.tells(messages.CircuitOpened, messages.CredentialFailing)
-	never := tokens.Circuit{Outlet: tokens.Outlet{App: ident.NewApp(), Provider: tokens.FCM}, State: tokens.CircuitOpen, Cause: tokens.CauseThrottled}
-	w.must(w.NoteCircuit(w.ctx(), never, w.now))
-	if app := testkit.App(t, w.Store).ID; app == never.App {
-		t.Error("cannot be")
-	}
 }
