@@ -30,7 +30,7 @@ type credentialsAPNsCmd struct {
 	adminAccess
 	output
 	App            string `arg:"" help:"The app's id, app_..."`
-	Key            string `xor:"form" type:"existingfile" aliases:"key-file" help:"A signing key: the file AuthKey_XXXXXXXXXX.p8."`
+	Key            string `xor:"form" type:"existingfile" aliases:"key-file" help:"A signing key: the file AuthKey_XXXXXXXXXX.p8. --key-file is the same."`
 	KeyID          string `help:"The signing key's id, 10 characters. Left out, the one in the file's name."`
 	TeamID         string `help:"The team's id, 10 characters. Goes with --key."`
 	Certificate    string `xor:"form" and:"pair" type:"existingfile" help:"Instead of a signing key, a push certificate: a PEM file."`
