@@ -50,6 +50,8 @@ type Options struct {
 	InFlight int
 	// Log gets what no Outcome can say; nil means nowhere.
 	Log *slog.Logger
+	// Observe is told what happens to the connections that carry pushes; nil for nobody. It must not block.
+	Observe func(wire.Event)
 }
 
 func (o Options) endpoint(sandbox bool) string {
@@ -65,12 +67,27 @@ func (o Options) endpoint(sandbox bool) string {
 	}
 }
 
+func (o Options) withDefaults() Options {
+	if o.Timeout <= 0 {
+		o.Timeout = defaultTimeout
+	}
+	if o.InFlight <= 0 {
+		o.InFlight = defaultInFlight
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
 // Client speaks to one environment of APNs with one credential. It implements
 // providers.Provider and is safe for concurrent use.
 type Client struct {
 	sdk     *apns2.Client
 	pool    *wire.Pool
 	secret  secret
+	sandbox bool
+	options Options
 	timeout time.Duration
 	log     *slog.Logger
 
@@ -85,24 +102,19 @@ type Client struct {
 // Push. The error says that the secret or the endpoint is unusable, and holds
 // nothing of the secret.
 func New(sealed []byte, sandbox bool, o Options) (*Client, error) {
-	if o.Timeout <= 0 {
-		o.Timeout = defaultTimeout
-	}
-	if o.InFlight <= 0 {
-		o.InFlight = defaultInFlight
-	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
 	s, err := openSecret(sealed)
 	if err != nil {
 		return nil, err
 	}
+	return newClient(s, sandbox, o.withDefaults())
+}
+
+func newClient(s secret, sandbox bool, o Options) (*Client, error) {
 	url, err := wire.ParseEndpoint(o.endpoint(sandbox))
 	if err != nil || url.Scheme != "https" || (url.Path != "" && url.Path != "/") {
 		return nil, fmt.Errorf("the APNs endpoint must be of the form https://host[:port]")
 	}
-	c := &Client{secret: s, timeout: o.Timeout, log: o.Log}
+	c := &Client{secret: s, sandbox: sandbox, options: o, timeout: o.Timeout, log: o.Log}
 	signer, certificates, err := s.identity()
 	if err != nil {
 		return nil, err
@@ -110,7 +122,7 @@ func New(sealed []byte, sandbox bool, o Options) (*Client, error) {
 	c.pool = wire.New(wire.Options{
 		URL: url, RootCAs: o.RootCAs, Certificates: certificates,
 		Slots: o.InFlight, PerConn: o.InFlight, MaxConns: 1,
-		Dial: min(dialTimeout, o.Timeout), Idle: idleTimeout, Log: o.Log,
+		Dial: min(dialTimeout, o.Timeout), Idle: idleTimeout, Log: o.Log, Observe: o.Observe,
 	})
 	c.sdk = &apns2.Client{
 		Host:  url.Scheme + "://" + url.Host,
@@ -178,6 +190,3 @@ func (c *Client) Close() error {
 	c.pool.Close()
 	return nil
 }
-
-// Verify asks Apple about the credential.
-func (c *Client) Verify(context.Context) []providers.Finding { return nil }

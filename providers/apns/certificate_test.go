@@ -199,9 +199,10 @@ func TestSwappedIDs(t *testing.T) {
 		swapped   bool
 	}{
 		{u.KeyID, u.TeamID, true},
+		{u.KeyID, "KEY0000009", true}, // the team stays, the key is new, and both are in the wrong place
 		{u.TeamID, u.KeyID, false},
-		{u.KeyID, "KEY0000009", false},
-		{"TEAM000009", u.TeamID, false},
+		{u.TeamID, "KEY0000009", false},
+		{"KEY0000009", u.TeamID, false}, // the stored ones were swapped, and the new ones are not
 		{"", "", false},
 	} {
 		u.ReplacedTeamID, u.ReplacedKeyID = tt.team, tt.key

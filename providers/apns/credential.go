@@ -127,14 +127,24 @@ func (c *checker) signingKey(u providers.APNsUpload) {
 	switch {
 	case u.TeamID != "" && u.TeamID == u.KeyID:
 		c.wrong("/key_id", "team id and key id are the same; the key id is the one in the name of the file AuthKey_XXXXXXXXXX.p8")
-	case u.TeamID != "" && u.TeamID == u.ReplacedKeyID && u.KeyID == u.ReplacedTeamID:
-		const cure = "; exchange them, or, if it is the stored ones that are the wrong way round, delete that credential first"
-		c.wrong("/team_id", "team id and key id are swapped: this is the key id of the credential it would replace"+cure)
-		c.wrong("/key_id", "team id and key id are swapped: this is the team id of the credential it would replace"+cure)
+	case u.KeyID != "" && u.KeyID == u.ReplacedTeamID:
+		c.swapped(u)
 	}
 	if _, problem := parseSigningKey(u.PrivateKey); problem != "" {
 		c.wrong("/private_key", "%s", problem)
 	}
+}
+
+// swapped says that the two ids changed places: teams stay where keys change, so the team id of the credential before gives
+// the mistake away, with the same key or a new one. Only a stored credential that was itself the wrong way round looks
+// the same; the cure for that is in the sentence.
+func (c *checker) swapped(u providers.APNsUpload) {
+	cure := "; exchange them"
+	if u.TeamID == u.ReplacedKeyID {
+		cure += ", or, if it is the stored ones that are the wrong way round, delete that credential first"
+	}
+	c.wrong("/team_id", "team id and key id are swapped%s", cure)
+	c.wrong("/key_id", "team id and key id are swapped: this is the team id of the credential it would replace%s", cure)
 }
 
 // parseSigningKey reads the contents of a .p8 file; problem says what to do

@@ -2,7 +2,9 @@ package apns
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -164,6 +166,10 @@ func (c *Client) judgeFailure(rec *record) providers.Outcome {
 	if f.Lost {
 		out.Verdict = providers.ConnectionLost
 	}
+	if c.sdk.Token == nil && aboutCertificate(f) {
+		out.Verdict, out.Reason = providers.CredentialBad, certificateRefused
+		return out
+	}
 	// Apple turns whole connections away for a bad credential, and says so only as it goes.
 	if said := word(f.Said); said != "" {
 		if status, v := refusal(said); v == providers.CredentialBad {
@@ -172,4 +178,14 @@ func (c *Client) judgeFailure(rec *record) providers.Outcome {
 		}
 	}
 	return out
+}
+
+// certificateRefused is our word for a certificate that the TLS handshake ends with; Apple has none for it.
+const certificateRefused = "certificate_refused"
+
+// aboutCertificate reports whether the server ended TLS because of our certificate. Which alert it was, the TLS library tells
+// in words alone.
+func aboutCertificate(err error) bool {
+	var alert *net.OpError
+	return errors.As(err, &alert) && alert.Op == "remote error" && strings.Contains(alert.Error(), "certificate")
 }

@@ -32,6 +32,10 @@ type accessError struct {
 	status     int
 	retryAfter time.Duration
 	cause      error
+	// way is what kept us from reaching the token endpoint at all, in wire's words; empty if it answered.
+	way string
+	// skew is how far our clock is ahead of the token endpoint's, 0 if it did not say.
+	skew time.Duration
 }
 
 func (e *accessError) Error() string {

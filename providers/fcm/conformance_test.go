@@ -31,7 +31,7 @@ func TestConformance(t *testing.T) {
 		BurstConnections: 3, // two that carry pushes, one that fetched the access token
 		Answers: []providertest.Answer{
 			{Name: "other project", Action: sim.Action{Reason: "SENDER_ID_MISMATCH"}, Want: providers.Outcome{Verdict: providers.TokenSuspect, Reason: "SENDER_ID_MISMATCH", Status: 403}},
-			{Name: "credential", Action: sim.Action{Reason: "PERMISSION_DENIED"}, Want: providers.Outcome{Verdict: providers.CredentialBad, Reason: "PERMISSION_DENIED", Status: 403}},
+			{Name: "service disabled", Action: sim.Action{Reason: "PERMISSION_DENIED"}, Want: providers.Outcome{Verdict: providers.CredentialBad, Reason: "SERVICE_DISABLED", Status: 403}},
 			{Name: "apns key of the project", Action: sim.Action{Reason: "THIRD_PARTY_AUTH_ERROR"}, Want: providers.Outcome{Verdict: providers.Unavailable, Reason: "THIRD_PARTY_AUTH_ERROR", Status: 401}},
 			{Name: "device quota", Action: sim.Action{Reason: "QUOTA_EXCEEDED_DEVICE", RetryAfter: "17"}, Want: providers.Outcome{Verdict: providers.DeviceThrottled, Reason: "QUOTA_EXCEEDED", Status: 429, RetryAfter: 17 * time.Second}},
 			{Name: "project quota", Action: sim.Action{Reason: "QUOTA_EXCEEDED", RetryAfter: "17"}, Want: providers.Outcome{Verdict: providers.AppThrottled, Reason: "QUOTA_EXCEEDED", Status: 429, RetryAfter: 17 * time.Second}},

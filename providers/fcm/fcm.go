@@ -54,6 +54,8 @@ type Options struct {
 	InFlight int
 	// Log gets what no Outcome can say; nil means nowhere.
 	Log *slog.Logger
+	// Observe is told what happens to the connections that carry pushes; nil for nobody. It must not block.
+	Observe func(wire.Event)
 }
 
 func (o Options) withDefaults() Options {
@@ -79,10 +81,11 @@ func (o Options) withDefaults() Options {
 // Client speaks to FCM for one Firebase project. It implements
 // providers.Provider and is safe for concurrent use.
 type Client struct {
-	sdk     *messaging.Client
-	pool    *wire.Pool
-	access  *accessSource
-	project string
+	sdk    *messaging.Client
+	pool   *wire.Pool
+	access *accessSource
+	// project, host and tokenHost are named in findings.
+	project, host, tokenHost string
 	// placeholder is what Apple's devices behind FCM show.
 	placeholder providers.Placeholder
 	timeout     time.Duration
@@ -101,10 +104,11 @@ func New(sealed []byte, o Options) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the FCM endpoint: %w", err)
 	}
-	if _, err := wire.ParseEndpoint(o.TokenEndpoint); err != nil {
+	tokenURL, err := wire.ParseEndpoint(o.TokenEndpoint)
+	if err != nil {
 		return nil, fmt.Errorf("the FCM token endpoint: %w", err)
 	}
-	c := &Client{timeout: o.Timeout, project: s.ProjectID}
+	c := &Client{timeout: o.Timeout, project: s.ProjectID, host: url.Host, tokenHost: tokenURL.Host}
 	if s.Placeholder != nil {
 		c.placeholder = *s.Placeholder
 	}
@@ -112,7 +116,7 @@ func New(sealed []byte, o Options) (*Client, error) {
 	c.pool = wire.New(wire.Options{
 		URL: url, RootCAs: o.RootCAs, HTTP1: true,
 		Slots: o.InFlight, PerConn: perConn, MaxConns: maxConns(url.Scheme, o.InFlight),
-		Dial: min(dialTimeout, o.Timeout), Idle: idleTimeout, Log: o.Log,
+		Dial: min(dialTimeout, o.Timeout), Idle: idleTimeout, Log: o.Log, Observe: o.Observe,
 	})
 	c.sdk, err = newSDK(s.ProjectID, o.Endpoint, &http.Client{
 		Transport:     recorder{pool: c.pool, access: c.access},
@@ -164,7 +168,7 @@ func (c *Client) push(ctx context.Context, p providers.Push, now time.Time) prov
 	if !rec.sent {
 		return providers.Outcome{Verdict: providers.Rejected, Reason: "bad_request"}
 	}
-	return c.judge(rec)
+	return c.judge(rec, p.Platform)
 }
 
 // Close refuses further pushes at once; each connection closes when what is in
@@ -176,6 +180,3 @@ func (c *Client) Close() error {
 }
 
 var errOutside = errors.New("fcm: a request outside of Push")
-
-// Verify asks Google about the credential.
-func (c *Client) Verify(context.Context) []providers.Finding { return nil }

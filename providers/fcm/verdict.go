@@ -18,8 +18,8 @@ type answer struct {
 	name string
 	// known is whether the body is Google's error JSON. HTML comes from somewhere in front of FCM.
 	known bool
-	// code is FCM's own error code, category Google's general one.
-	code, category string
+	// code is FCM's own error code, category Google's general one, info the finer word that may go with it.
+	code, category, info string
 	// badToken is whether the refusal is about the spelling of the token.
 	badToken bool
 	// oneDevice is whether a quota is that of one device.
@@ -30,6 +30,7 @@ const (
 	fcmDetail   = "google.firebase.fcm.v1.FcmError"
 	quotaDetail = "google.rpc.QuotaFailure"
 	fieldDetail = "google.rpc.BadRequest"
+	infoDetail  = "google.rpc.ErrorInfo"
 )
 
 // read takes an answer apart. The order of details varies, and they may be missing.
@@ -56,6 +57,8 @@ func read(status int, body []byte) answer {
 		switch {
 		case strings.HasSuffix(d.Type, fcmDetail):
 			a.code = word(d.ErrorCode)
+		case strings.HasSuffix(d.Type, infoDetail):
+			a.info = word(d.Reason)
 		case strings.HasSuffix(d.Type, quotaDetail):
 			a.oneDevice = d.quotaOfOneDevice()
 		case strings.HasSuffix(d.Type, fieldDetail):
@@ -69,6 +72,7 @@ func read(status int, body []byte) answer {
 type detail struct {
 	Type            string `json:"@type"`
 	ErrorCode       string `json:"errorCode"`
+	Reason          string `json:"reason"`
 	FieldViolations []struct {
 		Field string `json:"field"`
 	} `json:"fieldViolations"`
@@ -98,8 +102,8 @@ func (d detail) quotaOfOneDevice() bool {
 
 // verdict reads one answer; the reason is empty for Accepted. again is whether
 // FCM has refused an earlier access token too, without taking one since: a first refusal
-// is worth another token, a second one is the app's trouble.
-func verdict(a answer, again bool) (providers.Verdict, string) {
+// is worth another token, a second one is the app's trouble. platform is the device's, as in providers.Push.
+func verdict(a answer, again bool, platform string) (providers.Verdict, string) {
 	switch {
 	case a.status == http.StatusOK && a.name != "":
 		return providers.Accepted, ""
@@ -117,11 +121,11 @@ func verdict(a answer, again bool) (providers.Verdict, string) {
 	case !a.known:
 		return providers.Unavailable, a.reason()
 	}
-	return refusal(a)
+	return refusal(a, platform)
 }
 
 // refusal reads a refusal in Google's own JSON.
-func refusal(a answer) (providers.Verdict, string) {
+func refusal(a answer, platform string) (providers.Verdict, string) {
 	switch a.status {
 	case http.StatusNotFound:
 		if a.code == "UNREGISTERED" {
@@ -137,10 +141,14 @@ func refusal(a answer) (providers.Verdict, string) {
 		if a.code == "SENDER_ID_MISMATCH" {
 			return providers.TokenSuspect, a.reason()
 		}
-		return providers.CredentialBad, a.reason()
+		return providers.CredentialBad, a.whyNot()
 	case http.StatusUnauthorized:
-		// Google's own access to Apple or to a browser's push service: the
-		// project lacks a key there. Android devices of the same app are well, so the app goes on.
+		// Google's own access to Apple or to a browser's push service: the project lacks a key there. The
+		// app's devices on that way wait for it, and its Android devices are well: one of them that turns out
+		// to be registered as what it is not must not stop the others.
+		if onward(platform) {
+			return providers.CredentialBad, a.reason()
+		}
 		return providers.Unavailable, a.reason()
 	case http.StatusRequestTimeout:
 		return providers.Unavailable, a.reason()
@@ -163,6 +171,21 @@ func (a answer) reason() string {
 	}
 }
 
+// onward reports whether Google hands pushes for the platform on to somebody else.
+func onward(platform string) bool {
+	return platform == "ios" || platform == "macos" || platform == "web"
+}
+
+// whyNot is the reason of a refused project: Google's finer word where it is one that tells what to do.
+func (a answer) whyNot() string {
+	switch a.info {
+	case "SERVICE_DISABLED", "IAM_PERMISSION_DENIED", "CONSUMER_INVALID", "CONSUMER_SUSPENDED", "BILLING_DISABLED", "USER_PROJECT_DENIED":
+		return a.info
+	default:
+		return a.reason()
+	}
+}
+
 // oursRefused reports whether FCM refused our access token, and not Apple or a browser's service Google's.
 func (a answer) oursRefused() bool {
 	return a.status == http.StatusUnauthorized && a.code != "THIRD_PARTY_AUTH_ERROR" && a.code != "APNS_AUTH_ERROR"
@@ -180,7 +203,7 @@ func word(s string) string {
 }
 
 // judge makes the outcome of a record, and mends what can be mended before the next push.
-func (c *Client) judge(rec *record) providers.Outcome {
+func (c *Client) judge(rec *record, platform string) providers.Outcome {
 	if rec.access != nil {
 		return rec.access.outcome()
 	}
@@ -198,7 +221,7 @@ func (c *Client) judge(rec *record) providers.Outcome {
 	} else {
 		c.access.worked(rec.generation)
 	}
-	v, reason := verdict(a, again)
+	v, reason := verdict(a, again, platform)
 	out := providers.Outcome{Verdict: v, Reason: reason, Status: a.status}
 	if v != providers.Accepted {
 		out.RetryAfter = wire.RetryAfter(rec.reply.Header.Get("Retry-After"), time.Now())

@@ -58,40 +58,57 @@ func TestVerdict(t *testing.T) {
 		"404 empty":            {404, ``, once, providers.Unavailable, "http_404"},
 		"malformed token, message": {400, failure("INVALID_ARGUMENT", "The registration token is not a valid FCM registration token", fcmCode("INVALID_ARGUMENT")), once,
 			providers.TokenSuspect, "invalid_token"},
-		"malformed token, field": {400, failure("INVALID_ARGUMENT", "x", violation("message.token"), fcmCode("INVALID_ARGUMENT")), once, providers.TokenSuspect, "invalid_token"},
-		"bad data":               {400, failure("INVALID_ARGUMENT", "x", violation("message.data"), fcmCode("INVALID_ARGUMENT")), once, providers.Rejected, "INVALID_ARGUMENT"},
-		"too big, no details":    {400, failure("INVALID_ARGUMENT", "Message too big"), once, providers.Rejected, "INVALID_ARGUMENT"},
-		"400 unregistered":       {400, failure("INVALID_ARGUMENT", "x", fcmCode("UNREGISTERED")), once, providers.Rejected, "UNREGISTERED"},
-		"400 html":               {400, html, once, providers.Unavailable, "http_400"},
-		"other project":          {403, failure("PERMISSION_DENIED", "x", fcmCode("SENDER_ID_MISMATCH")), once, providers.TokenSuspect, "SENDER_ID_MISMATCH"},
-		"service disabled":       {403, failure("PERMISSION_DENIED", "x", `{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"SERVICE_DISABLED"}`), once, providers.CredentialBad, "PERMISSION_DENIED"},
-		"403 unknown":            {403, failure("SOMETHING_NEW", "x"), once, providers.CredentialBad, "SOMETHING_NEW"},
-		"403 html":               {403, html, once, providers.Unavailable, "http_403"},
-		"third party":            {401, failure("UNAUTHENTICATED", "x", fcmCode("THIRD_PARTY_AUTH_ERROR"), apns), once, providers.Unavailable, "THIRD_PARTY_AUTH_ERROR"},
-		"third party, again":     {401, failure("UNAUTHENTICATED", "x", fcmCode("THIRD_PARTY_AUTH_ERROR"), apns), again, providers.Unavailable, "THIRD_PARTY_AUTH_ERROR"},
-		"third party, old name":  {401, failure("UNAUTHENTICATED", "x", fcmCode("APNS_AUTH_ERROR")), once, providers.Unavailable, "APNS_AUTH_ERROR"},
-		"ours":                   {401, failure("UNAUTHENTICATED", "x"), once, providers.ConnectionLost, "UNAUTHENTICATED"},
-		"ours, again":            {401, failure("UNAUTHENTICATED", "x"), again, providers.CredentialBad, "UNAUTHENTICATED"},
-		"401 html":               {401, html, once, providers.ConnectionLost, "http_401"},
-		"project quota":          {429, failure("RESOURCE_EXHAUSTED", "x", fcmCode("QUOTA_EXCEEDED"), quotaOf("project:p")), once, providers.AppThrottled, "QUOTA_EXCEEDED"},
-		"device quota":           {429, failure("RESOURCE_EXHAUSTED", "x", fcmCode("QUOTA_EXCEEDED"), quotaOf("device:d")), once, providers.DeviceThrottled, "QUOTA_EXCEEDED"},
-		"both quotas":            {429, failure("RESOURCE_EXHAUSTED", "x", fcmCode("QUOTA_EXCEEDED"), quotaOf("device:d", "project:p")), once, providers.AppThrottled, "QUOTA_EXCEEDED"},
-		"quota of nobody":        {429, failure("RESOURCE_EXHAUSTED", "x", quotaOf()), once, providers.AppThrottled, "RESOURCE_EXHAUSTED"},
-		"only ErrorInfo":         {429, failure("RESOURCE_EXHAUSTED", "x", info), once, providers.AppThrottled, "RESOURCE_EXHAUSTED"},
-		"429 html":               {429, html, once, providers.AppThrottled, "http_429"},
-		"500":                    {500, failure("INTERNAL", "x", fcmCode("INTERNAL")), once, providers.Unavailable, "INTERNAL"},
-		"502 html":               {502, html, once, providers.Unavailable, "http_502"},
-		"503":                    {503, failure("UNAVAILABLE", "x", fcmCode("UNAVAILABLE")), once, providers.Unavailable, "UNAVAILABLE"},
-		"503 without code":       {503, failure("UNAVAILABLE", "x"), once, providers.Unavailable, "UNAVAILABLE"},
-		"503 unregistered":       {503, failure("UNAVAILABLE", "x", fcmCode("UNREGISTERED")), once, providers.Unavailable, "UNREGISTERED"},
-		"504":                    {504, failure("DEADLINE_EXCEEDED", "x"), once, providers.Unavailable, "DEADLINE_EXCEEDED"},
-		"408":                    {408, failure("", "x"), once, providers.Unavailable, "http_408"},
-		"409":                    {409, failure("ABORTED", "x"), once, providers.Rejected, "ABORTED"},
-		"a token for a code":     {400, failure("eR5:APA91b-x", "x", fcmCode("eR5:APA91b-x")), once, providers.Rejected, "http_400"},
+		"malformed token, field":   {400, failure("INVALID_ARGUMENT", "x", violation("message.token"), fcmCode("INVALID_ARGUMENT")), once, providers.TokenSuspect, "invalid_token"},
+		"bad data":                 {400, failure("INVALID_ARGUMENT", "x", violation("message.data"), fcmCode("INVALID_ARGUMENT")), once, providers.Rejected, "INVALID_ARGUMENT"},
+		"too big, no details":      {400, failure("INVALID_ARGUMENT", "Message too big"), once, providers.Rejected, "INVALID_ARGUMENT"},
+		"400 unregistered":         {400, failure("INVALID_ARGUMENT", "x", fcmCode("UNREGISTERED")), once, providers.Rejected, "UNREGISTERED"},
+		"400 html":                 {400, html, once, providers.Unavailable, "http_400"},
+		"other project":            {403, failure("PERMISSION_DENIED", "x", fcmCode("SENDER_ID_MISMATCH")), once, providers.TokenSuspect, "SENDER_ID_MISMATCH"},
+		"service disabled":         {403, failure("PERMISSION_DENIED", "x", `{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"SERVICE_DISABLED"}`), once, providers.CredentialBad, "SERVICE_DISABLED"},
+		"403 of the role":          {403, failure("PERMISSION_DENIED", "x", `{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"IAM_PERMISSION_DENIED"}`), once, providers.CredentialBad, "IAM_PERMISSION_DENIED"},
+		"403 and a word of theirs": {403, failure("PERMISSION_DENIED", "x", `{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"SOMETHING_NEW"}`), once, providers.CredentialBad, "PERMISSION_DENIED"},
+		"cut short":                {404, failure("NOT_FOUND", "gone", fcmCode("UNREGISTERED"))[:90], once, providers.Unavailable, "http_404"},
+		"403 unknown":              {403, failure("SOMETHING_NEW", "x"), once, providers.CredentialBad, "SOMETHING_NEW"},
+		"403 html":                 {403, html, once, providers.Unavailable, "http_403"},
+		"third party":              {401, failure("UNAUTHENTICATED", "x", fcmCode("THIRD_PARTY_AUTH_ERROR"), apns), once, providers.CredentialBad, "THIRD_PARTY_AUTH_ERROR"},
+		"third party, again":       {401, failure("UNAUTHENTICATED", "x", fcmCode("THIRD_PARTY_AUTH_ERROR"), apns), again, providers.CredentialBad, "THIRD_PARTY_AUTH_ERROR"},
+		"third party, old name":    {401, failure("UNAUTHENTICATED", "x", fcmCode("APNS_AUTH_ERROR")), once, providers.CredentialBad, "APNS_AUTH_ERROR"},
+		"ours":                     {401, failure("UNAUTHENTICATED", "x"), once, providers.ConnectionLost, "UNAUTHENTICATED"},
+		"ours, again":              {401, failure("UNAUTHENTICATED", "x"), again, providers.CredentialBad, "UNAUTHENTICATED"},
+		"401 html":                 {401, html, once, providers.ConnectionLost, "http_401"},
+		"project quota":            {429, failure("RESOURCE_EXHAUSTED", "x", fcmCode("QUOTA_EXCEEDED"), quotaOf("project:p")), once, providers.AppThrottled, "QUOTA_EXCEEDED"},
+		"device quota":             {429, failure("RESOURCE_EXHAUSTED", "x", fcmCode("QUOTA_EXCEEDED"), quotaOf("device:d")), once, providers.DeviceThrottled, "QUOTA_EXCEEDED"},
+		"both quotas":              {429, failure("RESOURCE_EXHAUSTED", "x", fcmCode("QUOTA_EXCEEDED"), quotaOf("device:d", "project:p")), once, providers.AppThrottled, "QUOTA_EXCEEDED"},
+		"quota of nobody":          {429, failure("RESOURCE_EXHAUSTED", "x", quotaOf()), once, providers.AppThrottled, "RESOURCE_EXHAUSTED"},
+		"only ErrorInfo":           {429, failure("RESOURCE_EXHAUSTED", "x", info), once, providers.AppThrottled, "RESOURCE_EXHAUSTED"},
+		"429 html":                 {429, html, once, providers.AppThrottled, "http_429"},
+		"500":                      {500, failure("INTERNAL", "x", fcmCode("INTERNAL")), once, providers.Unavailable, "INTERNAL"},
+		"502 html":                 {502, html, once, providers.Unavailable, "http_502"},
+		"503":                      {503, failure("UNAVAILABLE", "x", fcmCode("UNAVAILABLE")), once, providers.Unavailable, "UNAVAILABLE"},
+		"503 without code":         {503, failure("UNAVAILABLE", "x"), once, providers.Unavailable, "UNAVAILABLE"},
+		"503 unregistered":         {503, failure("UNAVAILABLE", "x", fcmCode("UNREGISTERED")), once, providers.Unavailable, "UNREGISTERED"},
+		"504":                      {504, failure("DEADLINE_EXCEEDED", "x"), once, providers.Unavailable, "DEADLINE_EXCEEDED"},
+		"408":                      {408, failure("", "x"), once, providers.Unavailable, "http_408"},
+		"409":                      {409, failure("ABORTED", "x"), once, providers.Rejected, "ABORTED"},
+		"a token for a code":       {400, failure("eR5:APA91b-x", "x", fcmCode("eR5:APA91b-x")), once, providers.Rejected, "http_400"},
 	} {
-		v, reason := verdict(read(tt.status, []byte(tt.body)), tt.again)
+		v, reason := verdict(read(tt.status, []byte(tt.body)), tt.again, "ios")
 		if v != tt.want || reason != tt.reason {
 			t.Errorf("%s: %s %q, want %s %q", name, v, reason, tt.want, tt.reason)
+		}
+	}
+}
+
+// TestThirdParty: the key that the project lacks stops the devices it is for, and nobody else.
+func TestThirdParty(t *testing.T) {
+	t.Parallel()
+	for platform, want := range map[string]providers.Verdict{
+		"ios": providers.CredentialBad, "macos": providers.CredentialBad, "web": providers.CredentialBad,
+		"android": providers.Unavailable, "other": providers.Unavailable, "": providers.Unavailable,
+	} {
+		a := read(401, []byte(failure("UNAUTHENTICATED", "x", fcmCode("THIRD_PARTY_AUTH_ERROR"), apns)))
+		if v, _ := verdict(a, true, platform); v != want {
+			t.Errorf("%q: %s, want %s", platform, v, want)
 		}
 	}
 }
@@ -102,7 +119,7 @@ func FuzzRead(f *testing.F) {
 	f.Add(429, []byte(failure("X", "y", quotaOf("device:d"))))
 	f.Add(404, []byte(html))
 	f.Fuzz(func(t *testing.T, status int, body []byte) {
-		v, reason := verdict(read(status, body), false)
+		v, reason := verdict(read(status, body), false, "android")
 		if v == providers.TokenDead && (status != 404 || !strings.Contains(string(body), "UNREGISTERED") && !strings.Contains(string(body), `\u`)) {
 			t.Errorf("%d %q kills a token", status, body)
 		}

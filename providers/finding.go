@@ -1,0 +1,27 @@
+package providers
+
+import "fmt"
+
+// Unanswered is the finding of a check that got no answer of the provider's, for an Outcome's reason. whom is Apple or Google,
+// host where it was asked.
+func Unanswered(check, whom, host, reason string) Finding {
+	f := Finding{Check: check, Status: FindingFail, Reason: reason}
+	switch reason {
+	case "connect_failed":
+		f.Cause = fmt.Sprintf("%s cannot be reached: no connection to %s.", whom, host)
+		f.Cure = "Check DNS, firewall and routing of this server, and the endpoint in its settings."
+	case "connect_timeout":
+		f.Cause = fmt.Sprintf("%s cannot be reached: connecting to %s took too long.", whom, host)
+		f.Cure = "Check that a firewall lets this server connect to it, and the endpoint in its settings."
+	case "untrusted_certificate":
+		f.Cause = fmt.Sprintf("The certificate that %s shows is not trusted: somebody stands between this server and %s, or the configured CA is wrong.", host, whom)
+		f.Cure = "Take the proxy that opens TLS out of the way, or put right the CA in this server's settings; check its clock, too."
+	case "timeout", "token_timeout":
+		f.Cause = fmt.Sprintf("%s took the connection and gave no answer in time.", host)
+		f.Cure = "Try again in a few minutes; if it stays so, look for a proxy or firewall in between."
+	default:
+		f.Cause = fmt.Sprintf("%s gave no usable answer (%s).", host, reason)
+		f.Cure = fmt.Sprintf("Try again in a few minutes; %s may have trouble of its own.", whom)
+	}
+	return f
+}
