@@ -53,7 +53,7 @@ func (s *Store) Circuits(ctx context.Context, app ident.App) ([]tokens.Circuit, 
 // NoteCircuit writes what a circuit is now, and the events of its opening and closing with it. A circuit goes on having
 // opened when it first did, whatever a later note says; the same holds for its one event. A circuit of an app without that
 // credential is written too: it says why nothing is sent. No error, and nothing written, is one of an app that is gone, and
-// one that opened before the app last put its credential: it says nothing of the new one.
+// one that was not known to be open when, after now, the app put its credential: it says nothing of the new one.
 func (s *Store) NoteCircuit(ctx context.Context, c tokens.Circuit, now time.Time) error {
 	return s.write(ctx, "note a circuit", newOp(func(t *tx) error { return t.noteCircuit(c, now) }))
 }
@@ -95,7 +95,7 @@ func (t *tx) noteCircuit(c tokens.Circuit, now time.Time) error {
 
 func (t *tx) openCircuit(c tokens.Circuit, now time.Time) error {
 	var may int
-	err := t.get(&may, mayOpenCircuit, string(c.App), string(c.Provider), millis(c.OpenedAt))
+	err := t.get(&may, mayOpenCircuit, string(c.App), string(c.Provider), millis(now))
 	if err != nil || may == 0 {
 		return err
 	}

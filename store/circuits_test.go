@@ -19,7 +19,7 @@ var circuitTests = map[string]func(*testing.T, *world){
 	"a wave is watched before it is over":            circuitWatched,
 	"putting a credential closes its circuits":       circuitsClosedByPut,
 	"taking a credential away closes its circuits":   circuitsClosedByDelete,
-	"what an older credential did opens nothing":     circuitStale,
+	"a note from before a new credential is late":    circuitStale,
 	"a deleted app leaves no circuits and no events": circuitsDeleted,
 }
 
@@ -230,13 +230,16 @@ func circuitStale(_ *testing.T, w *world) {
 	stale := w.now
 	w.now = w.now.Add(time.Millisecond)
 	w.credential(tokens.APNs)
-	since := func(at time.Time) func(*tokens.Circuit) { return func(c *tokens.Circuit) { c.OpenedAt = at } }
-	w.note(since(stale))
+	c := tokens.Circuit{Outlet: tokens.Outlet{App: w.app, Provider: tokens.APNs}, State: tokens.CircuitOpen, Cause: tokens.CauseCredential,
+		OpenedAt: stale.Add(-time.Hour), RetryAt: w.now}
+	w.must(w.NoteCircuit(w.ctx(), c, stale))
 	w.circuits()
 	w.tells()
-	other := w.note(of(tokens.FCM), since(stale))
-	now := w.note()
-	w.circuits(now, other)
+	google := c
+	google.Provider = tokens.FCM
+	w.must(w.NoteCircuit(w.ctx(), google, stale))
+	w.must(w.NoteCircuit(w.ctx(), c, w.now)) // who says so now means it, since whenever
+	w.circuits(c, google)
 }
 
 func circuitsDeleted(t *testing.T, w *world) {

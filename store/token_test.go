@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ var tokenTests = map[string]func(*testing.T, *world){
 	"a death is taken back and forgiven":              deathTakenBack,
 	"a token moves to its environment":                tokenMoved,
 	"who registered a moved token last holds it":      tokenMovedOnto,
+	"whatever happens, one device holds a token":      tokenHeldOnce,
 	"reports of demoted pushes count for a week":      pushesNoted,
 }
 
@@ -332,6 +334,61 @@ func tokenMovedOnto(t *testing.T, w *world) {
 		}
 		w.everywhere(name+": the mover", mover)
 		w.everywhere(name+": the other", other)
+	}
+}
+
+// tokenHeldOnce has three phones of one app, and the provider, do whatever they can in any order.
+func tokenHeldOnce(t *testing.T, w *world) {
+	seed := time.Now().UnixNano()
+	random := rand.New(rand.NewPCG(uint64(seed), 0))
+	pick := func(n int) int { return random.IntN(n) }
+	spellings := []tokens.Token{"0011223344556677", "8899aabbccddeeff"}
+	places := []tokens.Environment{tokens.Production, tokens.Sandbox}
+	var devices []tokens.Device
+	for _, name := range []string{"a", "b", "c"} {
+		devices = append(devices, w.register(func(e *tokens.Enrol) { e.Installation, e.Token = name, spellings[0] }))
+	}
+	for step := range 300 {
+		w.now = w.now.Add(time.Second)
+		i := pick(len(devices))
+		d, token, place := devices[i], spellings[pick(2)], places[pick(2)]
+		var err error
+		what := pick(6)
+		switch what {
+		case 0:
+			_, err = w.PatchDevice(w.ctx(), d.ID, tokens.Patch{Token: &token, Environment: &place}, w.now)
+		case 1:
+			_, _, err = w.Register(w.ctx(), enrol(w.app, func(e *tokens.Enrol) {
+				e.As, e.Device, e.Installation, e.Environment, e.Token, e.Now = tokens.DeviceKey, d.ID, d.Installation, place, token, w.now
+			}))
+		case 2, 3:
+			_, err = w.MoveToken(w.ctx(), d.ID, d.Generation, place)
+		case 4:
+			_, err = w.MarkToken(w.ctx(), tokens.TokenMark{Device: d.ID, Generation: d.Generation - int64(pick(2)), At: w.now, Strike: pick(2) == 1,
+				State: []tokens.TokenState{tokens.TokenActive, tokens.TokenSuspect, tokens.TokenDead}[pick(3)]})
+		case 5:
+			w.credential(tokens.APNs)
+		}
+		if err != nil {
+			t.Fatalf("seed %d, step %d, act %d: %v", seed, step, what, err)
+		}
+		holders := map[string]ident.Device{}
+		for i, before := range devices {
+			now, err := w.Device(w.ctx(), w.app, before.ID)
+			w.must(err)
+			holds := now.TokenState != tokens.TokenNone && now.TokenState != tokens.TokenSuperseded
+			key := string(now.Environment) + string(now.Token)
+			if other, taken := holders[key]; holds && taken || holds != (now.Token != "") || now.Generation < before.Generation ||
+				now.TokenState == tokens.TokenActive && (now.Strikes != 0 || now.OtherTried || now.TokenReason != "") {
+				t.Fatalf("seed %d, step %d, act %d: %+v, while %q holds the same token; it was %+v", seed, step, what, now, other, before)
+			}
+			if devices[i] = now; holds {
+				holders[key] = now.ID
+			}
+		}
+		if len(holders) == 0 {
+			t.Fatalf("seed %d, step %d, act %d: nobody holds a token any more: %+v", seed, step, what, devices)
+		}
 	}
 }
 
