@@ -73,8 +73,6 @@ func (l *phoneLine) Verify(context.Context) []providers.Finding {
 	return []providers.Finding{{Check: "phone_line", Status: providers.FindingOK, Cause: "It rings."}}
 }
 
-func (l *phoneLine) Verify(context.Context) []providers.Finding { return nil }
-
 func (l *phoneLine) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
