@@ -50,6 +50,7 @@ func TestEveryMetricOfTheDocsExists(t *testing.T) {
 	r.awaitPush(p, 0)
 	r.drain(p)
 	r.awaitMetric(`rouse_wakes_total{provider="apns",verdict="accepted"}`, 1)
+	r.awaitMetric(`rouse_provider_connections_total{event="opened",provider="apns"}`, 1)
 	// Some names appear only once there is something to tell: a dead token, a refused credential.
 	r.sim.KillToken(p.token, time.Now().Add(time.Second))
 	r.mustSend(p.device, `2`)

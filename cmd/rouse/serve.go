@@ -101,7 +101,7 @@ func (n *node) build(ctx context.Context) (err error) {
 	if err = n.store.Migrate(ctx); err != nil {
 		return fmt.Errorf("bringing the schema up to date: %w", err)
 	}
-	n.pusher = newPusher(n.store, openProvider(n.cfg.Endpoints, n.log), n.log)
+	n.pusher = newPusher(n.store, openCounted(n.cfg.Endpoints, n.log, countConnections(n.registry)), n.log)
 	n.worker = worker.New(worker.Options{
 		Store: n.store, Sweeps: n.store, Expiries: n.store, Hints: n.pusher.before(n.hints), Pusher: n.pusher,
 		Log: n.log, Metrics: n.registry, Grace: n.cfg.Grace,
