@@ -1377,9 +1377,9 @@ type ClientInterface interface {
 
 	// ListEvents List what happened to the app
 	//
-	// Oldest first, kept for 7 days unless the operator chose otherwise. Read on with `after`. A cursor is a place, not an
-	// event: it stays good when the event it came with is removed, and what comes later always comes behind it. An empty
-	// page has the cursor it was asked with, to ask with again. Needs scope `read`.
+	// Oldest first, kept for 7 days. Read on with `after`. A cursor is a place, not an event: it stays good when the event
+	// it came with is removed, and what comes later always comes behind it. An empty page has the cursor it was asked
+	// with, to ask with again. Needs scope `read`.
 	//
 	// Corresponds with GET /v1/events (the `ListEvents` operationId).
 	ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2036,9 +2036,9 @@ func (c *Client) RegisterDevice(ctx context.Context, body RegisterDeviceJSONRequ
 
 // ListEvents List what happened to the app
 //
-// Oldest first, kept for 7 days unless the operator chose otherwise. Read on with `after`. A cursor is a place, not an
-// event: it stays good when the event it came with is removed, and what comes later always comes behind it. An empty
-// page has the cursor it was asked with, to ask with again. Needs scope `read`.
+// Oldest first, kept for 7 days. Read on with `after`. A cursor is a place, not an event: it stays good when the event
+// it came with is removed, and what comes later always comes behind it. An empty page has the cursor it was asked
+// with, to ask with again. Needs scope `read`.
 //
 // Corresponds with GET /v1/events (the `ListEvents` operationId).
 func (c *Client) ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3910,9 +3910,9 @@ type ClientWithResponsesInterface interface {
 
 	// ListEventsWithResponse List what happened to the app
 	//
-	// Oldest first, kept for 7 days unless the operator chose otherwise. Read on with `after`. A cursor is a place, not an
-	// event: it stays good when the event it came with is removed, and what comes later always comes behind it. An empty
-	// page has the cursor it was asked with, to ask with again. Needs scope `read`.
+	// Oldest first, kept for 7 days. Read on with `after`. A cursor is a place, not an event: it stays good when the event
+	// it came with is removed, and what comes later always comes behind it. An empty page has the cursor it was asked
+	// with, to ask with again. Needs scope `read`.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -8120,9 +8120,9 @@ func (c *ClientWithResponses) RegisterDeviceWithResponse(ctx context.Context, bo
 
 // ListEventsWithResponse List what happened to the app
 //
-// Oldest first, kept for 7 days unless the operator chose otherwise. Read on with `after`. A cursor is a place, not an
-// event: it stays good when the event it came with is removed, and what comes later always comes behind it. An empty
-// page has the cursor it was asked with, to ask with again. Needs scope `read`.
+// Oldest first, kept for 7 days. Read on with `after`. A cursor is a place, not an event: it stays good when the event
+// it came with is removed, and what comes later always comes behind it. An empty page has the cursor it was asked
+// with, to ask with again. Needs scope `read`.
 //
 // Returns a wrapper object for the known response body format(s).
 //
