@@ -15,6 +15,8 @@ const (
 	// waveShare is the share of refused tokens from which on they are not believed: an app's phones do not
 	// die together, but its credential, its environment or its provider may well fail all at once.
 	waveShare = 0.2
+	// calmShare is the share to which it must fall until they are believed again.
+	calmShare = 0.1
 	// waveProbes is how many tokens in a row must be refused for a pause to go on.
 	waveProbes = 5
 	// maxDeaths bounds the deaths that can be taken back.
@@ -25,7 +27,7 @@ const (
 // through one provider. It is pure: time comes in.
 type breaker struct {
 	steps [waveSteps]tally
-	// tripped: no token is given up. It ends with waveSamples answers in a row of windows that are as they should be.
+	// tripped: no token is given up. It ends with waveSamples answers of which few are refusals.
 	tripped bool
 	since   tally // answers since it tripped, or since they were last judged
 	deaths  []death
@@ -62,7 +64,7 @@ func (b *breaker) note(bad bool, now time.Time) (trips, ends bool) {
 		if b.since.all < waveSamples {
 			return false, false
 		}
-		ends = !b.since.wave()
+		ends = float64(b.since.bad) <= calmShare*float64(b.since.all)
 		b.since = tally{}
 		if ends {
 			*b = breaker{}

@@ -24,9 +24,9 @@ func TestBreaker(t *testing.T) {
 		"spread over hours":                   {[]step{{n: 20, bad: 20, gap: 11 * time.Minute}, {n: 20, bad: 20, gap: 11 * time.Minute}, {n: 20, bad: 20}}, false},
 		"a good hour does not hide a bad one": {[]step{{n: 10_000, gap: time.Hour}, {n: 50, bad: 50}}, true},
 		"many good ones do":                   {[]step{{n: 10_000, gap: time.Minute}, {n: 50, bad: 50}}, false},
-		"it heals when it is as it should be": {[]step{{n: 50, bad: 50, gap: time.Minute}, {n: 50, bad: 10}}, false},
+		"it heals when it is as it should be": {[]step{{n: 50, bad: 50, gap: time.Minute}, {n: 50, bad: 5}}, false},
 		"it does not heal early":              {[]step{{n: 50, bad: 50, gap: time.Minute}, {n: 49}}, true},
-		"nor while it goes on":                {[]step{{n: 50, bad: 50, gap: time.Minute}, {n: 50, bad: 11, gap: 24 * time.Hour}, {n: 49}}, true},
+		"nor while it goes on":                {[]step{{n: 50, bad: 50, gap: time.Minute}, {n: 50, bad: 6, gap: 24 * time.Hour}, {n: 49}}, true},
 		"nor by waiting":                      {[]step{{n: 50, bad: 50, gap: 1000 * time.Hour}, {n: 1, bad: 1}}, true},
 	} {
 		t.Run(name, func(t *testing.T) {

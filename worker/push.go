@@ -241,7 +241,10 @@ func (h *hub) pushed(p pushedEvent, now time.Time) {
 	s := noSample
 	if p.epoch == o.epoch {
 		s = sampleOf(a)
-		h.sample(o, s, p.outcome.Reason, now)
+		if s == badSample || e.state.unanswered == 0 {
+			// The ladder's repeats to phones that do not answer would make any wave look small.
+			h.sample(o, s, p.outcome.Reason, now)
+		}
 		a.tripped = o.family.breaker.tripped
 	}
 	d := decide(a, rand.Float64())
