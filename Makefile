@@ -11,7 +11,7 @@ FUZZTIME ?= 30s
 BASE ?= $(shell git merge-base HEAD origin/main 2>/dev/null | grep -v "^$$(git rev-parse HEAD)$$" || git rev-parse -q --verify HEAD~1 2>/dev/null || true)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race check format vet lint generate generate-diff contract bench fuzz
+.PHONY: help build run test race check format vet lint generate generate-diff contract bench soak fuzz
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -57,6 +57,11 @@ contract: ## lint openapi.yaml, refuse changes that break its users
 bench: ## benchmarks against their ceilings
 	go test -tags $(TAGS) -run '^$$' -bench . -benchtime 1x ./bench
 	go run -tags $(TAGS) ./bench/serve
+
+SOAK ?= 10m
+RATE ?= 500
+soak: ## ten minutes of all that can go wrong at Apple and Google, with a kill in the middle; SOAK=30m RATE=200 SEED=7 change it
+	go test -tags $(TAGS) -run '^TestSoak$$' -count 1 -timeout 24h -v ./cmd/rouse -soak $(SOAK) -soak-rate $(RATE) $(if $(SEED),-soak-seed $(SEED))
 
 fuzz: ## every fuzz target for FUZZTIME
 	@for pkg in $$(go list ./...); do \

@@ -41,6 +41,8 @@ type present struct {
 const (
 	// chaosStep is how often something new may happen.
 	chaosStep = 100 * time.Millisecond
+	// usualTrouble is about how long a trouble lasts that says nothing else.
+	usualTrouble = 700 * time.Millisecond
 	// manyTroubles is how many go on at a time.
 	manyTroubles = 5
 	// deathEvery is about how many steps lie between two deaths.
@@ -78,7 +80,7 @@ func (x *chaos) step(ctx context.Context, now time.Time) {
 		}
 		return true
 	})
-	if len(x.now) < manyTroubles && x.dice.IntN(2) == 0 {
+	if len(x.now) < manyTroubles && x.dice.IntN(3) > 0 {
 		x.begin(now)
 	}
 	if x.dice.IntN(deathEvery) == 0 {
@@ -101,7 +103,7 @@ func (x *chaos) begin(now time.Time) {
 	next := x.deck[0]
 	x.deck = x.deck[1:]
 	if next.lasts == 0 {
-		next.lasts = time.Second
+		next.lasts = usualTrouble
 	}
 	if next.revokes {
 		x.crowd.rig.sim.RevokeAccessTokens()

@@ -81,7 +81,7 @@ func (l *ledger) await(limit time.Duration) bool {
 	return true
 }
 
-// tardy is the oldest message of each phone, up to most of them, that did not come before the time.
+// tardy is the oldest message of each phone, up to most of them, that did not come before the time; the latest first.
 func (l *ledger) tardy(by time.Time, most int) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -94,7 +94,13 @@ func (l *ledger) tardy(by time.Time, most int) []string {
 			oldest[p.phone] = id
 		}
 	}
-	ids := slices.Sorted(maps.Values(oldest))
+	when := func(id string) time.Time {
+		if came := l.came[id]; len(came) > 0 {
+			return came[0].at
+		}
+		return time.Now()
+	}
+	ids := slices.SortedFunc(maps.Values(oldest), func(a, b string) int { return when(b).Compare(when(a)) })
 	return ids[:min(most, len(ids))]
 }
 

@@ -14,7 +14,7 @@ type trouble struct {
 	share float64
 	count int
 	does  sim.Action
-	// lasts is about how long; 0 is a second.
+	// lasts is about how long; 0 is usualTrouble.
 	lasts time.Duration
 	// spoils says that Rouse may rest for minutes after it: somebody has to put the credential again.
 	spoils bool
@@ -24,7 +24,7 @@ type trouble struct {
 
 const htmlPage = "<!DOCTYPE html><title>Error</title><p>Something in between."
 
-// long is the Unix time of another life of a token.
+// longAgo is in another life of a token.
 var longAgo = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // appleTroubles is all that Apple does.
