@@ -22,6 +22,9 @@ import (
 // being repaired, which the next node does by itself.
 var ErrLogWithoutIndex = errors.New("the database's log (-wal) has no index (-shm) beside it")
 
+// ErrDamaged is a database so damaged that it cannot even be opened.
+var ErrDamaged = errors.New("the database is damaged")
+
 // Inspection is a look at a database that another process may be running on. It claims nothing, migrates nothing,
 // makes no file and holds up no writer: a checkpoint may come later by as long as a question takes. Its methods
 // are safe for concurrent use.
@@ -47,8 +50,8 @@ type InspectOptions struct {
 	Ring *tokens.Ring
 }
 
-// Inspect opens a database to look at it. The error is fs.ErrNotExist if there is none, ErrLogWithoutIndex, or says
-// why it cannot be opened. It does not look at the schema: ask Schema before anything that needs tables.
+// Inspect opens a database to look at it. The error is fs.ErrNotExist if there is none, ErrLogWithoutIndex,
+// ErrDamaged, or says why it cannot be opened. It does not look at the schema: ask Schema before anything that needs tables.
 func Inspect(ctx context.Context, o InspectOptions) (*Inspection, error) {
 	d, err := parseDSN(o.DSN)
 	if err != nil {
@@ -120,6 +123,9 @@ func (d dialect) openToLook(ctx context.Context, alone bool) (*sqlx.DB, error) {
 	db.SetMaxIdleConns(lookers)
 	var tables int // what is no database is found out by the first statement
 	if err := db.GetContext(ctx, &tables, "SELECT COUNT(*) FROM sqlite_master"); err != nil {
+		if d.corrupt(err) {
+			err = errors.Join(ErrDamaged, err)
+		}
 		return nil, errors.Join(fmt.Errorf("open the database: %w", err), db.Close())
 	}
 	return db, nil
@@ -177,7 +183,7 @@ func (i *Inspection) Damage(ctx context.Context) ([]string, error) {
 // corrupt reports whether err says that the file is not what the engine wrote.
 func (d dialect) corrupt(err error) bool {
 	var e *sqlite.Error
-	return errors.As(err, &e) && (e.Code()&0xff == sqlite3.SQLITE_CORRUPT || e.Code()&0xff == sqlite3.SQLITE_NOTADB)
+	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_CORRUPT
 }
 
 // Sealers returns the ids of the master keys that ever sealed here, and those of them that ring does not open.

@@ -27,6 +27,9 @@ const (
 	longLog = 256 << 20
 )
 
+// restore is what helps a damaged database.
+const restore = "Stop the server, keep the files, put back a backup as docs/operations.md says, and look at the disk."
+
 // database looks at the files, the schema, the pages, the keys and the apps. It holds nothing open when it returns.
 func (e examination) database(ctx context.Context) (all []found, tenants []tenant) {
 	ring, keys := e.keys()
@@ -73,6 +76,9 @@ func (e examination) unopened(err error, keys *found) []found {
 	path := e.cfg.Path
 	var all []found
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && may(nearest(filepath.Dir(path)), mayWrite) != nil:
+		all = append(all, broken("database", "read_only", fmt.Sprintf("There is no database at %s yet, and this user may not make one.", path),
+			"Run doctor as the user that rouse serve runs as; if it does, give that user the folder with chown, or mount the disk for writing."))
 	case errors.Is(err, fs.ErrNotExist):
 		all = append(all, doubtful("database", "absent", fmt.Sprintf("There is no database at %s yet.", path), "Start rouse serve, which makes it; if there should be one, correct --db (ROUSE_DB)."))
 	case errors.Is(err, fs.ErrPermission) || may(path, mayRead) != nil:
@@ -80,6 +86,8 @@ func (e examination) unopened(err error, keys *found) []found {
 	case errors.Is(err, store.ErrLogWithoutIndex):
 		all = append(all, doubtful("database", "needs_repair", fmt.Sprintf("%s-wal holds changes, and %s-shm is not there to tell which: it cannot be read without being changed.", path, path),
 			"Start rouse serve, which puts that right; if this is a copy, copy all three files while the server is stopped."))
+	case errors.Is(err, store.ErrDamaged):
+		all = append(all, broken("database", "damaged", fmt.Sprintf("%s is so damaged that it cannot be opened.", path), restore))
 	default:
 		all = append(all, broken("database", "unusable", fmt.Sprintf("%s cannot be opened: %v.", path, err), "Correct --db (ROUSE_DB), or put a backup in its place as docs/operations.md says."))
 	}
@@ -166,7 +174,7 @@ func damage(ctx context.Context, i *store.Inspection) found {
 		return broken("integrity", "unreadable", sentence(err.Error()), "Look at the disk (dmesg, smartctl), then put back a backup as docs/operations.md says.")
 	case len(wrong) > 0:
 		return broken("integrity", "damaged", fmt.Sprintf("The database is damaged: %s.", strings.ReplaceAll(strings.Join(wrong, "; "), "\n", " ")),
-			"Stop the server, keep the files, put back a backup as docs/operations.md says, and look at the disk.")
+			restore)
 	}
 	return fine("integrity", "No page of the database is damaged.")
 }
@@ -195,14 +203,19 @@ func sized(n int64) string {
 	return fmt.Sprintf("%d KiB", (n+1023)>>10)
 }
 
-// diskSpace looks at the disk of the folder, or of the nearest one above that is there.
-func diskSpace(dir string) found {
+// nearest returns the folder, or the nearest one above that is there.
+func nearest(dir string) string {
 	for {
 		if _, err := os.Stat(dir); err == nil || dir == filepath.Dir(dir) {
-			break
+			return dir
 		}
 		dir = filepath.Dir(dir)
 	}
+}
+
+// diskSpace looks at the disk that the folder is on, or will be.
+func diskSpace(dir string) found {
+	dir = nearest(dir)
 	free, known := space(dir)
 	if !known {
 		return doubtful("disk_space", "unknown", fmt.Sprintf("This system does not tell how much room is left for %s.", dir), "Look yourself: 1 GiB should be free.")

@@ -179,10 +179,8 @@ func (p endpoint) connect(ctx context.Context, u *url.URL) (net.Conn, error) {
 func (p endpoint) greet(ctx context.Context, conn net.Conn, host string) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepWait)
 	defer cancel()
+	// Whoever speaks only the older protocol is to say so, instead of hanging up.
 	protocols := []string{"h2", "http/1.1"}
-	if p.http2 == providers.FindingFail {
-		protocols = protocols[:1]
-	}
 	secured := tls.Client(conn, &tls.Config{ServerName: host, RootCAs: p.roots, NextProtos: protocols, MinVersion: tls.VersionTLS12})
 	return secured, secured.HandshakeContext(ctx)
 }
@@ -229,7 +227,6 @@ func (p endpoint) ungreeted(err error) found {
 	var host x509.HostnameError
 	var invalid x509.CertificateInvalidError
 	var plain tls.RecordHeaderError
-	var alert tls.AlertError
 	var slow net.Error
 	switch {
 	case errors.As(err, &stranger):
@@ -246,16 +243,11 @@ func (p endpoint) ungreeted(err error) found {
 		return broken(p.check, reason, fmt.Sprintf("The certificate of %s does not check: %v.", p.name(), err), p.trust())
 	case errors.As(err, &plain):
 		return broken(p.check, "not_tls", fmt.Sprintf("%s does not speak TLS.", p.name()), "See that no proxy answers in its place, and "+p.setting())
-	case errors.As(err, &alert) && alert == noProtocol:
-		return broken(p.check, "no_http2", fmt.Sprintf("%s can be reached and does not speak HTTP/2, without which nothing can be pushed.", p.name()), "See that no proxy answers in its place, and "+p.setting())
 	case errors.As(err, &slow) && slow.Timeout():
 		return broken(p.check, "tls_timeout", fmt.Sprintf("%s takes connections and then says nothing for %v.", p.name(), stepWait), "See that no firewall in between holds encrypted connections up; if it stays, look at the provider's status page.")
 	}
 	return broken(p.check, "tls_failed", fmt.Sprintf("No encrypted connection to %s came about: %v.", p.name(), err), "See that no proxy or firewall in between ends encrypted connections.")
 }
-
-// noProtocol is TLS's own no_application_protocol.
-const noProtocol tls.AlertError = 120
 
 func isUnverified(err error) bool {
 	var e *tls.CertificateVerificationError
