@@ -49,6 +49,7 @@ var sameRing = map[string][]string{
 
 // inTests lists what a room may import besides the rings below it, in tests only.
 var inTests = map[string][]string{
+	"providers/wire": {"providers/sim"},
 	"providers/apns": {"providers/sim", "providers/providertest"},
 	"providers/fcm":  {"providers/sim", "providers/providertest"},
 	"api":            {"internal/testkit"},

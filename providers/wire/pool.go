@@ -36,6 +36,8 @@ type Options struct {
 	// Idle is how long an unused connection stays open.
 	Idle time.Duration
 	Log  *slog.Logger
+	// Prepare may change a request once it has its connection, of whose epoch it is told; nil for none. It must not block.
+	Prepare func(req *http.Request, epoch uint64)
 	// Observe is told what happens to the connections; nil for nobody. It may be called from several goroutines at once and must not block.
 	Observe func(Event)
 }
@@ -133,17 +135,13 @@ func (p *Pool) Send(req *http.Request, limit int64) (Reply, error) {
 	if err != nil {
 		return Reply{}, err
 	}
+	if p.o.Prepare != nil {
+		p.o.Prepare(req, c.epoch)
+	}
 	begun := time.Now()
 	reply, failure := exchange(c, req, limit)
 	p.report(c, failure)
-	switch {
-	case reply.Status != 0:
-		p.release(c, answered)
-	case failure.Reason == Timeout && c.watch.silentSince(begun.Add(time.Since(begun)/2)):
-		p.release(c, silent)
-	default:
-		p.release(c, unanswered)
-	}
+	p.release(c, fateOf(c, begun, reply, failure))
 	if failure != nil {
 		return reply, failure
 	}
@@ -234,10 +232,31 @@ type fate uint8
 
 const (
 	unused fate = iota
+	hasty       // given up before an answer could be expected
 	unanswered
 	silent // unanswered in time, and nothing at all came on the connection for half of it
 	answered
 )
+
+// fairChance is what a request must have had before its connection is blamed that no answer came: who waited long for
+// a slot may have no time left to wait for an answer.
+const fairChance = 500 * time.Millisecond
+
+func fateOf(c *conn, begun time.Time, reply Reply, failure *Error) fate {
+	took := time.Since(begun)
+	switch {
+	case reply.Status != 0:
+		return answered
+	case failure.Reason != Timeout && failure.Reason != Canceled:
+		return unanswered
+	case took < fairChance:
+		return hasty
+	case failure.Reason == Timeout && c.watch.silentSince(begun.Add(took/2)):
+		return silent
+	default:
+		return unanswered
+	}
+}
 
 // release gives a slot back. A connection whose very first request got no
 // answer is not trusted with a second: it may lead nowhere, and the server has not said how much it takes.
@@ -250,11 +269,12 @@ func (p *Pool) release(c *conn, f fate) {
 	case answered:
 		c.warm = true
 		p.barren, p.notBefore = 0, time.Time{}
-	case unanswered, silent:
-		if !c.warm {
+	case unanswered, silent, hasty:
+		condemned := !c.warm && (f != hasty || c.overdue())
+		if condemned {
 			p.wasBarren()
 		}
-		c.draining = c.draining || !c.warm || f == silent
+		c.draining = c.draining || condemned || f == silent
 	case unused:
 		if c.inFlight == 0 {
 			c.coldSince = time.Time{}
