@@ -18,6 +18,7 @@ type answer struct {
 	body       []byte
 	html       bool
 	retryAfter string
+	location   string
 }
 
 // wrongEnvironment is what a certificate of the other environment meets: no answer, but GOAWAY for each connection.
@@ -33,24 +34,25 @@ func (c *apnsConn) serve(st *apnsStream, r *apnsRequest) {
 	for _, note := range advise(r) {
 		c.violation(note)
 	}
-	act := sim.rules.fire(APNs, r.token)
+	act := sim.rules.fire(
+		query{provider: APNs, environment: c.srv.environment(), token: r.token, wire: c.wire}, sim.settings.Load().APNsLatency)
 	if refused.reason == wrongEnvironment && act.Fault == "" && !act.answers() {
 		act.Fault, act.Reason = FaultGoawayZero, wrongEnvironment
 	}
 	ans := apnsAnswer(refused)
 	if act.answers() {
-		ans = apnsScripted(act)
+		ans = apnsScripted(act.Action, r.at)
 		c.who.note(ans.reason)
 	}
-	if act.Delay == 0 || act.Fault == FaultSlowBody {
-		c.finish(st, r, ans, act)
+	if act.wait == 0 {
+		c.finish(st, r, ans, act.Action)
 		return
 	}
 	sim.wg.Go(func() {
-		if !c.wait(st, act.Delay) {
-			ans, act = answer{}, Action{Fault: clientGone}
+		if !c.wait(st, act.wait) {
+			ans, act.Action = answer{}, Action{Fault: clientGone}
 		}
-		c.finish(st, r, ans, act)
+		c.finish(st, r, ans, act.Action)
 		c.flush()
 	})
 }
@@ -73,13 +75,13 @@ func apnsAnswer(refused refusal) answer {
 	if refused.reason == "" {
 		return answer{status: http.StatusOK}
 	}
-	return answer{status: apnsStatus[refused.reason], reason: refused.reason, body: reasonJSON(refused.reason, refused.died)}
+	return answer{status: apnsStatus[refused.reason], reason: refused.reason, body: reasonJSON(refused.reason, refused.died, false)}
 }
 
 // apnsScripted is the answer that a rule asks for. A status without reason has an
 // empty body, as Apple's front end sometimes sends it.
-func apnsScripted(act Action) answer {
-	a := answer{status: act.Status, reason: act.Reason, retryAfter: act.RetryAfter, body: []byte(act.Body)}
+func apnsScripted(act Action, now time.Time) answer {
+	a := answer{status: act.Status, reason: act.Reason, retryAfter: act.after(now), body: []byte(act.Body)}
 	if a.status == 0 {
 		a.status = apnsStatus[act.Reason]
 	}
@@ -90,7 +92,7 @@ func apnsScripted(act Action) answer {
 		a.status = http.StatusOK
 	}
 	if act.Body == "" && act.Reason != "" {
-		a.body = reasonJSON(act.Reason, act.Timestamp)
+		a.body = reasonJSON(act.Reason, act.died(now), act.TimestampText)
 	}
 	a.html = strings.HasPrefix(act.Body, "<")
 	return a
@@ -122,7 +124,14 @@ func (c *apnsConn) finish(st *apnsStream, r *apnsRequest, ans answer, act Action
 	if r.proven && act.processed() {
 		c.raise()
 	}
+	enough := act.processed() && c.pace(ans)
+	if act.Streams > 0 {
+		c.announce(act.Streams)
+	}
 	c.act(st, ans, act)
+	if enough && !c.draining {
+		c.goaway(c.newest, Action{})
+	}
 }
 
 // told writes the log line of a refusal or fault.
@@ -155,20 +164,14 @@ func (c *apnsConn) act(st *apnsStream, ans answer, act Action) {
 		c.hungUp = true
 		c.wire.reset()
 	case FaultGoaway:
-		_ = c.framer.WriteGoAway(c.newest, http2.ErrCodeNo, nil)
-		c.draining = true
+		c.goaway(c.newest, act)
 		c.reply(st, ans)
 	case FaultGoawayLower:
-		c.goaway(st.id-min(2, st.id), debugOf(act))
+		c.goaway(st.id-min(2, st.id), act.explained())
 	case FaultGoawayZero:
-		c.goaway(0, debugOf(act))
-	case FaultRSTRefused, FaultRSTInternal:
-		code := http2.ErrCodeRefusedStream
-		if act.Fault == FaultRSTInternal {
-			code = http2.ErrCodeInternal
-		}
-		_ = c.framer.WriteRSTStream(st.id, code)
-		c.endStream(st.id)
+		c.goaway(0, act.explained())
+	case FaultRSTRefused, FaultRSTInternal, FaultRSTProtocol, FaultRSTCancel, FaultRSTCalm:
+		c.reset(st.id, resetCode[act.Fault])
 	case FaultBlackhole:
 		c.flushLocked()
 		c.wire.dark.Store(true)
@@ -176,16 +179,24 @@ func (c *apnsConn) act(st *apnsStream, ans answer, act Action) {
 		c.hangUp()
 	case FaultSlowBody:
 		c.dribble(st, ans, act.Delay)
+	case FaultTruncate:
+		c.sendHeaders(st, ans.status, c.fields(st, ans), false)
+		c.sendBody(st, ans.body[:len(ans.body)/2], false)
+		c.reset(st.id, http2.ErrCodeInternal)
 	default:
 		c.reply(st, ans)
 	}
 }
 
-func debugOf(act Action) string {
-	if act.Reason == "" {
-		return act.Body
+// explained is the action with the debug data that its GOAWAY carries, where none was given.
+func (a Action) explained() Action {
+	if a.Debug == "" && a.Reason != "" {
+		a.Debug = string(reasonJSON(a.Reason, a.died(time.Now()), a.TimestampText))
 	}
-	return string(reasonJSON(act.Reason, act.Timestamp))
+	if a.Debug == "" {
+		a.Debug = a.Body
+	}
+	return a
 }
 
 // reply sends the whole answer.

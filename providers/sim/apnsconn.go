@@ -3,6 +3,7 @@ package sim
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -48,6 +49,7 @@ func (s *apnsServer) environment() string {
 func (s *apnsServer) serve(l net.Listener) {
 	config := s.sim.authority.config("h2")
 	config.ClientAuth = tls.RequestClientCert
+	config.GetConfigForClient = s.sim.greet
 	for {
 		c, err := l.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -65,14 +67,19 @@ func (s *apnsServer) serve(l net.Listener) {
 func (s *apnsServer) serveConn(w *wire, config *tls.Config) {
 	defer func() { _ = w.Close() }()
 	secure := tls.Server(w, config)
-	ctx, cancel := context.WithTimeout(context.Background(), handshakeLimit)
+	ctx, cancel := context.Background(), context.CancelFunc(func() {})
+	if !w.stalled() { // one that stalls ends with the client, or with the Sim
+		ctx, cancel = context.WithTimeout(ctx, handshakeLimit)
+	}
 	defer cancel()
 	if err := secure.HandshakeContext(ctx); err != nil {
 		s.sim.log.Debug("simulator: apns handshake failed", "connection", w.number, "error", err)
 		return
 	}
 	if secure.ConnectionState().NegotiatedProtocol != "h2" {
-		s.sim.journal.violation(APNs, "the client did not offer h2 in ALPN")
+		if w.greeting.Fault != FaultHTTP1Only {
+			s.sim.journal.violation(APNs, "the client did not offer h2 in ALPN")
+		}
 		return
 	}
 	newAPNsConn(s, w, secure).run()
@@ -102,6 +109,9 @@ type apnsConn struct {
 	window   int64  // what the client lets us send on the connection
 	initial  int64  // the client's initial window of a stream
 	draining bool   // GOAWAY was sent: no new streams, hang up after the last
+	staying  bool   // the hanging up after GOAWAY is left to the client
+	errors   int    // refusals, as Settings.Throttle4xx counts them
+	slowed   bool   // one stream only, for a refusal
 	hungUp   bool   // nothing is written any more
 }
 
@@ -164,6 +174,14 @@ func (c *apnsConn) run() {
 
 // open reads the preface and sends the SETTINGS.
 func (c *apnsConn) open() bool {
+	greeting := c.wire.greeting
+	if greeting.Fault == FaultLateSettings && !c.pause(cmp.Or(greeting.Delay, settingsLate)) {
+		return false
+	}
+	window := uint32(windowSize)
+	if greeting.Fault == FaultTinyWindow {
+		window = tinyWindow
+	}
 	_ = c.wire.SetReadDeadline(time.Now().Add(handshakeLimit))
 	preface := make([]byte, len(http2.ClientPreface))
 	if _, err := io.ReadFull(c.in, preface); err != nil || string(preface) != http2.ClientPreface {
@@ -177,11 +195,23 @@ func (c *apnsConn) open() bool {
 	_ = c.framer.WriteSettings(
 		http2.Setting{ID: http2.SettingHeaderTableSize, Val: headerTable},
 		http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: uint32(c.limit)},
-		http2.Setting{ID: http2.SettingInitialWindowSize, Val: windowSize},
+		http2.Setting{ID: http2.SettingInitialWindowSize, Val: window},
 		http2.Setting{ID: http2.SettingMaxFrameSize, Val: frameLimit},
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: headerListLimit},
 	)
 	return true
+}
+
+// pause passes time before the connection's first word; false means that it is over.
+func (c *apnsConn) pause(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-c.wire.gone:
+		return false
+	}
 }
 
 // fail ends the connection for an error of reading; one that is the client's
@@ -283,9 +313,8 @@ func (c *apnsConn) overLimit(id uint32) {
 	c.srv.sim.journal.refused(APNs)
 	if c.unacked == 0 {
 		c.violation("more streams than MAX_CONCURRENT_STREAMS")
-		if c.srv.sim.strict {
-			c.goaway(c.newest, "Maximum active streams violated for this endpoint")
-			c.hangUp()
+		if c.srv.sim.settings.Load().Strict {
+			c.goaway(c.newest, Action{Debug: "Maximum active streams violated for this endpoint", Then: ThenClose})
 			return
 		}
 	}

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"encoding/json"
+	"net/http"
 	"slices"
 	"strconv"
 	"time"
@@ -86,9 +87,41 @@ func (c *apnsConn) raise() {
 	if c.raised || c.hungUp {
 		return
 	}
-	c.limit, c.raised = streamsAfterAuth, true
+	c.announce(streamsAfterAuth)
+}
+
+// announce changes MAX_CONCURRENT_STREAMS. Streams that are open stay so.
+func (c *apnsConn) announce(limit int) {
+	c.limit, c.raised = limit, true
+	if c.hungUp {
+		return
+	}
 	c.unacked++
-	_ = c.framer.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: streamsAfterAuth})
+	_ = c.framer.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: uint32(limit)})
+}
+
+// pace slows the connection down for a refusal, and lets it go on after an
+// acceptance. True means that this was one refusal too many.
+func (c *apnsConn) pace(ans answer) bool {
+	settings := c.srv.sim.settings.Load()
+	if !settings.Throttle4xx || !c.raised {
+		return false
+	}
+	switch {
+	case ans.status == http.StatusOK && c.slowed:
+		c.slowed = false
+		c.announce(streamsAfterAuth)
+	case ans.status >= 400 && ans.status < 500 && ans.status != http.StatusGone:
+		if !c.slowed {
+			c.slowed = true
+			c.announce(1)
+		}
+		c.errors++
+		if ans.reason == "BadDeviceToken" {
+			c.errors++
+		}
+	}
+	return c.errors >= settings.ThrottleErrors
 }
 
 // sendHeaders begins an answer.
@@ -132,11 +165,16 @@ func (c *apnsConn) pump(st *apnsStream) {
 	}
 }
 
-// resetStream ends one stream with RST_STREAM.
+// resetStream ends the stream of a bad frame.
 func (c *apnsConn) resetStream(id uint32, code http2.ErrCode) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.newest = max(c.newest, id)
+	c.reset(id, code)
+}
+
+// reset ends one stream with RST_STREAM. The caller holds mu.
+func (c *apnsConn) reset(id uint32, code http2.ErrCode) {
 	if !c.hungUp {
 		_ = c.framer.WriteRSTStream(id, code)
 	}
@@ -150,7 +188,12 @@ func (c *apnsConn) endStream(id uint32) {
 		delete(c.streams, id)
 		close(st.gone)
 	}
-	if c.draining && len(c.streams) == 0 {
+	c.leave()
+}
+
+// leave hangs up if GOAWAY was said and nothing is under way any more.
+func (c *apnsConn) leave() {
+	if c.draining && !c.staying && len(c.streams) == 0 {
 		c.hangUp()
 	}
 }
@@ -166,22 +209,24 @@ func (c *apnsConn) dropStreams() {
 }
 
 // goaway says that streams above last will not be looked at, drops them, and lets
-// the others finish. A reason goes along as Apple's JSON, other debug text as it is.
-func (c *apnsConn) goaway(last uint32, debug string) {
+// the others finish, or does with the connection what the action wants.
+func (c *apnsConn) goaway(last uint32, act Action) {
 	if c.hungUp {
 		return
 	}
-	_ = c.framer.WriteGoAway(last, http2.ErrCodeNo, []byte(debug))
-	c.draining = true
+	_ = c.framer.WriteGoAway(last, act.errorCode(), []byte(act.Debug))
+	c.draining, c.staying = true, act.Then == ThenStay
+	if act.Then == ThenClose {
+		c.hangUp()
+		return
+	}
 	for id, st := range c.streams {
 		if id > last {
 			delete(c.streams, id)
 			close(st.gone)
 		}
 	}
-	if len(c.streams) == 0 {
-		c.hangUp()
-	}
+	c.leave()
 }
 
 // hangUp ends the writing side in order: what was written must reach the client,
@@ -199,13 +244,15 @@ func (c *apnsConn) hangUp() {
 }
 
 // reasonJSON is the body of a refusal.
-func reasonJSON(reason string, at time.Time) []byte {
+func reasonJSON(reason string, at time.Time, asText bool) []byte {
 	body := struct {
 		Reason    string `json:"reason"`
-		Timestamp int64  `json:"timestamp,omitempty"`
+		Timestamp any    `json:"timestamp,omitempty"`
 	}{Reason: reason}
-	if !at.IsZero() {
-		body.Timestamp = at.UnixMilli()
+	if ms := at.UnixMilli(); !at.IsZero() && asText {
+		body.Timestamp = strconv.FormatInt(ms, 10)
+	} else if !at.IsZero() {
+		body.Timestamp = ms
 	}
 	data, _ := json.Marshal(body)
 	return data

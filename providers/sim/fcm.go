@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"bytes"
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -68,15 +70,15 @@ func (s *Sim) exchange(w http.ResponseWriter, hr *http.Request, provider string,
 	}
 	r := &fcmRequest{Request: hr, provider: provider, project: hr.PathValue("project"), body: body, at: time.Now()}
 	ans := judge(r)
-	act := s.rules.fire(provider, r.subject)
+	act := s.rules.fire(query{provider: provider, token: r.subject, wire: wire}, s.settings.Load().latency(provider))
 	if act.answers() {
-		ans = fcmScripted(r, act)
+		ans = fcmScripted(r, act.Action)
 	}
-	if act.Delay > 0 && act.Fault != FaultSlowBody && !s.pause(r, act.Delay) {
-		ans, act = answer{}, Action{Fault: clientGone}
+	if act.wait > 0 && !s.pause(r, act.wait) {
+		ans, act.Action = answer{}, Action{Fault: clientGone}
 	}
-	s.settle(r, ans, act)
-	s.bend(w, r, ans, act)
+	s.settle(r, ans, act.Action)
+	s.bend(w, r, ans, act.Action)
 }
 
 // pause passes time; false means that the client gave up or the Sim stops.
@@ -146,21 +148,45 @@ func (s *Sim) bend(w http.ResponseWriter, r *fcmRequest, ans answer, act Action)
 	case FaultGoaway:
 		w.Header().Set("Connection", "close") // on HTTP/2 net/http sends GOAWAY for it
 	}
-	header := w.Header()
+	if act.Gzip && strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		ans.body = compressed(ans.body)
+		w.Header().Set("Content-Encoding", "gzip")
+	}
+	ans.describe(w.Header())
+	w.WriteHeader(ans.status)
+	switch act.Fault {
+	case FaultSlowBody:
+		s.dribbleHTTP(w, r, ans.body, act.Delay)
+	case FaultTruncate:
+		_, _ = w.Write(ans.body[:len(ans.body)/2])
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	default:
+		_, _ = w.Write(ans.body)
+	}
+}
+
+// describe fills in the headers of an answer.
+func (a answer) describe(header http.Header) {
 	header.Set("Content-Type", "application/json; charset=UTF-8")
-	if ans.html {
+	if a.html {
 		header.Set("Content-Type", "text/html; charset=UTF-8")
 	}
-	if ans.retryAfter != "" {
-		header.Set("Retry-After", ans.retryAfter)
+	if a.retryAfter != "" {
+		header.Set("Retry-After", a.retryAfter)
 	}
-	header.Set("Content-Length", fmt.Sprint(len(ans.body)))
-	w.WriteHeader(ans.status)
-	if act.Fault == FaultSlowBody {
-		s.dribbleHTTP(w, r, ans.body, act.Delay)
-		return
+	if a.location != "" {
+		header.Set("Location", a.location)
 	}
-	_, _ = w.Write(ans.body)
+	header.Set("Content-Length", fmt.Sprint(len(a.body)))
+}
+
+func compressed(body []byte) []byte {
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	_, _ = z.Write(body) // a buffer takes everything
+	_ = z.Close()
+	return packed.Bytes()
 }
 
 // dribbleHTTP sends the headers and then a byte at a time.
@@ -188,6 +214,6 @@ func fcmScripted(r *fcmRequest, act Action) answer {
 	if act.Body != "" || a.status < 300 {
 		a.body, a.html = []byte(act.Body), strings.HasPrefix(act.Body, "<")
 	}
-	a.retryAfter = act.RetryAfter
+	a.retryAfter, a.location = act.after(r.at), act.Location
 	return a
 }

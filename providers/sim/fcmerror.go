@@ -18,6 +18,7 @@ var fcmReasons = map[string]struct {
 	"THIRD_PARTY_AUTH_ERROR": {401, "UNAUTHENTICATED", "THIRD_PARTY_AUTH_ERROR"},
 	"QUOTA_EXCEEDED":         {429, "RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED"},
 	"QUOTA_EXCEEDED_DEVICE":  {429, "RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED"},
+	"QUOTA_EXCEEDED_TOPIC":   {429, "RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED"},
 	"UNAVAILABLE":            {503, "UNAVAILABLE", "UNAVAILABLE"},
 	"INTERNAL":               {500, "INTERNAL", "INTERNAL"},
 	"UNAUTHENTICATED":        {401, "UNAUTHENTICATED", ""},
@@ -72,6 +73,8 @@ func reasonDetails(reason, project string) []detail {
 		return []detail{quota("project:"+project, "Messages per minute of the project")}
 	case "QUOTA_EXCEEDED_DEVICE":
 		return []detail{quota("device:"+project, "Messages per minute of one device")}
+	case "QUOTA_EXCEEDED_TOPIC":
+		return []detail{quota("topic:"+project, "Messages per minute of one topic")}
 	case "RATE_LIMIT_EXCEEDED":
 		return []detail{{"@type": typeErrorInfo, "reason": "RATE_LIMIT_EXCEEDED", "domain": "googleapis.com", "metadata": map[string]string{"consumer": "projects/" + project}}}
 	case "PERMISSION_DENIED":

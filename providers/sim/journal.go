@@ -15,10 +15,11 @@ const (
 	jwtLimit        = 10000
 )
 
-// Entry is one request as a fake saw it. Secrets are not in it: a bearer token or
+// Entry is one request as a fake saw it, or a connection that a rule has spoilt: that
+// has a fault and no method. Secrets are not in it: a bearer token or
 // assertion shows as a fingerprint, the same for the same value.
 type Entry struct {
-	// N counts requests from 1 since the start or the last Reset.
+	// N counts entries from 1 since the start or the last Reset.
 	N int `json:"n"`
 	// Provider is APNs, FCM or Token.
 	Provider string `json:"provider"`
@@ -163,6 +164,18 @@ func (j *journal) record(e Entry, secret string) {
 		seen[print] = struct{}{}
 		p.DistinctJWTs = len(seen)
 	}
+	j.keep(e)
+}
+
+// note keeps an entry that is no request.
+func (j *journal) note(e Entry) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.keep(e)
+}
+
+// keep numbers an entry and puts it into the ring.
+func (j *journal) keep(e Entry) {
 	j.n++
 	e.N = j.n
 	if len(j.ring) < LogLimit {

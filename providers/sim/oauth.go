@@ -65,9 +65,10 @@ func (s *Sim) judgeToken(r *fcmRequest) answer {
 	case !slices.ContainsFunc(strings.Fields(claims.Scope), func(scope string) bool { return slices.Contains(sendScopes, scope) }):
 		return oauthError("invalid_scope", 0, "The scope holds neither firebase.messaging nor cloud-platform.")
 	}
+	life := s.settings.Load().AccessTokenLife
 	body, _ := json.Marshal(map[string]any{
-		"access_token": s.accounts.issue(account.project, r.at, s.life),
-		"expires_in":   max(1, int(s.life/time.Second)), "token_type": "Bearer",
+		"access_token": s.accounts.issue(account.project, r.at, life),
+		"expires_in":   max(1, int(life/time.Second)), "token_type": "Bearer",
 	})
 	return answer{status: http.StatusOK, body: body}
 }

@@ -49,30 +49,50 @@ func newAuthority(names []string) (*authority, error) {
 	}
 	pool := x509.NewCertPool()
 	pool.AddCert(signed)
-	leafKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	a := &authority{pem: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER}), certificate: signed, key: caKey, pool: pool}
+	a.leaf, err = a.issue(append([]string{"localhost", "127.0.0.1", "::1"}, names...), now.Add(certificateLife))
+	return a, err
+}
+
+// issue makes a server certificate for these names and addresses.
+func (a *authority) issue(names []string, ends time.Time) (tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, fmt.Errorf("simulator: make a server key: %w", err)
+		return tls.Certificate{}, fmt.Errorf("simulator: make a server key: %w", err)
 	}
 	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(now.UnixNano() + 1), Subject: pkix.Name{CommonName: "Rouse simulator"},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(certificateLife),
+		SerialNumber: big.NewInt(time.Now().UnixNano() + 1), Subject: pkix.Name{CommonName: "Rouse simulator"},
+		NotBefore: a.certificate.NotBefore.Add(-time.Hour), NotAfter: ends,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
-	for _, name := range append([]string{"localhost", "127.0.0.1", "::1"}, names...) {
+	for _, name := range names {
 		if ip := net.ParseIP(name); ip != nil {
 			leaf.IPAddresses = append(leaf.IPAddresses, ip)
 		} else {
 			leaf.DNSNames = append(leaf.DNSNames, name)
 		}
 	}
-	leafDER, err := x509.CreateCertificate(rand.Reader, leaf, ca, leafKey.Public(), caKey)
+	der, err := x509.CreateCertificate(rand.Reader, leaf, a.certificate, key.Public(), a.key)
 	if err != nil {
-		return nil, fmt.Errorf("simulator: sign the server certificate: %w", err)
+		return tls.Certificate{}, fmt.Errorf("simulator: sign the server certificate: %w", err)
 	}
-	return &authority{
-		pem:  pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER}),
-		leaf: tls.Certificate{Certificate: [][]byte{leafDER, caDER}, PrivateKey: leafKey}, certificate: signed, key: caKey, pool: pool,
-	}, nil
+	return tls.Certificate{Certificate: [][]byte{der, a.certificate.Raw}, PrivateKey: key}, nil
+}
+
+// wrong is a server certificate that clients must not take: one that has expired,
+// one of another name, or one of an unknown authority.
+func (a *authority) wrong(how string, names []string) (tls.Certificate, error) {
+	switch how {
+	case "expired":
+		return a.issue(append([]string{"localhost", "127.0.0.1", "::1"}, names...), time.Now().Add(-time.Minute))
+	case "name":
+		return a.issue([]string{"elsewhere.invalid"}, time.Now().Add(certificateLife))
+	}
+	stranger, err := newAuthority(names)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return stranger.leaf, nil
 }
 
 // config is a server's TLS configuration offering these ALPN protocols.

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -33,6 +34,22 @@ type Options struct {
 	Hosts []string
 	// Log gets a line for each start, refusal and fault; nil for none. No token is written in full.
 	Log *slog.Logger
+	// Seed shuffles what is left to chance: which requests a rule's Probability
+	// picks, and how long a Latency takes. The same seed makes the same choices; 0 is 1.
+	Seed uint64
+	// Rules are there from the start, as by AddRule.
+	Rules []Rule
+	// APNsLatency, FCMLatency and TokenLatency pass before each request is processed,
+	// unless a rule with times of its own acts.
+	APNsLatency, FCMLatency, TokenLatency Latency
+	// Throttle4xx has an APNs connection fall back to one stream after a refusal other
+	// than 410 until the next 200, and end by GOAWAY after ThrottleErrors refusals (100
+	// if 0; BadDeviceToken counts double).
+	Throttle4xx    bool
+	ThrottleErrors int
+	// Delivery is DeliveryInstant, the default, or DeliveryReal: phones that can be
+	// offline, storage, expiry, collapsing and the budgets of both providers.
+	Delivery string
 	// Strict ends an APNs connection with GOAWAY when its client goes over a stream
 	// limit that it had acknowledged. Without it the stream is refused and counted.
 	Strict bool
@@ -42,10 +59,9 @@ type Options struct {
 
 // Sim is a running simulator. All methods are safe for concurrent use.
 type Sim struct {
-	log    *slog.Logger
-	strict bool
-	life   time.Duration
-	names  []string
+	log      *slog.Logger
+	settings atomic.Pointer[Settings]
+	names    []string
 
 	authority *authority
 	rules     *ruleBook
@@ -66,18 +82,22 @@ type Sim struct {
 }
 
 // Start listens and serves until ctx ends or Close is called. It fails if a
-// listen address cannot be had.
+// listen address cannot be had, or rules or settings make no sense.
 func Start(ctx context.Context, o Options) (*Sim, error) {
+	settings := o.settings()
+	if err := errors.Join(settings.check(), checkAll(o.Rules)); err != nil {
+		return nil, fmt.Errorf("simulator: %w", err)
+	}
 	s := &Sim{
-		log: o.Log, strict: o.Strict, life: o.AccessTokenLife,
-		rules: newRuleBook(), journal: newJournal(), keys: newKeyBook(), accounts: newAccountBook(), phones: newPhoneBook(),
+		log: o.Log, rules: newRuleBook(o.Seed), journal: newJournal(), keys: newKeyBook(), accounts: newAccountBook(), phones: newPhoneBook(),
 		done: make(chan struct{}), wires: map[*wire]struct{}{},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	if s.life <= 0 {
-		s.life = 3599 * time.Second
+	s.settings.Store(&settings)
+	for _, r := range o.Rules {
+		s.rules.add(r)
 	}
 	if err := s.listen(o); err != nil {
 		_ = s.Close()
@@ -92,14 +112,14 @@ func Start(ctx context.Context, o Options) (*Sim, error) {
 // listen opens every listener and makes the certificates for them.
 func (s *Sim) listen(o Options) error {
 	for _, door := range []struct {
-		address, provider string
-		to                *net.Listener
+		address, provider, environment string
+		to                             *net.Listener
 	}{
-		{o.APNsListen, APNs, &s.apns},
-		{o.APNsSandboxListen, APNs, &s.sandbox},
-		{o.FCMListen, FCM, &s.fcm},
-		{o.FCMPlainListen, FCM, &s.fcmPlain},
-		{o.ControlListen, "", &s.control},
+		{o.APNsListen, APNs, Production, &s.apns},
+		{o.APNsSandboxListen, APNs, Sandbox, &s.sandbox},
+		{o.FCMListen, FCM, "", &s.fcm},
+		{o.FCMPlainListen, FCM, "", &s.fcmPlain},
+		{o.ControlListen, "", "", &s.control},
 	} {
 		if door.address == "" && door.to == &s.control {
 			continue
@@ -111,7 +131,7 @@ func (s *Sim) listen(o Options) error {
 		if err != nil {
 			return fmt.Errorf("simulator: listen on %s: %w", door.address, err)
 		}
-		*door.to = &listener{Listener: l, sim: s, provider: door.provider}
+		*door.to = &listener{Listener: l, sim: s, provider: door.provider, environment: door.environment}
 		if host, _, err := net.SplitHostPort(door.address); err == nil && host != "" {
 			s.names = append(s.names, host)
 		}
@@ -128,6 +148,7 @@ func (s *Sim) serve() {
 	s.wg.Go(func() { (&apnsServer{sim: s, sandbox: true}).serve(s.sandbox) })
 	secure, plain := s.httpServer(s.fcmHandler()), s.httpServer(s.fcmHandler())
 	secure.TLSConfig = s.authority.config("h2", "http/1.1")
+	secure.TLSConfig.GetConfigForClient = s.greet
 	secure.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: fcmStreams}
 	s.servers = []*http.Server{secure, plain}
 	s.wg.Go(func() { _ = secure.ServeTLS(s.fcm, "", "") })

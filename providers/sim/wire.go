@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // listener numbers the connections it accepts and registers them with the Sim,
@@ -15,16 +16,34 @@ type listener struct {
 	net.Listener
 	sim *Sim
 	// provider is whom the connections are counted for; empty for the control API.
-	provider string
+	provider, environment string
+	open                  atomic.Int64
 }
 
-// Accept waits for the next connection.
+// Accept waits for the next connection that no rule refuses.
 func (l *listener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		w, err := l.register(c)
+		if err != nil {
+			return nil, err
+		}
+		if l.provider != "" {
+			w.greeting = l.sim.rules.meet(query{provider: l.provider, environment: l.environment, wire: w})
+			l.sim.greeted(w)
+		}
+		if w.greeting.Fault != FaultRefuse {
+			return w, nil
+		}
+		w.reset()
 	}
-	w := &wire{Conn: c, sim: l.sim, provider: l.provider, gone: make(chan struct{})}
+}
+
+func (l *listener) register(c net.Conn) (*wire, error) {
+	w := &wire{Conn: c, sim: l.sim, listener: l, gone: make(chan struct{}), place: int(l.open.Add(1))}
 	l.sim.mu.Lock()
 	defer l.sim.mu.Unlock()
 	if l.sim.stopped {
@@ -36,13 +55,51 @@ func (l *listener) Accept() (net.Conn, error) {
 	return w, nil
 }
 
+// greeted notes a fault that meets a connection.
+func (s *Sim) greeted(w *wire) {
+	if w.greeting.Fault == "" {
+		return
+	}
+	e := Entry{
+		Provider: w.listener.provider, Environment: w.listener.environment, Headers: map[string]string{},
+		Connection: w.number, Fault: w.greeting.Fault, At: time.Now(),
+	}
+	s.journal.note(e)
+	s.told(e, "")
+}
+
+// greet is the TLS configuration for a client whose connection a rule has spoilt, nil for any other.
+func (s *Sim) greet(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	w, ok := hello.Conn.(*wire)
+	if !ok {
+		return nil, nil
+	}
+	protocols := []string{"h2"}
+	if w.listener.provider == FCM {
+		protocols = append(protocols, "http/1.1")
+	}
+	switch w.greeting.Fault {
+	case FaultWrongCertificate:
+		config := s.authority.config(protocols...)
+		leaf, err := s.authority.wrong(w.greeting.Reason, s.names)
+		config.Certificates = []tls.Certificate{leaf}
+		return config, err
+	case FaultHTTP1Only:
+		return s.authority.config("http/1.1"), nil
+	}
+	return nil, nil
+}
+
 // wire is one TCP connection as the fakes see it.
 type wire struct {
 	net.Conn
 	sim      *Sim
-	provider string
+	listener *listener
 	number   int
+	place    int          // how many its listener had open, this one included, when it came
+	greeting Action       // what a rule does to the connection; set before anybody else sees it
 	streams  atomic.Int64 // requests in hand, for the peak
+	begun    atomic.Bool  // the stall of its greeting is over
 
 	dark atomic.Bool
 	once sync.Once
@@ -52,12 +109,56 @@ type wire struct {
 // Read reads, unless the connection has become a black hole: then nothing
 // arrives any more until it is closed.
 func (w *wire) Read(p []byte) (int, error) {
+	if err := w.stall(p); err != nil {
+		return 0, err
+	}
 	n, err := w.Conn.Read(p)
 	if w.dark.Load() {
 		<-w.gone
 		return 0, net.ErrClosed
 	}
 	return n, err
+}
+
+// stall holds back the first Read for the Delay of FaultTLSStall. Without a Delay
+// what the client sends is thrown away until it hangs up.
+func (w *wire) stall(p []byte) error {
+	if w.greeting.Fault != FaultTLSStall || w.begun.Load() {
+		return nil
+	}
+	for w.greeting.Delay == 0 {
+		if _, err := w.Conn.Read(p); err != nil {
+			return err
+		}
+	}
+	timer := time.NewTimer(w.greeting.Delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-w.gone:
+		return net.ErrClosed
+	}
+	w.begun.Store(true)
+	return nil
+}
+
+// stalled reports whether the greeting of the connection still holds it up.
+func (w *wire) stalled() bool { return w.greeting.Fault == FaultTLSStall && !w.begun.Load() }
+
+// SetReadDeadline sets a limit, except to a connection that is to stall.
+func (w *wire) SetReadDeadline(t time.Time) error {
+	if w.stalled() {
+		return nil
+	}
+	return w.Conn.SetReadDeadline(t)
+}
+
+// SetDeadline sets a limit, except to a connection that is to stall.
+func (w *wire) SetDeadline(t time.Time) error {
+	if w.stalled() {
+		return nil
+	}
+	return w.Conn.SetDeadline(t)
 }
 
 // Write writes, or swallows what a black hole would.
@@ -81,7 +182,8 @@ func (w *wire) Close() error {
 		w.sim.mu.Lock()
 		delete(w.sim.wires, w)
 		w.sim.mu.Unlock()
-		w.sim.journal.closed(w.provider)
+		w.listener.open.Add(-1)
+		w.sim.journal.closed(w.listener.provider)
 	})
 	return err
 }
