@@ -1,13 +1,8 @@
 package wire
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"io"
 	"net"
-	"net/http"
-	"net/http/httptest"
-	"net/url"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,38 +12,16 @@ import (
 )
 
 // moody is an HTTP/2 server that changes its mind about how many streams it
-// takes, as Apple does after refusals: net/http's cannot.
+// takes, as Apple does after refusals.
 type moody struct {
-	net.Listener
-	roots   *x509.CertPool
+	*raw
 	refused atomic.Int64
-	conns   atomic.Int64
-	done    sync.WaitGroup
 }
 
 func newMoody(t *testing.T) *moody {
 	t.Helper()
-	s := httptest.NewTLSServer(http.NotFoundHandler())
-	defer s.Close()
-	config := s.TLS.Clone()
-	config.NextProtos = []string{"h2"}
-	l, err := tls.Listen("tcp", "127.0.0.1:0", config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := &moody{Listener: l, roots: x509.NewCertPool()}
-	m.roots.AddCert(s.Certificate())
-	m.done.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			m.conns.Add(1)
-			m.done.Go(func() { defer c.Close(); m.talk(c) })
-		}
-	})
-	t.Cleanup(func() { _ = l.Close(); m.done.Wait() })
+	m := &moody{}
+	m.raw = newRaw(t, func(_ int64, c net.Conn) { m.talk(c) })
 	return m
 }
 
@@ -119,10 +92,7 @@ func (m *moody) talk(c net.Conn) {
 func TestLimitSwings(t *testing.T) {
 	t.Parallel()
 	m := newMoody(t)
-	p := New(Options{
-		URL: &url.URL{Scheme: "https", Host: m.Addr().String()}, RootCAs: m.roots,
-		Slots: 500, PerConn: 500, MaxConns: 1, Dial: patience, Idle: time.Minute,
-	})
+	p := m.pool(func(o *Options) { o.Slots, o.PerConn = 500, 500 })
 	defer p.Close()
 	begun := time.Now()
 	var all sync.WaitGroup

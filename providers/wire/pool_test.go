@@ -139,6 +139,12 @@ func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
+	waitUntil(ctx, t, what, done)
+}
+
+// waitUntil is waitFor with another end.
+func waitUntil(ctx context.Context, t *testing.T, what string, done func() bool) {
+	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for !done() {

@@ -1,0 +1,314 @@
+package wire
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// TestGoAwayFreesThoseWhoWait: the server says goodbye and keeps the first request to itself; who waits behind it gets another connection.
+func TestGoAwayFreesThoseWhoWait(t *testing.T) {
+	t.Parallel()
+	arrived := make(chan struct{})
+	leave := make(chan struct{})
+	r := newRaw(t, func(n int64, c net.Conn) {
+		if n > 1 {
+			polite(c)
+			return
+		}
+		p, _ := greet(c)
+		p.serve(func(stream uint32) {
+			close(arrived)
+			<-leave
+			_ = p.WriteGoAway(stream, http2.ErrCodeNo, []byte(`{"reason":"Shutdown"}`))
+		})
+	})
+	p := r.pool(func(*Options) {})
+	defer p.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	first, second := make(chan error, 1), make(chan error, 1)
+	go func() { _, err := send(ctx, p); first <- err }()
+	<-arrived
+	go func() {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		_, err := send(ctx, p)
+		second <- err
+	}()
+	waitFor(t, "one waits", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.waiters.Len() == 1
+	})
+	close(leave)
+	if err := <-second; err != nil {
+		t.Errorf("the one who waited: %v", err)
+	}
+	cancel()
+	if got := reasonOf(<-first); got != Canceled {
+		t.Errorf("the first ended with %q before it was given up", got)
+	}
+}
+
+// TestOverdueAnswerHoldsNobodyUp: a first request that hangs costs the others coldLimit and not their deadline.
+func TestOverdueAnswerHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	r := newRaw(t, func(n int64, c net.Conn) {
+		if n > 1 {
+			polite(c)
+			return
+		}
+		deaf(c)
+	})
+	p := r.pool(func(*Options) {})
+	defer p.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	done := make(chan error, 20)
+	for range cap(done) {
+		go func() { _, err := send(ctx, p); done <- err }()
+	}
+	for range cap(done) - 1 {
+		if err := <-done; err != nil {
+			t.Fatalf("one of those who waited: %v", err)
+		}
+	}
+	cancel()
+	if got := reasonOf(<-done); got != Canceled {
+		t.Errorf("the first: %q", got)
+	}
+	if n := r.conns.Load(); n != 2 {
+		t.Errorf("%d connections, want 2", n)
+	}
+}
+
+// TestNobodyAnswers: where nothing ever comes back, there are two connections and not more and more of them.
+func TestNobodyAnswers(t *testing.T) {
+	t.Parallel()
+	r := newRaw(t, func(_ int64, c net.Conn) { deaf(c) })
+	p := r.pool(func(*Options) {})
+	defer p.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*coldLimit)
+	defer cancel()
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			_, err := send(ctx, p)
+			if got := reasonOf(err); got != Timeout && got != QueueTimeout {
+				t.Errorf("%q: %v", got, err)
+			}
+		})
+	}
+	all.Wait()
+	if n := r.conns.Load(); n != 2 {
+		t.Errorf("%d connections, want 2", n)
+	}
+}
+
+// TestPauseBetweenBarrenConnections: a server that turns everybody away is not stormed, and found again when it is back.
+func TestPauseBetweenBarrenConnections(t *testing.T) {
+	t.Parallel()
+	var back atomic.Bool
+	r := newRaw(t, func(_ int64, c net.Conn) {
+		if back.Load() {
+			polite(c)
+		}
+	})
+	p := r.pool(func(*Options) {})
+	defer p.Close()
+	end := time.Now().Add(2 * time.Second)
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			for time.Now().Before(end) {
+				if _, err := send(t.Context(), p); err == nil {
+					t.Error("an answer from a server that is not there")
+				}
+			}
+		})
+	}
+	all.Wait()
+	// Two at once, then pauses of at least 25, 50, 100, 200, 400, 500 and 500 ms.
+	if n := r.conns.Load(); n < 3 || n > 10 {
+		t.Errorf("%d connections in 2 s", n)
+	}
+	back.Store(true)
+	if _, err := send(t.Context(), p); err != nil {
+		t.Errorf("the server is back: %v", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.barren != 0 || !p.notBefore.IsZero() {
+		t.Errorf("after an answer there is still a pause for %d barren connections", p.barren)
+	}
+}
+
+// TestHastyCallerCondemnsNothing: who comes with no time left learns nothing about the connection.
+func TestHastyCallerCondemnsNothing(t *testing.T) {
+	t.Parallel()
+	let := newLatch()
+	arrived := make(chan struct{}, 1)
+	s := serve(t, 100, func(http.ResponseWriter, *http.Request) {
+		select {
+		case arrived <- struct{}{}:
+		default:
+		}
+		<-let.c
+	})
+	t.Cleanup(let.open)
+	p := s.pool(t, func(*Options) {})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { _, err := send(ctx, p); done <- err }()
+	<-arrived
+	begun := time.Now()
+	cancel()
+	<-done
+	slow := time.Since(begun) > fairChance/2 // a machine so busy proves nothing
+	let.open()
+	if _, err := send(t.Context(), p); err != nil {
+		t.Error(err)
+	}
+	if n := s.opened.Load(); n != 1 && !slow {
+		t.Errorf("%d connections, want the one", n)
+	}
+}
+
+// TestFullSocketKeepsNobody: the answer began, the rest of the request is stuck in a socket that nobody reads, and the caller's deadline still holds.
+func TestFullSocketKeepsNobody(t *testing.T) {
+	t.Parallel()
+	let := newLatch()
+	r := newRaw(t, func(_ int64, c net.Conn) {
+		p, _ := greet(c)
+		for {
+			f, err := p.ReadFrame()
+			if err != nil {
+				return
+			}
+			if f, ok := f.(*http2.HeadersFrame); ok {
+				p.headers(f.StreamID, false)
+				<-let.c // reads no more
+				return
+			}
+		}
+	})
+	defer let.open()
+	p := r.pool(func(*Options) {})
+	defer p.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.o.URL.String(), bytes.NewReader(make([]byte, 64<<20)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	reply, err := p.Send(req, 512)
+	if got := reasonOf(err); got != Timeout || reply.Status != 200 {
+		t.Errorf("%d %q: %v", reply.Status, got, err)
+	}
+	if took := time.Since(begun); took > 2*time.Second {
+		t.Errorf("took %v", took)
+	}
+}
+
+// diary keeps events in order.
+type diary struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (d *diary) note(e Event) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.all = append(d.all, strings.TrimSpace(fmt.Sprintf("%s %s", e.Kind, e.Reason)))
+}
+
+func (d *diary) read() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.all)
+}
+
+func TestEvents(t *testing.T) {
+	t.Parallel()
+	on := func(do func(p peer, stream uint32)) func(net.Conn) {
+		return func(c net.Conn) {
+			if p, ok := greet(c); ok {
+				p.serve(func(stream uint32) { do(p, stream) })
+			}
+		}
+	}
+	for name, tt := range map[string]struct {
+		talk func(net.Conn)
+		want []string
+	}{
+		"answered": {polite, []string{"opened"}},
+		"failed":   {func(c net.Conn) { _ = c.(interface{ NetConn() net.Conn }).NetConn().Close() }, []string{"failed connect_failed"}},
+		"goaway": {on(func(p peer, _ uint32) {
+			_ = p.WriteGoAway(0, http2.ErrCodeNo, []byte(`{"reason":"BadCertificate"}`))
+			_ = p.WriteGoAway(0, http2.ErrCodeNo, []byte(`{"reason":"BadCertificate"}`))
+			_ = p.Close()
+		}), []string{"opened", "goaway BadCertificate"}},
+		"goaway without a word": {on(func(p peer, stream uint32) {
+			_ = p.WriteGoAway(stream, http2.ErrCodeNo, []byte("not a word <b>"))
+			p.answer(stream)
+			_ = p.Close()
+		}), []string{"opened", "goaway"}},
+		"refused": {on(func(p peer, stream uint32) { _ = p.WriteRSTStream(stream, http2.ErrCodeRefusedStream) }), []string{"opened", "refused stream_refused"}},
+		"calm":    {on(func(p peer, stream uint32) { _ = p.WriteRSTStream(stream, http2.ErrCodeEnhanceYourCalm) }), []string{"opened", "refused enhance_your_calm"}},
+		"lost":    {on(func(p peer, _ uint32) { _ = p.Close() }), []string{"opened", "lost connection_reset"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var d diary
+			r := newRaw(t, func(_ int64, c net.Conn) { tt.talk(c) })
+			p := r.pool(func(o *Options) { o.Observe = d.note })
+			_, _ = send(t.Context(), p)
+			waitFor(t, strings.Join(tt.want, ", "), func() bool { return len(d.read()) >= len(tt.want) })
+			p.Close()
+			r.Close()
+			r.all.Wait()
+			if got := d.read(); !slices.Equal(got, tt.want) {
+				t.Errorf("%q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestSilenceIsTold: a connection that falls silent is lost, whoever notices first.
+func TestSilenceIsTold(t *testing.T) {
+	t.Parallel()
+	var d diary
+	r := newRaw(t, func(_ int64, c net.Conn) { deaf(c) })
+	p := r.pool(func(o *Options) { o.Observe = d.note })
+	defer p.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if _, err := send(ctx, p); reasonOf(err) != Timeout {
+		t.Error(err)
+	}
+	if got, want := d.read(), []string{"opened", "lost timeout"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+
+	// An idle one whose ping was not answered is closed by the HTTP client.
+	near, far := net.Pipe()
+	defer far.Close()
+	var idle diary
+	w := &watchedConn{Conn: near, raw: near, h2: true, tell: func(k EventKind, reason string) { idle.note(Event{k, reason}) }, kick: func() {}}
+	w.heard.Store(time.Now().Add(-pingAfter - pingWait - time.Second).UnixNano())
+	_, _ = w.Close(), w.Close()
+	if got, want := idle.read(), []string{"lost timeout"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
