@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"strings"
 	"sync"
@@ -142,7 +143,7 @@ type user struct {
 
 func (e examination) user() user {
 	pid, used, err := store.User(e.cfg.DSN)
-	return user{pid: pid, used: used, known: err == nil}
+	return user{pid: pid, used: used, known: err == nil || errors.Is(err, fs.ErrNotExist)}
 }
 
 // who names the process, if it can be seen.

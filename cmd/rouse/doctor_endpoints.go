@@ -291,7 +291,7 @@ func date(ctx context.Context, conn net.Conn, url string) (skew time.Duration, t
 		return 0, false, nil // an answer all the same
 	}
 	// It is told in whole seconds, and somewhere on the way: anything within that is no skew.
-	early, late := told.Sub(time.Now()), told.Add(time.Second).Sub(sent)
+	early, late := time.Until(told), told.Add(time.Second).Sub(sent)
 	switch {
 	case early > 0:
 		skew = early

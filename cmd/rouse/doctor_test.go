@@ -323,6 +323,8 @@ func TestDoctorTellsAServerInTrouble(t *testing.T) {
 	other.kill()
 	_, x = other.doctor("--offline", "--ops-listen", strings.TrimPrefix(r.child.at.ops, "http://"))
 	x.want(t, "server", providers.FindingWarn, "other_database")
+	_, x = other.doctor("--offline", "--db", "sqlite:"+filepath.Join(other.dir, "absent.db"), "--ops-listen", strings.TrimPrefix(r.child.at.ops, "http://"))
+	x.want(t, "server", providers.FindingWarn, "other_database")
 	stranger := httptest.NewServer(http.NotFoundHandler())
 	defer stranger.Close()
 	_, x = r.doctor("--offline", "--ops-listen", stranger.Listener.Addr().String())
@@ -398,6 +400,17 @@ func TestDoctorTellsWhatKeysAndSchemaLack(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	if os.Geteuid() == 0 { // nobody else may give files away
+		if err := os.Chown(keys, 65532, -1); err != nil {
+			t.Fatal(err)
+		}
+		_, x = r.doctor("--offline")
+		x.want(t, "permissions", providers.FindingWarn, "owners_differ")
+		if err := os.Chown(keys, 0, -1); err != nil {
+			t.Fatal(err)
+		}
+	}
+
 	r.inDatabase("INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)")
 	code, x = r.doctor("--offline")
 	if code != exitFailed {
@@ -435,7 +448,13 @@ func TestDoctorTellsADatabaseThatIsNone(t *testing.T) {
 	}
 	_, x = r.doctor("--offline", "--db", "sqlite:"+text)
 	x.want(t, "database", providers.FindingFail, "unusable")
-	// Damage, in the middle of the file that a server left.
+	// What a killed server left, with a log that is longer than it would ever be.
+	if err := os.Truncate(filepath.Join(r.dir, "rouse.db-wal"), longLog+1); err != nil {
+		t.Fatal(err)
+	}
+	_, x = r.doctor("--offline")
+	x.want(t, "wal_size", providers.FindingWarn, "long_log")
+	x.want(t, "integrity", providers.FindingOK, "")
 	if err := os.Remove(filepath.Join(r.dir, "rouse.db-shm")); err != nil {
 		t.Fatal(err)
 	}
