@@ -1,0 +1,134 @@
+package sim_test
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"rouse/providers/sim"
+)
+
+func TestReadRules(t *testing.T) {
+	t.Parallel()
+	rules, err := sim.ReadRules([]byte(`{"rules":[{"provider":"apns","connection":2,"action":{"latency":"10ms..20ms","timestamp_in":"-1h","reason":"Unregistered"}},{"action":{"fault":"hang"}}]}`))
+	if err != nil || len(rules) != 2 || rules[0].Connection != 2 || rules[0].Action.Latency.Max != 20*time.Millisecond || rules[0].Action.TimestampIn != -time.Hour {
+		t.Errorf("%+v %v", rules, err)
+	}
+	_, err = sim.ReadRules([]byte(`{"rules":[
+		{"provider":"gcm","nth":-1,"action":{"fault":"explode","status":99}},
+		{"action":{}},
+		{"provder":"apns","action":{}},
+		{"action":{"delay":"soon"}},
+		{"action":{"latency":"fast"}},
+		{"provider":"fcm","environment":"sandbox","action":{"fault":"refuse"},"token_prefix":"a"}]}`))
+	if err == nil {
+		t.Fatal("nonsense was taken")
+	}
+	// Every mistake is named, not the first alone.
+	for _, want := range []string{
+		`rule 1: provider is "gcm"`, "nth, count", `action.fault is "explode"`, "action.status is 99",
+		`rule 3: json: unknown field "provder"`, `rule 4: action.delay is "soon"`, `rule 5: "fast" is not a latency`,
+		"rule 6: environment needs provider apns", "have no token_prefix",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("nothing about %s in:\n%v", want, err)
+		}
+	}
+	if strings.Contains(err.Error(), "rule 2") {
+		t.Errorf("rule 2 is good:\n%v", err)
+	}
+	for _, file := range []string{``, `[]`, `{}`, `{"rule":[]}`} {
+		if _, err := sim.ReadRules([]byte(file)); err == nil {
+			t.Errorf("%q was taken", file)
+		}
+	}
+}
+
+func TestStartChecksRulesAndSettings(t *testing.T) {
+	t.Parallel()
+	for want, o := range map[string]sim.Options{
+		"rule 2: provider": {Rules: []sim.Rule{{}, {Provider: "gcm"}}},
+		"apns_latency":     {APNsLatency: sim.Latency{Min: 2, Max: 1}},
+		"throttle_errors":  {ThrottleErrors: -1},
+		"delivery":         {Delivery: "slow"},
+	} {
+		s, err := sim.Start(context.Background(), o)
+		if err == nil {
+			_ = s.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+}
+
+func TestRuleMatchesEnvironment(t *testing.T) {
+	t.Parallel()
+	s := start(t, sim.Options{})
+	a, g := newApple(t, s), newGoogle(t, s)
+	s.AddRule(sim.Rule{Environment: sim.Sandbox, Action: sim.Action{Status: 503}})
+	production, sandbox := a.push(ask{}), a.push(ask{base: s.APNsSandboxURL()})
+	if production.status != 200 || sandbox.status != 503 || g.send(g.message("")).status != 200 {
+		t.Errorf("production %d, sandbox %d", production.status, sandbox.status)
+	}
+}
+
+// TestRuleMatchesTheNthConnection counts connections from when the rule came.
+func TestRuleMatchesTheNthConnection(t *testing.T) {
+	t.Parallel()
+	s := start(t, sim.Options{})
+	a := newApple(t, s)
+	newGoogle(t, s)
+	push := func(client *http.Client) int {
+		a.client = client
+		return a.push(ask{}).status
+	}
+	old := h2Client(t, s)
+	push(old)
+	s.AddRule(sim.Rule{Provider: sim.APNs, Connection: 2, Action: sim.Action{Status: 503}})
+	first, second, third := h2Client(t, s), h2Client(t, s), h2Client(t, s)
+	for i, want := range []int{200, 200, 503, 200, 503} {
+		if got := push([]*http.Client{old, first, second, third, second}[i]); got != want {
+			t.Errorf("push %d: %d, want %d", i, got, want)
+		}
+	}
+}
+
+func TestRuleMatchesConnectionsOverACap(t *testing.T) {
+	t.Parallel()
+	s := start(t, sim.Options{})
+	a := newApple(t, s)
+	s.AddRule(sim.Rule{Provider: sim.APNs, OpenOver: 1, Action: sim.Action{Fault: sim.FaultRefuse}})
+	one := a.client
+	if got := a.push(ask{}); got.status != 200 {
+		t.Fatalf("%+v", got)
+	}
+	a.client = h2Client(t, s)
+	if got, err := a.try(within(t, patience), ask{}); err == nil {
+		t.Errorf("a second connection was taken: %+v", got)
+	}
+	one.CloseIdleConnections()
+	waitFor(t, "the first has gone", func() bool { return s.Stats().APNs.ConnectionsOpen == 0 })
+	if got := a.push(ask{}); got.status != 200 {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestNewActionsSurviveJSON(t *testing.T) {
+	t.Parallel()
+	rule := sim.Rule{Environment: sim.Sandbox, Connection: 1, OpenOver: 2, Action: sim.Action{
+		RetryAfterDate: time.Minute, TimestampIn: -time.Hour, TimestampText: true, Latency: sim.Fixed(time.Second), Streams: 3,
+		Fault: sim.FaultGoaway, Code: "ENHANCE_YOUR_CALM", Debug: "x", Then: sim.ThenStay, Location: "/", Gzip: true,
+	}}
+	data, err := json.Marshal(rule)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back sim.Rule
+	if err := json.Unmarshal(data, &back); err != nil || back != rule {
+		t.Errorf("%+v %v\n%s", back, err, data)
+	}
+}
