@@ -91,11 +91,13 @@ type Client struct {
 	timeout time.Duration
 	log     *slog.Logger
 
-	mu sync.Mutex // guards the two below
+	mu sync.Mutex // guards what follows
 	// healed is the epoch begun because Apple called our token expired or its key unrelated, 0 if never.
 	healed uint64
 	// sound is the newest epoch in which Apple accepted a push.
 	sound uint64
+	// shown is the provider token of the newest epoch that carried a push, before the one of the epoch before it.
+	shown, before shown
 }
 
 // New makes a client for a secret that Check returned. It connects on the first
@@ -122,7 +124,7 @@ func newClient(s secret, sandbox bool, o Options) (*Client, error) {
 	c.pool = wire.New(wire.Options{
 		URL: url, RootCAs: o.RootCAs, Certificates: certificates,
 		Slots: o.InFlight, PerConn: o.InFlight, MaxConns: 1,
-		Dial: min(dialTimeout, o.Timeout), Idle: idleTimeout, Log: o.Log, Observe: o.Observe,
+		Dial: min(dialTimeout, o.Timeout), Idle: idleTimeout, Log: o.Log, Prepare: c.authorize, Observe: o.Observe,
 	})
 	c.sdk = &apns2.Client{
 		Host:  url.Scheme + "://" + url.Host,

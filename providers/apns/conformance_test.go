@@ -2,6 +2,8 @@ package apns_test
 
 import (
 	"fmt"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,6 +33,21 @@ func TestConformance(t *testing.T) {
 		Body:             alertBody,
 		Dead:             providers.Outcome{Verdict: providers.TokenDead, Reason: "Unregistered", Status: 410, ProviderTime: time.Now()},
 		BurstConnections: 1,
+		Signs: &providertest.Signing{
+			Expire:  func(p providers.Provider) { p.(*apns.Client).Expire() },
+			Age:     func(p providers.Provider, by time.Duration) { p.(*apns.Client).Age(by) },
+			Expired: providers.Outcome{Verdict: providers.ConnectionLost, Reason: "ExpiredProviderToken", Status: 403},
+			TooMany: providertest.Answer{
+				Action: sim.Action{Reason: "TooManyProviderTokenUpdates"},
+				Want:   providers.Outcome{Verdict: providers.AppThrottled, Reason: "TooManyProviderTokenUpdates", Status: 429, RetryAfter: 10 * time.Minute},
+			},
+		},
+		TurnedAway: []providertest.Answer{
+			turnedAway("BadCertificateEnvironment"), turnedAway("InvalidProviderToken"), turnedAway("BadEnvironmentKeyInToken"), turnedAway("Forbidden"),
+			{Name: "no reason", Action: sim.Action{Fault: sim.FaultGoawayZero}, Want: providers.Outcome{Verdict: providers.ConnectionLost, Reason: "goaway"}},
+			{Name: "shutdown", Action: sim.Action{Fault: sim.FaultGoawayZero, Reason: "Shutdown"}, Want: providers.Outcome{Verdict: providers.ConnectionLost, Reason: "goaway"}},
+		},
+		Refusals: refusals(),
 		Answers: []providertest.Answer{
 			{Name: "suspect", Action: sim.Action{Reason: "BadDeviceToken"}, Want: providers.Outcome{Verdict: providers.TokenSuspect, Reason: "BadDeviceToken", Status: 400}},
 			{Name: "other topic", Action: sim.Action{Reason: "DeviceTokenNotForTopic"}, Want: providers.Outcome{Verdict: providers.TokenSuspect, Reason: "DeviceTokenNotForTopic", Status: 400}},
@@ -48,6 +65,39 @@ func TestConformance(t *testing.T) {
 	})
 }
 
+// turnedAway ends every connection for the credential and says so in the GOAWAY alone.
+func turnedAway(reason string) providertest.Answer {
+	return providertest.Answer{
+		Name: reason, Action: sim.Action{Fault: sim.FaultGoawayZero, Reason: reason},
+		Want: providers.Outcome{Verdict: providers.CredentialBad, Reason: reason},
+	}
+}
+
+func refusals() []providertest.Refusal {
+	var all []providertest.Refusal
+	finds := func(status providers.FindingStatus, reason string, action sim.Action) {
+		all = append(all, providertest.Refusal{
+			Name: strings.TrimSpace(reason + " " + action.Fault), Provider: sim.APNs, Action: action,
+			Want: providers.Finding{Check: "apns_production", Status: status, Reason: reason},
+		})
+	}
+	for _, reason := range []string{
+		"InvalidProviderToken", "ExpiredProviderToken", "UnrelatedKeyIdInToken", "MissingProviderToken", "BadEnvironmentKeyIdInToken", "BadEnvironmentKeyInToken",
+		"BadCertificate", "BadCertificateEnvironment", "Forbidden", "BadTopic", "TopicDisallowed", "MissingTopic", "InternalServerError", "ServiceUnavailable", "Shutdown",
+	} {
+		finds(providers.FindingFail, reason, sim.Action{Reason: reason})
+	}
+	for _, reason := range []string{"TooManyProviderTokenUpdates", "TooManyRequests", "BadMessageId"} {
+		finds(providers.FindingWarn, reason, sim.Action{Reason: reason})
+	}
+	finds(providers.FindingOK, "", sim.Action{Reason: "DeviceTokenNotForTopic"})
+	finds(providers.FindingFail, "BadCertificateEnvironment", sim.Action{Fault: sim.FaultGoawayZero, Reason: "BadCertificateEnvironment"})
+	finds(providers.FindingFail, "http_404", sim.Action{Status: 404, Body: "<html>lost</html>"})
+	finds(providers.FindingFail, "http_502", sim.Action{Status: 502, Body: "<html>busy</html>"})
+	finds(providers.FindingFail, "connection_reset", sim.Action{Fault: sim.FaultReset})
+	return all
+}
+
 func newProvider(t *testing.T, s *sim.Sim, o providertest.Settings) providers.Provider {
 	t.Helper()
 	endpoint := s.APNsURL()
@@ -61,9 +111,15 @@ func newProvider(t *testing.T, s *sim.Sim, o providertest.Settings) providers.Pr
 	return c
 }
 
-// newSecret uploads a signing key that s knows.
+// secrets keeps what newSecret made for each simulator.
+var secrets sync.Map
+
+// newSecret uploads, once for each simulator, a signing key that s knows.
 func newSecret(t *testing.T, s *sim.Sim) []byte {
 	t.Helper()
+	if made, ok := secrets.Load(s); ok {
+		return made.([]byte)
+	}
 	checked, err := apns.Check(providers.APNsUpload{
 		TeamID: team, KeyID: key, PrivateKey: s.NewAPNsKey(team, key), Topic: topic,
 		Placeholder: providers.Placeholder{Text: providers.Text{Title: "Example", Body: "Something is new"}},
@@ -71,6 +127,8 @@ func newSecret(t *testing.T, s *sim.Sim) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
+	secrets.Store(s, checked.Secret)
+	t.Cleanup(func() { secrets.Delete(s) })
 	return checked.Secret
 }
 

@@ -1,6 +1,9 @@
 package apns
 
-import "time"
+import (
+	"net/http"
+	"time"
+)
 
 // tokenFloor is Apple's rule: no new token more often than every 20 minutes.
 const tokenFloor = 20 * time.Minute
@@ -50,4 +53,39 @@ func (c *Client) renewToken(now time.Time) {
 		return
 	}
 	c.log.Info("APNs: provider token renewed", "key_id", t.KeyID)
+}
+
+// shown is the provider token that the connections of an epoch carry.
+type shown struct {
+	epoch  uint64
+	bearer string
+}
+
+// authorize shows the provider token that belongs to the request's connection. The SDK signed when the push began
+// to wait for one, perhaps with a token that is over. Apple wants no token to change more than once in 20
+// minutes on a connection, and pushes overtake each other: so it never changes at all, and a new token gets a new connection.
+func (c *Client) authorize(req *http.Request, epoch uint64) {
+	if c.sdk.Token == nil {
+		return
+	}
+	bearer, over := c.bearer(epoch, c.sdk.Token.GenerateIfExpired())
+	if over {
+		c.pool.Renew(epoch)
+	}
+	req.Header.Set("Authorization", "bearer "+bearer)
+}
+
+// bearer returns the provider token of an epoch, and whether the present one has taken its place.
+func (c *Client) bearer(epoch uint64, present string) (bearer string, over bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if epoch > c.shown.epoch {
+		c.before, c.shown = c.shown, shown{epoch, present}
+	}
+	for _, s := range []shown{c.shown, c.before} {
+		if s.epoch == epoch {
+			return s.bearer, s.bearer != present
+		}
+	}
+	return present, false
 }

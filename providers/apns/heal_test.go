@@ -3,6 +3,7 @@ package apns
 import (
 	"crypto/x509"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,6 +24,11 @@ type rig struct {
 
 func newRig(t *testing.T, sandbox bool) rig {
 	t.Helper()
+	return newRigWith(t, sandbox, Options{})
+}
+
+func newRigWith(t *testing.T, sandbox bool, o Options) rig {
+	t.Helper()
 	s, err := sim.Start(t.Context(), sim.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -34,7 +40,8 @@ func newRig(t *testing.T, sandbox bool) rig {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(s.CAPEM())
-	c, err := New(checked.Secret, sandbox, Options{Endpoint: s.APNsURL(), SandboxEndpoint: s.APNsSandboxURL(), RootCAs: roots})
+	o.Endpoint, o.SandboxEndpoint, o.RootCAs = s.APNsURL(), s.APNsSandboxURL(), roots
+	c, err := New(checked.Secret, sandbox, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,13 +61,6 @@ func (r rig) want(out providers.Outcome, verdict providers.Verdict, reason strin
 	if out.Verdict != verdict || out.Reason != reason {
 		r.t.Errorf("%+v, want %s %q", out, verdict, reason)
 	}
-}
-
-// age makes the provider token look signed so long ago.
-func (r rig) age(by time.Duration) {
-	r.sdk.Token.Lock()
-	defer r.sdk.Token.Unlock()
-	r.sdk.Token.IssuedAt = time.Now().Add(-by).Unix()
 }
 
 func TestHeadersGolden(t *testing.T) {
@@ -110,7 +110,7 @@ func TestExpiredTokenHealsOnce(t *testing.T) {
 	r := newRig(t, false)
 	token := r.sim.NewAPNsToken(healTopic, false)
 	r.want(r.wake(token), providers.Accepted, "")
-	r.age(30 * time.Minute)
+	r.Age(30 * time.Minute)
 	bearer := r.sdk.Token.Bearer
 	remove := r.sim.AddRule(sim.Rule{Provider: sim.APNs, Count: 1, Action: sim.Action{Reason: "ExpiredProviderToken"}})
 	r.want(r.wake(token), providers.ConnectionLost, "ExpiredProviderToken")
@@ -143,7 +143,7 @@ func TestTooManyTokenUpdatesKeepsTheToken(t *testing.T) {
 	r := newRig(t, false)
 	token := r.sim.NewAPNsToken(healTopic, false)
 	r.want(r.wake(token), providers.Accepted, "")
-	r.age(30 * time.Minute)
+	r.Age(30 * time.Minute)
 	bearer := r.sdk.Token.Bearer
 	r.sim.AddRule(sim.Rule{Provider: sim.APNs, Count: 1, Action: sim.Action{Reason: "TooManyProviderTokenUpdates"}})
 	r.want(r.wake(token), providers.AppThrottled, "TooManyProviderTokenUpdates")
@@ -217,7 +217,7 @@ func TestTokenFloor(t *testing.T) {
 		age  time.Duration
 		anew bool
 	}{{0, false}, {19 * time.Minute, false}, {21 * time.Minute, true}, {-19 * time.Minute, false}, {-time.Hour, true}} {
-		r.age(tt.age)
+		r.Age(tt.age)
 		before := r.sdk.Token.IssuedAt
 		r.renewToken(at)
 		if anew := r.sdk.Token.IssuedAt != before; anew != tt.anew {
@@ -232,4 +232,48 @@ func TestCloseIdleConnections(t *testing.T) {
 	r := newRig(t, false)
 	r.sdk.CloseIdleConnections()
 	r.want(r.wake(r.sim.NewAPNsToken(healTopic, false)), providers.Accepted, "")
+}
+
+// TestRenewalInABurst: pushes that wait for a slot were signed before the provider token was renewed. Were they to show
+// the old one after others showed the new, Apple would see the token change back and forth.
+func TestRenewalInABurst(t *testing.T) {
+	t.Parallel()
+	r := newRigWith(t, false, Options{InFlight: 5})
+	r.want(r.wake(r.sim.NewAPNsToken(healTopic, false)), providers.Accepted, "")
+	r.sim.AddRule(sim.Rule{Provider: sim.APNs, Action: sim.Action{Delay: 5 * time.Millisecond}})
+	var all sync.WaitGroup
+	for i := range 200 {
+		if i == 100 {
+			r.Age(51 * time.Minute)
+		}
+		token := r.sim.NewAPNsToken(healTopic, false)
+		all.Go(func() { r.want(r.wake(token), providers.Accepted, "") })
+	}
+	all.Wait()
+	if n := r.sim.Stats().APNs.DistinctJWTs; n != 2 {
+		t.Errorf("%d provider tokens, want 2", n)
+	}
+}
+
+// TestExpiryInABurst: what waited for a slot with the expired provider token goes out with the new one.
+func TestExpiryInABurst(t *testing.T) {
+	t.Parallel()
+	r := newRigWith(t, false, Options{InFlight: 5})
+	r.Expire()
+	var all sync.WaitGroup
+	for range 200 {
+		token := r.sim.NewAPNsToken(healTopic, false)
+		all.Go(func() {
+			out := r.wake(token)
+			if out.Verdict == providers.ConnectionLost {
+				out = r.wake(token)
+			}
+			r.want(out, providers.Accepted, "")
+		})
+	}
+	all.Wait()
+	stats := r.sim.Stats().APNs
+	if stats.DistinctJWTs != 2 || stats.ConnectionsOpened != 2 {
+		t.Errorf("%d provider tokens on %d connections, want one new token on one new connection", stats.DistinctJWTs, stats.ConnectionsOpened)
+	}
 }

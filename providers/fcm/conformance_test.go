@@ -2,6 +2,8 @@ package fcm_test
 
 import (
 	"fmt"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,10 +31,14 @@ func TestConformance(t *testing.T) {
 		Body:             alertBody,
 		Dead:             providers.Outcome{Verdict: providers.TokenDead, Reason: "UNREGISTERED", Status: 404},
 		BurstConnections: 3, // two that carry pushes, one that fetched the access token
+		Fetches:          true,
+		Refusals:         refusals(),
 		Answers: []providertest.Answer{
+			{Name: "apns key of the project, for Apple", Platform: "ios", Action: sim.Action{Reason: "THIRD_PARTY_AUTH_ERROR"}, Want: providers.Outcome{Verdict: providers.CredentialBad, Reason: "THIRD_PARTY_AUTH_ERROR", Status: 401}},
+			{Name: "apns key of the project, for a browser", Platform: "web", Action: sim.Action{Reason: "THIRD_PARTY_AUTH_ERROR"}, Want: providers.Outcome{Verdict: providers.CredentialBad, Reason: "THIRD_PARTY_AUTH_ERROR", Status: 401}},
 			{Name: "other project", Action: sim.Action{Reason: "SENDER_ID_MISMATCH"}, Want: providers.Outcome{Verdict: providers.TokenSuspect, Reason: "SENDER_ID_MISMATCH", Status: 403}},
 			{Name: "service disabled", Action: sim.Action{Reason: "PERMISSION_DENIED"}, Want: providers.Outcome{Verdict: providers.CredentialBad, Reason: "SERVICE_DISABLED", Status: 403}},
-			{Name: "apns key of the project", Action: sim.Action{Reason: "THIRD_PARTY_AUTH_ERROR"}, Want: providers.Outcome{Verdict: providers.Unavailable, Reason: "THIRD_PARTY_AUTH_ERROR", Status: 401}},
+			{Name: "apns key of the project, for another", Action: sim.Action{Reason: "THIRD_PARTY_AUTH_ERROR"}, Want: providers.Outcome{Verdict: providers.Unavailable, Reason: "THIRD_PARTY_AUTH_ERROR", Status: 401}},
 			{Name: "device quota", Action: sim.Action{Reason: "QUOTA_EXCEEDED_DEVICE", RetryAfter: "17"}, Want: providers.Outcome{Verdict: providers.DeviceThrottled, Reason: "QUOTA_EXCEEDED", Status: 429, RetryAfter: 17 * time.Second}},
 			{Name: "project quota", Action: sim.Action{Reason: "QUOTA_EXCEEDED", RetryAfter: "17"}, Want: providers.Outcome{Verdict: providers.AppThrottled, Reason: "QUOTA_EXCEEDED", Status: 429, RetryAfter: 17 * time.Second}},
 			{Name: "rate limit without details", Action: sim.Action{Reason: "RATE_LIMIT_EXCEEDED"}, Want: providers.Outcome{Verdict: providers.AppThrottled, Reason: "RESOURCE_EXHAUSTED", Status: 429}},
@@ -44,9 +50,40 @@ func TestConformance(t *testing.T) {
 			{Name: "404 without code", Action: sim.Action{Reason: "NOT_FOUND"}, Want: providers.Outcome{Verdict: providers.Unavailable, Reason: "NOT_FOUND", Status: 404}},
 			{Name: "200 html", Action: sim.Action{Status: 200, Body: "<html>fine</html>"}, Want: providers.Outcome{Verdict: providers.Unavailable, Reason: "bad_answer", Status: 200}},
 			{Name: "302", Action: sim.Action{Status: 302, Body: "<html>there</html>"}, Want: providers.Outcome{Verdict: providers.Unavailable, Reason: "http_302", Status: 302}},
-			{Name: "slow body", Action: sim.Action{Reason: "INTERNAL", Fault: sim.FaultSlowBody, Delay: time.Millisecond}, Want: providers.Outcome{Verdict: providers.Unavailable, Reason: "INTERNAL", Status: 500}},
+			{Name: "slow body", Action: sim.Action{Status: 500, Body: `{"error":{"status":"INTERNAL"}}`, Fault: sim.FaultSlowBody, Delay: time.Millisecond}, Want: providers.Outcome{Verdict: providers.Unavailable, Reason: "INTERNAL", Status: 500}},
 		},
 	})
+}
+
+func refusals() []providertest.Refusal {
+	var all []providertest.Refusal
+	finds := func(provider, check string, status providers.FindingStatus, reason string, action sim.Action) {
+		all = append(all, providertest.Refusal{
+			Name: strings.TrimSpace(check + " " + reason), Provider: provider, Action: action,
+			Want: providers.Finding{Check: check, Status: status, Reason: reason},
+		})
+	}
+	const access, send = "fcm_access_token", "fcm_send"
+	finds(sim.Token, access, providers.FindingFail, "invalid_grant", sim.Action{Reason: "invalid_grant"})
+	finds(sim.Token, access, providers.FindingFail, "unauthorized_client", sim.Action{Reason: "unauthorized_client"})
+	finds(sim.Token, access, providers.FindingFail, "token_endpoint_unavailable", sim.Action{Status: 503, Body: "<html>busy</html>"})
+	finds(sim.FCM, send, providers.FindingFail, "UNAUTHENTICATED", sim.Action{Reason: "UNAUTHENTICATED"})
+	finds(sim.FCM, send, providers.FindingFail, "SERVICE_DISABLED", sim.Action{Reason: "PERMISSION_DENIED"})
+	finds(sim.FCM, send, providers.FindingFail, "PERMISSION_DENIED", sim.Action{Status: 403})
+	finds(sim.FCM, send, providers.FindingFail, "NOT_FOUND", sim.Action{Reason: "NOT_FOUND"})
+	finds(sim.FCM, send, providers.FindingFail, "http_404", sim.Action{Status: 404, Body: "<html>lost</html>"})
+	finds(sim.FCM, send, providers.FindingFail, "http_403", sim.Action{Status: 403, Body: "<html>no</html>"})
+	finds(sim.FCM, send, providers.FindingFail, "bad_answer", sim.Action{Status: 200, Body: "<html>fine</html>"})
+	finds(sim.FCM, send, providers.FindingFail, "INTERNAL", sim.Action{Reason: "INTERNAL"})
+	finds(sim.FCM, send, providers.FindingFail, "UNAVAILABLE", sim.Action{Reason: "UNAVAILABLE", RetryAfter: "3"})
+	finds(sim.FCM, send, providers.FindingFail, "connection_reset", sim.Action{Fault: sim.FaultReset})
+	finds(sim.FCM, send, providers.FindingWarn, "QUOTA_EXCEEDED", sim.Action{Reason: "QUOTA_EXCEEDED"})
+	finds(sim.FCM, send, providers.FindingWarn, "RESOURCE_EXHAUSTED", sim.Action{Reason: "RATE_LIMIT_EXCEEDED"})
+	finds(sim.FCM, send, providers.FindingWarn, "INVALID_ARGUMENT", sim.Action{Reason: "INVALID_ARGUMENT"})
+	for _, reason := range []string{"UNREGISTERED", "SENDER_ID_MISMATCH"} {
+		finds(sim.FCM, send, providers.FindingOK, "", sim.Action{Reason: reason})
+	}
+	return all
 }
 
 func newProvider(t *testing.T, s *sim.Sim, o providertest.Settings) providers.Provider {
@@ -64,13 +101,21 @@ func newProvider(t *testing.T, s *sim.Sim, o providertest.Settings) providers.Pr
 	return c
 }
 
-// newSecret uploads a service account that s knows.
+// secrets keeps what newSecret made for each simulator.
+var secrets sync.Map
+
+// newSecret uploads, once for each simulator, a service account that s knows.
 func newSecret(t *testing.T, s *sim.Sim) []byte {
 	t.Helper()
+	if made, ok := secrets.Load(s); ok {
+		return made.([]byte)
+	}
 	checked, err := fcm.Check(providers.FCMUpload{ServiceAccount: s.NewServiceAccount(project)}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
+	secrets.Store(s, checked.Secret)
+	t.Cleanup(func() { secrets.Delete(s) })
 	return checked.Secret
 }
 

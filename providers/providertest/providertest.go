@@ -35,15 +35,39 @@ type Settings struct {
 type Answer struct {
 	Name   string
 	Action sim.Action
+	// Platform is the device's; empty for other.
+	Platform string
 	// Want is compared without Took.
 	Want providers.Outcome
+}
+
+// Signing is what the suite must know of a provider that is shown tokens which we sign.
+type Signing struct {
+	// Expire gives p a token that the provider calls expired and that is old enough to be replaced.
+	Expire func(p providers.Provider)
+	// Age makes p's token look signed so long ago.
+	Age func(p providers.Provider, by time.Duration)
+	// Expired is the outcome for an expired token that may be replaced.
+	Expired providers.Outcome
+	// TooMany is the answer to a token that comes too soon after another.
+	TooMany Answer
+}
+
+// Refusal is something that is wrong with a credential, and what Verify must find.
+type Refusal struct {
+	Name string
+	// Provider is whom the rule is for, sim.APNs, sim.FCM or sim.Token.
+	Provider string
+	Action   sim.Action
+	// Want is the last finding, without its sentences.
+	Want providers.Finding
 }
 
 // Fixture is what the suite must know of a provider.
 type Fixture struct {
 	// Provider is sim.APNs or sim.FCM.
 	Provider string
-	// New makes the provider with a fresh credential that s knows.
+	// New makes a provider with a credential that s knows, the same one for the same s.
 	New func(t *testing.T, s *sim.Sim, o Settings) providers.Provider
 	// Endpoint is where New would connect.
 	Endpoint func(s *sim.Sim) string
@@ -55,6 +79,14 @@ type Fixture struct {
 	Dead providers.Outcome
 	// Answers are scripted, one push each.
 	Answers []Answer
+	// TurnedAway are ways in which the provider ends every connection before it answers, and what must come of it.
+	TurnedAway []Answer
+	// Signs is set for a provider that is shown tokens which we sign.
+	Signs *Signing
+	// Fetches is set for a provider that is shown access tokens from the simulator's token endpoint.
+	Fetches bool
+	// Refusals are what Verify must tell.
+	Refusals []Refusal
 	// BurstConnections is how many connections a cold burst of 300 may open.
 	BurstConnections int
 }
@@ -88,6 +120,15 @@ func (f Fixture) start(t *testing.T, o Settings) *world {
 	w := &world{Fixture: f, t: t, sim: s, logs: &buffer{}}
 	w.provider = w.connect(o)
 	return w
+}
+
+// fork is a world with the same simulator and a provider of its own.
+func (w *world) fork(t *testing.T) *world {
+	t.Helper()
+	other := *w
+	other.t = t
+	other.provider = other.connect(Settings{})
+	return &other
 }
 
 // connect makes one more provider.

@@ -35,6 +35,17 @@ func Run(t *testing.T, f Fixture) {
 		"close":                   testClose,
 		"close finishes the push": testCloseFinishes,
 		"secrets":                 testSecrets,
+		"turned away":             testTurnedAway,
+		"stalled dials":           testStalledDials,
+		"expired token":           testExpiredToken,
+		"too many tokens":         testTooManyTokens,
+		"renewed token":           testRenewedToken,
+		"refused access token":    testRefusedAccessToken,
+		"bad grant":               testBadGrant,
+		"hanging token endpoint":  testHangingTokenEndpoint,
+		"verify":                  testVerify,
+		"verify refusals":         testVerifyRefusals,
+		"verify without answer":   testVerifyWithoutAnswer,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -84,11 +95,15 @@ func testDeadToken(t *testing.T, f Fixture) {
 
 // testAnswers also counts: an SDK that repeats a request on its own would show here.
 func testAnswers(t *testing.T, f Fixture) {
+	all := f.start(t, Settings{})
 	for _, answer := range f.Answers {
 		t.Run(answer.Name, func(t *testing.T) {
 			t.Parallel()
-			w := f.start(t, Settings{})
+			w := all.fork(t)
 			p := NewPush(f.Token(w.sim))
+			if answer.Platform != "" {
+				p.Platform = answer.Platform
+			}
 			w.sim.AddRule(sim.Rule{Provider: f.Provider, TokenPrefix: p.Token, Action: answer.Action})
 			out := w.push(p, patience)
 			if diff := cmp.Diff(answer.Want, out, ignoreTook()); diff != "" {
@@ -168,7 +183,7 @@ func testStalledHandshake(t *testing.T, f Fixture) {
 	var all sync.WaitGroup
 	for range 3 { // one that dials, and others who wait for the same dial
 		all.Go(func() {
-			out := w.push(NewPush(f.Token(w.sim)), 200*time.Millisecond)
+			out := w.push(NewPush(f.Token(w.sim)), time.Second)
 			if out.Verdict != providers.Unavailable || out.Reason != "connect_timeout" {
 				t.Errorf("%+v, want unavailable for connect_timeout", out)
 			}
