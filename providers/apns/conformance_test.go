@@ -33,6 +33,7 @@ func TestConformance(t *testing.T) {
 		Body:             alertBody,
 		Dead:             providers.Outcome{Verdict: providers.TokenDead, Reason: "Unregistered", Status: 410, ProviderTime: time.Now()},
 		BurstConnections: 1,
+		Narrows:          true,
 		Signs: &providertest.Signing{
 			Expire:  func(p providers.Provider) { p.(*apns.Client).Expire() },
 			Age:     func(p providers.Provider, by time.Duration) { p.(*apns.Client).Age(by) },

@@ -81,6 +81,8 @@ type Fixture struct {
 	Answers []Answer
 	// TurnedAway are ways in which the provider ends every connection before it answers, and what must come of it.
 	TurnedAway []Answer
+	// Narrows is whether the provider changes its stream limit while pushes are under way.
+	Narrows bool
 	// Signs is set for a provider that is shown tokens which we sign.
 	Signs *Signing
 	// Fetches is set for a provider that is shown access tokens from the simulator's token endpoint.

@@ -33,6 +33,203 @@ func testTurnedAway(t *testing.T, f Fixture) {
 	}
 }
 
+// testManyTurnedAway: a burst that is turned away for the credential must not become a burst of connections.
+func testManyTurnedAway(t *testing.T, f Fixture) {
+	if len(f.TurnedAway) == 0 {
+		t.Skip("it turns no connection away")
+	}
+	away := f.TurnedAway[0]
+	w := f.start(t, Settings{})
+	remove := w.sim.AddRule(sim.Rule{Provider: f.Provider, Action: away.Action})
+	var all sync.WaitGroup
+	told := make(chan providers.Outcome, few)
+	for _, token := range w.newTokens(few) {
+		all.Go(func() { told <- w.push(NewPush(token), time.Second) })
+	}
+	all.Wait()
+	close(told)
+	verdicts := map[providers.Verdict]int{}
+	for out := range told {
+		verdicts[out.Verdict]++
+	}
+	if verdicts[away.Want.Verdict] == 0 || verdicts[away.Want.Verdict]+verdicts[providers.Unavailable] != few {
+		t.Errorf("verdicts %v, want some %s, and the others without an answer", verdicts, away.Want.Verdict)
+	}
+	if n := w.stats().ConnectionsOpened; n > few/4 {
+		t.Errorf("%d connections for %d pushes within a second", n, few)
+	}
+	remove()
+	w.works()
+}
+
+// testResets gives single requests up with each code; the others on the connection go on. After a PROTOCOL_ERROR nothing
+// new goes out on it, so those who were about to may have to begin again.
+func testResets(t *testing.T, f Fixture) {
+	resets := map[string]providers.Outcome{
+		sim.FaultRSTInternal: {Verdict: providers.ConnectionLost, Reason: "stream_reset"},
+	}
+	if f.Provider == sim.APNs {
+		resets[sim.FaultRSTRefused] = providers.Outcome{Verdict: providers.ConnectionLost, Reason: "stream_refused"}
+		resets[sim.FaultRSTProtocol] = providers.Outcome{Verdict: providers.ConnectionLost, Reason: "stream_reset"}
+		resets[sim.FaultRSTCancel] = providers.Outcome{Verdict: providers.ConnectionLost, Reason: "stream_reset"}
+		resets[sim.FaultRSTCalm] = providers.Outcome{Verdict: providers.Unavailable, Reason: "enhance_your_calm"}
+	}
+	for fault, want := range resets {
+		t.Run(fault, func(t *testing.T) {
+			t.Parallel()
+			w := f.start(t, Settings{})
+			w.works()
+			var all sync.WaitGroup
+			for i, token := range w.newTokens(few) {
+				if i%10 == 0 {
+					w.sim.AddRule(sim.Rule{Provider: f.Provider, TokenPrefix: token, Count: 1, Action: sim.Action{Fault: fault}})
+				}
+				all.Go(func() {
+					out := w.push(NewPush(token), patience)
+					unsent := fault == sim.FaultRSTProtocol && out.Verdict == providers.ConnectionLost && w.requests(token) == 0
+					if i%10 != 0 && unsent {
+						out = w.push(NewPush(token), patience)
+					}
+					if i%10 != 0 && out.Verdict != providers.Accepted {
+						t.Errorf("a neighbour: %+v", out)
+					}
+					if i%10 == 0 {
+						if diff := cmp.Diff(want, out, ignoreTook()); diff != "" {
+							t.Errorf("outcome (-want +got):\n%s", diff)
+						}
+					}
+					if n := w.requests(token); n != 1 {
+						t.Errorf("%d requests for one push", n)
+					}
+				})
+			}
+			all.Wait()
+			w.works()
+		})
+	}
+}
+
+// testGoAways ends connections in a burst with error codes and debug data, open and closed: what was lost says so and goes once more.
+func testGoAways(t *testing.T, f Fixture) {
+	if f.Provider != sim.APNs {
+		t.Skip("the fake Google's server says GOAWAY in one way alone")
+	}
+	for _, action := range []sim.Action{
+		{Fault: sim.FaultGoaway, Code: "ENHANCE_YOUR_CALM", Debug: "exceeded_max_concurrent_streams"},
+		{Fault: sim.FaultGoaway, Code: "INTERNAL_ERROR", Then: sim.ThenClose},
+		{Fault: sim.FaultGoaway, Then: sim.ThenStay},
+		{Fault: sim.FaultGoawayLower, Code: "PROTOCOL_ERROR", Debug: `{"reason":"Shutdown"}`},
+		{Fault: sim.FaultGoawayLower, Then: sim.ThenStay},
+		{Fault: sim.FaultGoawayZero, Code: "NO_ERROR", Debug: "not JSON"},
+		{Fault: sim.FaultGoawayZero, Then: sim.ThenStay},
+	} {
+		t.Run(action.Fault+" "+action.Code+" "+action.Then, func(t *testing.T) {
+			t.Parallel()
+			w := f.start(t, Settings{})
+			w.works()
+			w.sim.AddRule(sim.Rule{Provider: f.Provider, Nth: 30, Action: action})
+			w.pushTwice(few)
+			w.works()
+			if n := w.stats().ConnectionsOpened; n > 3 {
+				t.Errorf("%d connections, want few", n)
+			}
+		})
+	}
+}
+
+// testGreetings are troubles before the first request.
+func testGreetings(t *testing.T, f Fixture) {
+	nth := 1
+	if f.Fetches {
+		nth = 2 // the first one fetches the access token
+	}
+	unavailable := func(reason string) providers.Outcome {
+		return providers.Outcome{Verdict: providers.Unavailable, Reason: reason}
+	}
+	accepted := providers.Outcome{Verdict: providers.Accepted, Status: 200}
+	greetings := []Answer{
+		{Name: "refused", Action: sim.Action{Fault: sim.FaultRefuse}, Want: unavailable("connect_failed")},
+		{Name: "stalled", Action: sim.Action{Fault: sim.FaultTLSStall}, Want: unavailable("connect_timeout")},
+		{Name: "slow", Action: sim.Action{Fault: sim.FaultTLSStall, Delay: 100 * time.Millisecond}, Want: accepted},
+		{Name: "foreign certificate", Action: sim.Action{Fault: sim.FaultWrongCertificate}, Want: unavailable("untrusted_certificate")},
+		{Name: "expired certificate", Action: sim.Action{Fault: sim.FaultWrongCertificate, Reason: "expired"}, Want: unavailable("untrusted_certificate")},
+		{Name: "another's certificate", Action: sim.Action{Fault: sim.FaultWrongCertificate, Reason: "name"}, Want: unavailable("untrusted_certificate")},
+	}
+	if f.Provider == sim.APNs {
+		greetings = append(greetings,
+			Answer{Name: "no HTTP/2", Action: sim.Action{Fault: sim.FaultHTTP1Only}, Want: unavailable("connect_failed")},
+			Answer{Name: "late settings", Action: sim.Action{Fault: sim.FaultLateSettings, Delay: 100 * time.Millisecond}, Want: accepted},
+			Answer{Name: "tiny window", Action: sim.Action{Fault: sim.FaultTinyWindow}, Want: accepted})
+	} else {
+		greetings = append(greetings, Answer{Name: "no HTTP/2", Action: sim.Action{Fault: sim.FaultHTTP1Only}, Want: accepted})
+	}
+	for _, greeting := range greetings {
+		t.Run(greeting.Name, func(t *testing.T) {
+			t.Parallel()
+			w := f.start(t, Settings{Timeout: prompt})
+			remove := w.sim.AddRule(sim.Rule{Provider: f.Provider, Connection: nth, Action: greeting.Action})
+			out := w.push(NewPush(f.Token(w.sim)), prompt)
+			if diff := cmp.Diff(greeting.Want, out, ignoreTook()); diff != "" {
+				t.Errorf("outcome (-want +got):\n%s", diff)
+			}
+			remove()
+			if greeting.Action.Fault == sim.FaultTLSStall {
+				w.push(NewPush(f.Token(w.sim)), prompt) // it may have met the end of the same dial
+			}
+			w.works()
+		})
+	}
+}
+
+// testStreamLimit: the server takes one request at a time, and then a thousand again, under full load.
+func testStreamLimit(t *testing.T, f Fixture) {
+	if !f.Narrows {
+		t.Skip("its stream limit stays")
+	}
+	w := f.start(t, Settings{})
+	w.works()
+	for nth, streams := range map[int]int{30: 1, 60: 10, 120: 1, 150: 1000} {
+		w.sim.AddRule(sim.Rule{Provider: f.Provider, Nth: nth, Action: sim.Action{Streams: streams}})
+	}
+	w.pushTwice(burst)
+	if n := w.stats().ConnectionsOpened; n > 2 {
+		t.Errorf("%d connections: the narrowed one is no reason for another", n)
+	}
+	w.works()
+}
+
+// testNarrowedForRefusals: the provider narrows a connection for every refusal, and widens it with the next success.
+func testNarrowedForRefusals(t *testing.T, f Fixture) {
+	if !f.Narrows {
+		t.Skip("its stream limit stays")
+	}
+	w := f.start(t, Settings{})
+	settings := w.sim.Settings()
+	settings.Throttle4xx = true
+	if err := w.sim.Adjust(settings); err != nil {
+		t.Fatal(err)
+	}
+	tokens := w.newTokens(burst)
+	for i, token := range tokens {
+		if i%20 == 0 {
+			w.sim.AddRule(sim.Rule{Provider: f.Provider, TokenPrefix: token, Action: sim.Action{Status: 400, Reason: "BadDeviceToken"}})
+		}
+	}
+	for i, out := range w.pushAll(tokens) {
+		want := providers.Accepted
+		if i%20 == 0 {
+			want = providers.TokenSuspect
+		}
+		if out.Verdict != want && out.Verdict != providers.ConnectionLost {
+			t.Errorf("push %d: %+v, want %s", i, out, want)
+		}
+	}
+	if n := w.stats().ConnectionsOpened; n > 2 {
+		t.Errorf("%d connections", n)
+	}
+	w.works()
+}
+
 // gate is a way to the simulator that stays shut for a while: what connects before it opens is never answered.
 type gate struct {
 	listener net.Listener
