@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -142,7 +143,7 @@ func (s *Sim) told(e Entry, token string) {
 	s.log.Info("simulator refused", "provider", e.Provider, "token", shorten(token), "status", e.Status, "reason", e.Reason, "fault", e.Fault, "connection", e.Connection)
 }
 
-func (r *apnsRequest) delivered() Delivered {
+func (r *apnsRequest) delivered() parcel {
 	headers := make(map[string]string, len(r.header))
 	for name, value := range r.header {
 		if name != "authorization" {
@@ -153,7 +154,20 @@ func (r *apnsRequest) delivered() Delivered {
 	if kind == "" {
 		kind = "alert"
 	}
-	return Delivered{Provider: APNs, Token: r.token, Kind: kind, Body: asJSON(r.body), Headers: headers, At: time.Now()}
+	return parcel{
+		Delivered:  Delivered{Provider: APNs, Token: r.token, Kind: kind, Body: asJSON(r.body), Headers: headers},
+		background: kind == "background", life: r.life(),
+	}
+}
+
+// life is how long the request lets APNs keep it.
+func (r *apnsRequest) life() time.Duration {
+	expiration, given := r.header["apns-expiration"]
+	if !given {
+		return appleKeeps
+	}
+	ends, _ := strconv.ParseInt(expiration, 10, 64) // checked before
+	return min(appleKeeps, max(0, time.Unix(ends, 0).Sub(r.at)))
 }
 
 // act sends the answer, bent by the fault. The caller holds mu.

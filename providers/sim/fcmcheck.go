@@ -282,10 +282,34 @@ func (s *Sim) accepted(r *fcmRequest, b *sendBody) answer {
 	return answer{status: http.StatusOK, body: body}
 }
 
-func (r *fcmRequest) delivered(m *fcmMessage) Delivered {
+func (r *fcmRequest) delivered(m *fcmMessage) parcel {
 	headers := r.headers()
 	delete(headers, "authorization")
-	return Delivered{Provider: FCM, Token: m.Token, Kind: m.kind(), Body: asJSON(r.body), Headers: headers, At: time.Now()}
+	p := parcel{
+		Delivered: Delivered{Provider: FCM, Token: m.Token, Kind: m.kind(), Body: asJSON(r.body), Headers: headers},
+		life:      m.life(), high: m.kind() == "high",
+	}
+	p.key, p.collapsible = m.collapseKey()
+	return p
+}
+
+// life is how long FCM may keep the message.
+func (m *fcmMessage) life() time.Duration {
+	if m.Android == nil || m.Android.TTL == "" {
+		return googleKeeps
+	}
+	d, _ := time.ParseDuration(m.Android.TTL) // checked before
+	return d
+}
+
+// collapseKey is what newer messages replace this one by. One that Google shows to
+// the user collapses with others of the app, unless it has a key of its own.
+func (m *fcmMessage) collapseKey() (key string, collapsible bool) {
+	if m.Android != nil && m.Android.CollapseKey != "" {
+		return m.Android.CollapseKey, true
+	}
+	shown := m.Notification != nil || m.Android != nil && m.Android.Notification != nil
+	return "", shown
 }
 
 // kind is high or normal. Unset, a message with a notification counts as high and

@@ -29,6 +29,8 @@ type Delivered struct {
 	// Headers are those of the request without authorization, names in lower case. Read only.
 	Headers map[string]string `json:"headers"`
 	At      time.Time         `json:"at"`
+	// Demoted says that it was sent with high priority and treated as normal.
+	Demoted bool `json:"demoted,omitempty"`
 }
 
 // NewAPNsToken registers a live token of an app in one environment: 64 hex digits.
@@ -87,15 +89,27 @@ type phone struct {
 	n               int
 	pushes          []Delivered
 	changed         chan struct{} // closed and replaced with each push
+	condition       condition     // of the delivery model
+	shelf           shelf         // what waits for the phone; nil until something does
 }
 
 // phoneBook holds the phones by token.
 type phoneBook struct {
 	mu     sync.Mutex
 	phones map[string]*phone
+
+	// The delivery model.
+	real    bool
+	ahead   time.Duration // its clock is ahead of ours by so much
+	waiting map[*phone]struct{}
+	timer   *time.Timer // for the first of those waiting; nil if none runs
+	rings   time.Time   // when it goes off, by the model's clock
+	closed  bool
 }
 
-func newPhoneBook() *phoneBook { return &phoneBook{phones: map[string]*phone{}} }
+func newPhoneBook() *phoneBook {
+	return &phoneBook{phones: map[string]*phone{}, waiting: map[*phone]struct{}{}}
+}
 
 func (b *phoneBook) add(p *phone) {
 	p.changed = make(chan struct{})
@@ -129,21 +143,36 @@ func (b *phoneBook) kill(token string, at time.Time) bool {
 	defer b.mu.Unlock()
 	p, ok := b.phones[tokenKey(token)]
 	if ok {
-		p.dead, p.diedAt = true, at
+		p.dead, p.diedAt, p.shelf = true, at, nil
+		delete(b.waiting, p)
 	}
 	return ok
 }
 
-// deliver hands a push to the phone and wakes who waits for it.
-func (b *phoneBook) deliver(d Delivered) {
+// deliver hands a push to the phone, or to what lies between.
+func (b *phoneBook) deliver(p parcel) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	p, ok := b.phones[tokenKey(d.Token)]
-	if !ok || p.dead {
-		return
+	to, ok := b.phones[tokenKey(p.Token)]
+	switch {
+	case !ok || to.dead:
+	case !b.real:
+		to.take(p.Delivered)
+	default:
+		if to.shelf == nil {
+			to.shelf = newShelf(to.provider)
+		}
+		for _, d := range to.shelf.offer(b.now(), to.condition, p) {
+			to.take(d)
+		}
+		b.watch(to)
 	}
+}
+
+// take puts a push on the phone and wakes who waits for it.
+func (p *phone) take(d Delivered) {
 	p.n++
-	d.N, d.Token = p.n, p.token
+	d.N, d.Token, d.At = p.n, p.token, time.Now()
 	if len(p.pushes) == PushLimit {
 		p.pushes = p.pushes[1:]
 	}
@@ -168,12 +197,15 @@ func (b *phoneBook) after(token string, n int) ([]Delivered, <-chan struct{}) {
 	return append([]Delivered{}, p.pushes[from:]...), p.changed
 }
 
-// forget drops the pushes and keeps the phones and their count.
+// forget drops the pushes, those held too, and keeps the phones, online and awake, and their count.
 func (b *phoneBook) forget() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.ahead = 0
+	b.silence()
+	clear(b.waiting)
 	for _, p := range b.phones {
-		p.pushes = nil
+		p.pushes, p.shelf, p.condition = nil, nil, condition{}
 	}
 }
 
@@ -213,5 +245,3 @@ func randomBytes(n int) []byte {
 	_, _ = rand.Read(b) // never fails, by its contract
 	return b
 }
-
-func (b *phoneBook) model(bool) {}

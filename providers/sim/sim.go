@@ -96,6 +96,7 @@ func Start(ctx context.Context, o Options) (*Sim, error) {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	s.settings.Store(&settings)
+	s.phones.model(settings.Delivery == DeliveryReal)
 	for _, r := range o.Rules {
 		s.rules.add(r)
 	}
@@ -185,6 +186,7 @@ func (s *Sim) stop() {
 		wires = append(wires, w)
 	}
 	s.mu.Unlock()
+	s.phones.close()
 	for _, l := range []net.Listener{s.apns, s.sandbox, s.fcm, s.fcmPlain, s.control} {
 		if l != nil {
 			_ = l.Close()
@@ -241,6 +243,7 @@ func (s *Sim) CAPEM() []byte { return append([]byte(nil), s.authority.pem...) }
 // Reset forgets rules, log, counters and delivered pushes. Keys, service
 // accounts, access tokens and device tokens stay, dead ones dead, and a phone
 // goes on counting its pushes, so that whoever waits for the next one still gets it.
+// The delivery model begins anew: nothing held, phones online and awake, no time advanced.
 func (s *Sim) Reset() {
 	s.rules.clear()
 	s.journal.reset()
