@@ -136,7 +136,7 @@ func (p *Pool) firstOf(c *conn) {
 		return
 	}
 	c.coldSince = time.Now()
-	p.later(coldLimit, func() {})
+	c.reminder = p.later(coldLimit, func() {})
 }
 
 // needsConn reports whether one more connection is called for: there is none, or all are as full as we fill them.

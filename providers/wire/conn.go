@@ -34,8 +34,9 @@ type conn struct {
 	inFlight int
 	warm     bool // an answer has come in
 	draining bool // no new requests
-	// coldSince is when the first request was let onto the connection, zero before.
+	// coldSince is when the first request was let onto the connection, zero before; reminder goes off when its answer is overdue.
 	coldSince time.Time
+	reminder  *time.Timer
 	// shutSince is when the connection was first seen idle and yet full, zero while it is not.
 	shutSince time.Time
 

@@ -95,8 +95,8 @@ func (p *Pool) dialSoon() {
 }
 
 // later has the pool look again after d; first runs before, under mu.
-func (p *Pool) later(d time.Duration, first func()) {
-	time.AfterFunc(d, func() {
+func (p *Pool) later(d time.Duration, first func()) *time.Timer {
+	return time.AfterFunc(d, func() {
 		p.mu.Lock()
 		first()
 		p.admitAndUnlock()

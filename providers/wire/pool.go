@@ -268,6 +268,7 @@ func (p *Pool) release(c *conn, f fate) {
 	switch f {
 	case answered:
 		c.warm = true
+		c.reminder.Stop()
 		p.barren, p.notBefore = 0, time.Time{}
 	case unanswered, silent, hasty:
 		condemned := !c.warm && (f != hasty || c.overdue())
@@ -278,6 +279,7 @@ func (p *Pool) release(c *conn, f fate) {
 	case unused:
 		if c.inFlight == 0 {
 			c.coldSince = time.Time{}
+			c.reminder.Stop()
 		}
 	}
 	p.admitAndUnlock()

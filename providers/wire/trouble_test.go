@@ -16,11 +16,10 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// TestGoAwayFreesThoseWhoWait: the server says goodbye and keeps the first request to itself; who waits behind it gets another connection.
+// TestGoAwayFreesThoseWhoWait: the server says goodbye and keeps a request to itself; who waits behind it gets another connection.
 func TestGoAwayFreesThoseWhoWait(t *testing.T) {
 	t.Parallel()
-	arrived := make(chan struct{})
-	leave := make(chan struct{})
+	arrived, leave := make(chan struct{}), make(chan struct{})
 	r := newRaw(t, func(n int64, c net.Conn) {
 		if n > 1 {
 			polite(c)
@@ -28,22 +27,29 @@ func TestGoAwayFreesThoseWhoWait(t *testing.T) {
 		}
 		p, _ := greet(c)
 		p.serve(func(stream uint32) {
+			if stream == 1 {
+				p.answer(stream)
+				return
+			}
 			close(arrived)
 			<-leave
 			_ = p.WriteGoAway(stream, http2.ErrCodeNo, []byte(`{"reason":"Shutdown"}`))
 		})
 	})
-	p := r.pool(func(*Options) {})
+	p := r.pool(func(o *Options) { o.PerConn = 1 })
 	defer p.Close()
+	if _, err := send(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
-	first, second := make(chan error, 1), make(chan error, 1)
-	go func() { _, err := send(ctx, p); first <- err }()
+	kept, waiting := make(chan error, 1), make(chan error, 1)
+	go func() { _, err := send(ctx, p); kept <- err }()
 	<-arrived
 	go func() {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		_, err := send(ctx, p)
-		second <- err
+		waiting <- err
 	}()
 	waitFor(t, "one waits", func() bool {
 		p.mu.Lock()
@@ -51,12 +57,50 @@ func TestGoAwayFreesThoseWhoWait(t *testing.T) {
 		return p.waiters.Len() == 1
 	})
 	close(leave)
-	if err := <-second; err != nil {
+	if err := <-waiting; err != nil {
 		t.Errorf("the one who waited: %v", err)
 	}
 	cancel()
-	if got := reasonOf(<-first); got != Canceled {
-		t.Errorf("the first ended with %q before it was given up", got)
+	if got := reasonOf(<-kept); got != Canceled {
+		t.Errorf("the one that was kept ended with %q before it was given up", got)
+	}
+}
+
+// TestSlotGrantedTooLate: a caller who gives up in the instant of the grant leaves no slot behind.
+func TestSlotGrantedTooLate(t *testing.T) {
+	t.Parallel()
+	s := serve(t, 100, func(http.ResponseWriter, *http.Request) {})
+	p := s.pool(t, func(o *Options) { o.Slots = 1 })
+	if _, err := send(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	late := 0
+	for range 100 {
+		p.mu.Lock()
+		c := p.pick()
+		p.admitAndUnlock()
+		ctx, cancel := context.WithCancel(t.Context())
+		got := make(chan *conn, 1)
+		go func() { c, _ := p.acquire(ctx); got <- c }()
+		waitFor(t, "one waits", func() bool {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return p.waiters.Len() == 1
+		})
+		p.mu.Lock()
+		cancel()                // it wakes, and waits for mu
+		p.grant(grant{conn: c}) // hands the place on
+		p.admitAndUnlock()
+		if c := <-got; c != nil {
+			p.release(c, unused)
+		} else {
+			late++
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.inFlight != 0 || late == 0 {
+		t.Errorf("%d slots are taken after %d late grants", p.inFlight, late)
 	}
 }
 
@@ -104,7 +148,7 @@ func TestNobodyAnswers(t *testing.T) {
 	for range 20 {
 		all.Go(func() {
 			_, err := send(ctx, p)
-			if got := reasonOf(err); got != Timeout && got != QueueTimeout {
+			if got := reasonOf(err); got != Timeout && got != QueueTimeout && got != ConnectTimeout {
 				t.Errorf("%q: %v", got, err)
 			}
 		})
@@ -173,7 +217,9 @@ func TestHastyCallerCondemnsNothing(t *testing.T) {
 	<-arrived
 	begun := time.Now()
 	cancel()
-	<-done
+	if got := reasonOf(<-done); got != Canceled {
+		t.Errorf("the first: %q", got)
+	}
 	slow := time.Since(begun) > fairChance/2 // a machine so busy proves nothing
 	let.open()
 	if _, err := send(t.Context(), p); err != nil {
@@ -264,9 +310,10 @@ func TestEvents(t *testing.T) {
 			p.answer(stream)
 			_ = p.Close()
 		}), []string{"opened", "goaway"}},
-		"refused": {on(func(p peer, stream uint32) { _ = p.WriteRSTStream(stream, http2.ErrCodeRefusedStream) }), []string{"opened", "refused stream_refused"}},
-		"calm":    {on(func(p peer, stream uint32) { _ = p.WriteRSTStream(stream, http2.ErrCodeEnhanceYourCalm) }), []string{"opened", "refused enhance_your_calm"}},
-		"lost":    {on(func(p peer, _ uint32) { _ = p.Close() }), []string{"opened", "lost connection_reset"}},
+		"refused":          {on(func(p peer, stream uint32) { _ = p.WriteRSTStream(stream, http2.ErrCodeRefusedStream) }), []string{"opened", "refused stream_refused"}},
+		"calm":             {on(func(p peer, stream uint32) { _ = p.WriteRSTStream(stream, http2.ErrCodeEnhanceYourCalm) }), []string{"opened", "refused enhance_your_calm"}},
+		"lost":             {on(func(p peer, _ uint32) { _ = p.Close() }), []string{"opened", "lost connection_reset"}},
+		"lost in idleness": {on(func(p peer, stream uint32) { p.answer(stream); _ = p.Close() }), []string{"opened", "lost connection_reset"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
