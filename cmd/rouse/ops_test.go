@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"rouse/client"
 	"rouse/providers/sim"
 )
 
@@ -45,6 +46,11 @@ func TestOperationsTellTheTruth(t *testing.T) {
 func TestEveryMetricOfTheDocsExists(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
+	// Credentials that end are looked at at the start, and then by the hour.
+	ends := r.appWithCertificate()
+	r.kill()
+	r.start()
+	r.awaitMetric(`rouse_credential_expires_timestamp_seconds{app="`+ends+`",provider="apns"}`, 1)
 	p := r.enrol("phone", "apns")
 	r.mustSend(p.device, `1`)
 	r.awaitPush(p, 0)
@@ -58,6 +64,7 @@ func TestEveryMetricOfTheDocsExists(t *testing.T) {
 	r.sim.AddRule(sim.Rule{Provider: sim.APNs, Action: sim.Action{Status: http.StatusForbidden, Reason: "InvalidProviderToken"}})
 	r.mustSend(r.enrol("another", "apns").device, `3`)
 	r.awaitMetric(`rouse_outlets_paused{provider="apns"}`, 1)
+	r.awaitMetric(`rouse_circuit_open{app="`+r.app.Id+`",cause="credential",environment="production",onward="",provider="apns"}`, 1)
 	all := r.get("/metrics")
 	page := readPage(t, filepath.Join("docs", "operations.md"))
 	names := regexp.MustCompile("`(rouse_[a-z_]+)").FindAllStringSubmatch(page, -1)
@@ -69,6 +76,23 @@ func TestEveryMetricOfTheDocsExists(t *testing.T) {
 			t.Errorf("docs/operations.md tells of %s, which is not there", name[1])
 		}
 	}
+}
+
+// appWithCertificate makes an app that speaks to Apple with a certificate, and returns its id.
+func (r *rig) appWithCertificate() string {
+	r.t.Helper()
+	admin := r.client(r.admin)
+	app, err := answer[client.AppCreated](admin.CreateApp(r.t.Context(), client.AppCreate{Name: "with a certificate"}))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.secret(app.SecretKey, app.PublishableKey)
+	certificate, key := r.sim.NewAPNsCertificate(demoTopic)
+	body := client.ApnsCredentialPut{Certificate: &certificate, CertificateKey: &key, Topic: demoTopic}
+	if _, err := answer[client.Credential](admin.PutApnsCredential(r.t.Context(), app.Id, body)); err != nil {
+		r.t.Fatal(err)
+	}
+	return app.Id
 }
 
 // TestASecondSignalEndsAtOnce: a stop that takes too long for somebody can be cut short.
