@@ -32,7 +32,7 @@ func (c *Client) Verify(ctx context.Context) []providers.Finding {
 			"Make a new one in the Apple developer account, or better a signing key, and put the credential again.")}
 	}
 	out := c.ask(ctx)
-	if out.Reason == "InvalidProviderToken" && c.swapped(ctx) {
+	if c.sdk.Token != nil && out.Reason == "InvalidProviderToken" && c.swapped(ctx) {
 		return []providers.Finding{c.fail("ids_swapped",
 			"Team id and key id are swapped: Apple takes the key with the two exchanged.",
 			fmt.Sprintf("Delete the credential, and put it again with team id %s and key id %s.", c.secret.KeyID, c.secret.TeamID))}

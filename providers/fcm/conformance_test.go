@@ -33,26 +33,77 @@ func TestConformance(t *testing.T) {
 		BurstConnections: 3, // two that carry pushes, one that fetched the access token
 		Fetches:          true,
 		Refusals:         refusals(),
-		Answers: []providertest.Answer{
-			{Name: "apns key of the project, for Apple", Platform: "ios", Action: sim.Action{Reason: "THIRD_PARTY_AUTH_ERROR"}, Want: providers.Outcome{Verdict: providers.CredentialBad, Reason: "THIRD_PARTY_AUTH_ERROR", Status: 401}},
-			{Name: "apns key of the project, for a browser", Platform: "web", Action: sim.Action{Reason: "THIRD_PARTY_AUTH_ERROR"}, Want: providers.Outcome{Verdict: providers.CredentialBad, Reason: "THIRD_PARTY_AUTH_ERROR", Status: 401}},
-			{Name: "other project", Action: sim.Action{Reason: "SENDER_ID_MISMATCH"}, Want: providers.Outcome{Verdict: providers.TokenSuspect, Reason: "SENDER_ID_MISMATCH", Status: 403}},
-			{Name: "service disabled", Action: sim.Action{Reason: "PERMISSION_DENIED"}, Want: providers.Outcome{Verdict: providers.CredentialBad, Reason: "SERVICE_DISABLED", Status: 403}},
-			{Name: "apns key of the project, for another", Action: sim.Action{Reason: "THIRD_PARTY_AUTH_ERROR"}, Want: providers.Outcome{Verdict: providers.Unavailable, Reason: "THIRD_PARTY_AUTH_ERROR", Status: 401}},
-			{Name: "device quota", Action: sim.Action{Reason: "QUOTA_EXCEEDED_DEVICE", RetryAfter: "17"}, Want: providers.Outcome{Verdict: providers.DeviceThrottled, Reason: "QUOTA_EXCEEDED", Status: 429, RetryAfter: 17 * time.Second}},
-			{Name: "project quota", Action: sim.Action{Reason: "QUOTA_EXCEEDED", RetryAfter: "17"}, Want: providers.Outcome{Verdict: providers.AppThrottled, Reason: "QUOTA_EXCEEDED", Status: 429, RetryAfter: 17 * time.Second}},
-			{Name: "rate limit without details", Action: sim.Action{Reason: "RATE_LIMIT_EXCEEDED"}, Want: providers.Outcome{Verdict: providers.AppThrottled, Reason: "RESOURCE_EXHAUSTED", Status: 429}},
-			{Name: "500", Action: sim.Action{Reason: "INTERNAL"}, Want: providers.Outcome{Verdict: providers.Unavailable, Reason: "INTERNAL", Status: 500}},
-			{Name: "503", Action: sim.Action{Reason: "UNAVAILABLE"}, Want: providers.Outcome{Verdict: providers.Unavailable, Reason: "UNAVAILABLE", Status: 503}},
-			{Name: "503 retry after", Action: sim.Action{Reason: "UNAVAILABLE", RetryAfter: "3"}, Want: providers.Outcome{Verdict: providers.Unavailable, Reason: "UNAVAILABLE", Status: 503, RetryAfter: 3 * time.Second}},
-			{Name: "502 html", Action: sim.Action{Status: 502, Body: "<html>busy</html>"}, Want: providers.Outcome{Verdict: providers.Unavailable, Reason: "http_502", Status: 502}},
-			{Name: "404 html", Action: sim.Action{Status: 404, Body: "<html>lost</html>"}, Want: providers.Outcome{Verdict: providers.Unavailable, Reason: "http_404", Status: 404}},
-			{Name: "404 without code", Action: sim.Action{Reason: "NOT_FOUND"}, Want: providers.Outcome{Verdict: providers.Unavailable, Reason: "NOT_FOUND", Status: 404}},
-			{Name: "200 html", Action: sim.Action{Status: 200, Body: "<html>fine</html>"}, Want: providers.Outcome{Verdict: providers.Unavailable, Reason: "bad_answer", Status: 200}},
-			{Name: "302", Action: sim.Action{Status: 302, Body: "<html>there</html>"}, Want: providers.Outcome{Verdict: providers.Unavailable, Reason: "http_302", Status: 302}},
-			{Name: "slow body", Action: sim.Action{Status: 500, Body: `{"error":{"status":"INTERNAL"}}`, Fault: sim.FaultSlowBody, Delay: time.Millisecond}, Want: providers.Outcome{Verdict: providers.Unavailable, Reason: "INTERNAL", Status: 500}},
-		},
+		Answers:          answers(),
 	})
+}
+
+// answers has a row for every row of Google's table, and for what is not in it.
+func answers() []providertest.Answer {
+	var all []providertest.Answer
+	row := func(name string, action sim.Action, want providers.Outcome) {
+		all = append(all, providertest.Answer{Name: name, Action: action, Want: want})
+	}
+	said := func(status int, v providers.Verdict, reason string, action sim.Action) {
+		row(fmt.Sprintf("%d %s %s", status, action.Reason, reason), action, providers.Outcome{Verdict: v, Reason: reason, Status: status})
+	}
+	said(404, providers.TokenDead, "UNREGISTERED", sim.Action{Reason: "UNREGISTERED"})
+	said(404, providers.Unavailable, "NOT_FOUND", sim.Action{Reason: "NOT_FOUND"})
+	said(400, providers.Rejected, "INVALID_ARGUMENT", sim.Action{Reason: "INVALID_ARGUMENT"})
+	said(403, providers.TokenSuspect, "SENDER_ID_MISMATCH", sim.Action{Reason: "SENDER_ID_MISMATCH"})
+	said(403, providers.CredentialBad, "SERVICE_DISABLED", sim.Action{Reason: "PERMISSION_DENIED"})
+	said(403, providers.CredentialBad, "PERMISSION_DENIED", sim.Action{Status: 403})
+	said(401, providers.ConnectionLost, "UNAUTHENTICATED", sim.Action{Reason: "UNAUTHENTICATED"}) // a first time
+	said(429, providers.AppThrottled, "QUOTA_EXCEEDED", sim.Action{Reason: "QUOTA_EXCEEDED"})
+	said(429, providers.AppThrottled, "RESOURCE_EXHAUSTED", sim.Action{Reason: "RATE_LIMIT_EXCEEDED"})
+	said(429, providers.DeviceThrottled, "QUOTA_EXCEEDED", sim.Action{Reason: "QUOTA_EXCEEDED_DEVICE"})
+	said(500, providers.Unavailable, "INTERNAL", sim.Action{Reason: "INTERNAL"})
+	said(503, providers.Unavailable, "UNAVAILABLE", sim.Action{Reason: "UNAVAILABLE"})
+	said(504, providers.Unavailable, "DEADLINE_EXCEEDED", sim.Action{Status: 504})
+
+	// The project's key for Apple, or none for browsers: the devices it is for wait, and nobody else.
+	for platform, v := range map[string]providers.Verdict{
+		"ios": providers.CredentialBad, "macos": providers.CredentialBad, "web": providers.CredentialBad, "android": providers.Unavailable, "other": providers.Unavailable,
+	} {
+		all = append(all, providertest.Answer{
+			Name: "THIRD_PARTY_AUTH_ERROR for " + platform, Platform: platform, Action: sim.Action{Reason: "THIRD_PARTY_AUTH_ERROR"},
+			Want: providers.Outcome{Verdict: v, Reason: "THIRD_PARTY_AUTH_ERROR", Status: 401},
+		})
+	}
+
+	// How long to wait, in seconds and as a date.
+	wait := func(v providers.Verdict, reason string, status int, after time.Duration) providers.Outcome {
+		return providers.Outcome{Verdict: v, Reason: reason, Status: status, RetryAfter: after}
+	}
+	row("device quota", sim.Action{Reason: "QUOTA_EXCEEDED_DEVICE", RetryAfter: "17"}, wait(providers.DeviceThrottled, "QUOTA_EXCEEDED", 429, 17*time.Second))
+	row("project quota", sim.Action{Reason: "QUOTA_EXCEEDED", RetryAfter: "17"}, wait(providers.AppThrottled, "QUOTA_EXCEEDED", 429, 17*time.Second))
+	row("503 for 1 s", sim.Action{Reason: "UNAVAILABLE", RetryAfter: "1"}, wait(providers.Unavailable, "UNAVAILABLE", 503, time.Second))
+	row("503 for 121 s", sim.Action{Reason: "UNAVAILABLE", RetryAfter: "121"}, wait(providers.Unavailable, "UNAVAILABLE", 503, 121*time.Second))
+	row("503 until a date", sim.Action{Reason: "UNAVAILABLE", RetryAfterDate: 30 * time.Second}, wait(providers.Unavailable, "UNAVAILABLE", 503, 30*time.Second))
+
+	// A code nobody knows goes by its status and never against the token.
+	for status, v := range map[int]providers.Verdict{
+		400: providers.Rejected, 403: providers.CredentialBad, 404: providers.Unavailable, 409: providers.Rejected, 410: providers.Rejected,
+		429: providers.AppThrottled, 500: providers.Unavailable, 502: providers.Unavailable, 503: providers.Unavailable,
+	} {
+		row(fmt.Sprintf("%d of an unknown sort", status), sim.Action{Status: status, Reason: "SOMETHING_NEW"}, providers.Outcome{Verdict: v, Reason: "SOMETHING_NEW", Status: status})
+	}
+	// What is not Google's JSON comes from somewhere in front of FCM.
+	for status, v := range map[int]providers.Verdict{
+		400: providers.Unavailable, 401: providers.ConnectionLost, 403: providers.Unavailable, 404: providers.Unavailable, 429: providers.AppThrottled,
+		500: providers.Unavailable, 502: providers.Unavailable, 503: providers.Unavailable,
+	} {
+		bare := providers.Outcome{Verdict: v, Reason: fmt.Sprintf("http_%d", status), Status: status}
+		row(fmt.Sprintf("%d html", status), sim.Action{Status: status, Body: "<html>x</html>"}, bare)
+		row(fmt.Sprintf("%d half a body", status), sim.Action{Status: status, Body: `{"error":{"details":[{"errorCode":"UNREGISTERED"}`}, bare)
+	}
+	bad := providers.Outcome{Verdict: providers.Unavailable, Reason: "bad_answer", Status: 200}
+	row("200 html", sim.Action{Status: 200, Body: "<html>fine</html>"}, bad)
+	row("200 without a name", sim.Action{Status: 200, Body: "{}"}, bad)
+	row("200 half a body", sim.Action{Status: 200, Body: `{"name":"proj`}, bad)
+	row("302", sim.Action{Status: 302, Body: "<html>there</html>", Location: "https://127.0.0.1:1/"}, providers.Outcome{Verdict: providers.Unavailable, Reason: "http_302", Status: 302})
+	row("404 broken off", sim.Action{Reason: "UNREGISTERED", Fault: sim.FaultTruncate}, providers.Outcome{Verdict: providers.ConnectionLost, Reason: "stream_reset", Status: 404})
+	row("slow body", sim.Action{Status: 500, Body: `{"error":{"status":"INTERNAL"}}`, Fault: sim.FaultSlowBody, Delay: time.Millisecond}, providers.Outcome{Verdict: providers.Unavailable, Reason: "INTERNAL", Status: 500})
+	return all
 }
 
 func refusals() []providertest.Refusal {

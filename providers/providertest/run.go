@@ -86,7 +86,7 @@ func ignoreTook() cmp.Option { return cmpopts.IgnoreFields(providers.Outcome{}, 
 
 // aboutSeconds forgives what a date in a header and a slow machine make of a duration.
 func aboutSeconds() cmp.Option {
-	return cmp.Comparer(func(a, b time.Duration) bool { return (a - b).Abs() <= 2*time.Second && (a == 0) == (b == 0) })
+	return cmp.Comparer(func(a, b time.Duration) bool { return (a-b).Abs() <= 2*time.Second && (a == 0) == (b == 0) })
 }
 
 func testDeadToken(t *testing.T, f Fixture) {
