@@ -71,9 +71,10 @@ func TestDemotedPushIsNoted(t *testing.T) {
 	if at := w.demotedAt(other); at != nil {
 		t.Errorf("another phone has it too: %v", at)
 	}
-	w.report(p, "high", "normal") // was not sent as high: proves nothing
-	if w.demotedAt(p) == nil {
-		t.Error("a normal push ended it")
+	for _, x := range []struct{ priority, original string }{{"high", "normal"}, {"high", "unknown"}, {"unknown", "high"}} {
+		if w.report(p, x.priority, x.original); w.demotedAt(p) == nil {
+			t.Errorf("%+v ended it, and proves nothing", x)
+		}
 	}
 	w.report(p, "high", "high")
 	if at := w.demotedAt(p); at != nil || w.demotions(app, p) != 0 {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"rouse/client"
+	"rouse/providers/sim"
 )
 
 type deviceCmd struct {
@@ -53,6 +54,8 @@ type handset struct {
 	phone    *phone
 	// heard is the number of the last push of the token.
 	heard int
+	// demoted says that the last push of high priority came with less.
+	demoted bool
 }
 
 // live switches the phone on, and then sleeps and wakes until ctx ends.
@@ -192,14 +195,37 @@ func (h *handset) nap(ctx context.Context) error {
 		return err
 	}
 	for _, push := range pushes {
-		h.say("woken: %s push, %d bytes", push.Kind, len(push.Body))
+		h.say("woken: %s push%s, %d bytes", push.Kind, demotion(push), len(push.Body))
 		if err := h.fetch(ctx, push.At); err != nil {
 			return err
 		}
 		// Only now: if the fetch failed, the push is heard again.
 		h.heard = push.N
+		h.report(ctx, push)
 	}
 	return nil
+}
+
+// demotion is what to say of a push that Google demoted.
+func demotion(push sim.Delivered) string {
+	if push.Demoted {
+		return " (sent as high, and demoted)"
+	}
+	return ""
+}
+
+// report tells the server of a demoted push, and of the first one after it that came as it was sent. One that does not get
+// through is no loss: the next one tells the same.
+func (h *handset) report(ctx context.Context, push sim.Delivered) {
+	if push.Provider != sim.FCM || !push.Demoted && (!h.demoted || push.Kind != "high") {
+		return
+	}
+	if err := h.phone.reportPush(ctx, push.Demoted); err != nil {
+		h.say("the server was not told how the push arrived: %v", err)
+		return
+	}
+	h.demoted = push.Demoted
+	h.say("told the server how it arrived")
 }
 
 // fetch reads and acks everything that waits. pushed is when the push came, zero if none did.

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -37,6 +38,48 @@ func TestDeviceNeverPrintsItsToken(t *testing.T) {
 	}
 	if strings.Contains(out, token) {
 		t.Errorf("the token was printed:\n%s", out)
+	}
+}
+
+// TestDeviceReportsADemotedPush, and the first one after it that came as it was sent; of others there is nothing to tell.
+func TestDeviceReportsADemotedPush(t *testing.T) {
+	t.Parallel()
+	radio := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		pushes := []string{`{"n":1,"provider":"fcm","kind":"high"}`, `{"n":2,"provider":"fcm","kind":"normal","demoted":true}`, `{"n":3,"provider":"fcm","kind":"normal"}`, `{"n":4,"provider":"fcm","kind":"high"}`, `{"n":5,"provider":"fcm","kind":"high"}`}
+		switch after, _ := strconv.Atoi(r.URL.Query().Get("after")); {
+		case r.URL.Query().Get("wait") == "0":
+			_, _ = io.WriteString(w, `{"pushes":[]}`)
+		case after < len(pushes):
+			_, _ = io.WriteString(w, `{"pushes":[`+pushes[after]+`]}`)
+		default:
+			<-r.Context().Done()
+		}
+	}))
+	t.Cleanup(radio.Close)
+	reports := newTranscript()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		switch r.URL.Path {
+		case "/v1/device/push-reports":
+			_, _ = io.Copy(reports, r.Body)
+			w.WriteHeader(http.StatusNoContent)
+		case "/v1/inbox":
+			_, _ = io.WriteString(w, `{"messages":[],"cursor":"c","more":false}`)
+		default:
+			_, _ = io.WriteString(w, `{"id":"dev_1"}`)
+		}
+	}))
+	t.Cleanup(server.Close)
+	t.Cleanup(http.DefaultTransport.(*http.Transport).CloseIdleConnections)
+	env := oldPhone(t, profile{URL: server.URL, ControlURL: radio.URL}, phoneFile{Name: "fcm", Provider: "fcm", Token: "token"})
+	phone := startCommand(t, env, "device")
+	phone.says(t, `woken: normal push \(sent as high, and demoted\), `)
+	phone.says(t, `(?s)normal push.*told the server.*normal push.*high push.*told the server.*high push.*nothing waits`)
+	if code := phone.stop(); code != exitOK {
+		t.Errorf("exit %d\n%s", code, phone.out)
+	}
+	if got, want := reports.String(), `{"original_priority":"high","priority":"normal"}{"original_priority":"high","priority":"high"}`; got != want {
+		t.Errorf("told %s, want %s", got, want)
 	}
 }
 

@@ -114,6 +114,16 @@ func (p *phone) refresh(ctx context.Context, token string) error {
 	return err
 }
 
+// reportPush tells the server how a push that was sent with high priority arrived.
+func (p *phone) reportPush(ctx context.Context, demoted bool) error {
+	report := client.PushReport{Priority: client.PushReportPriorityHigh, OriginalPriority: client.PushReportOriginalPriorityHigh}
+	if demoted {
+		report.Priority = client.PushReportPriorityNormal
+	}
+	_, err := answer[nothing](p.api.ReportPush(ctx, report))
+	return err
+}
+
 // receive hands every message that comes on the phone's long poll to show, until ctx ends
 // or the server no longer knows the phone. trouble is told what is tried again.
 func (p *phone) receive(ctx context.Context, show func(fetched), trouble func(error)) error {
