@@ -55,6 +55,11 @@ func (s *Sim) NewServiceAccount(project string) (file []byte) {
 // answers 401 UNAUTHENTICATED until the client has fetched a new one.
 func (s *Sim) RevokeAccessTokens() { s.accounts.revoke() }
 
+// RevokeServiceAccount makes an account unknown: the token endpoint answers
+// invalid_grant from now on. Access tokens handed out before stay good. It reports
+// whether the account was known.
+func (s *Sim) RevokeServiceAccount(email string) bool { return s.accounts.remove(email) }
+
 // account is the public half of a service account.
 type account struct {
 	project, email, keyID string
@@ -85,6 +90,14 @@ func (b *accountBook) add(a *account) {
 	defer b.mu.Unlock()
 	b.accounts[a.email] = a
 	b.projects[a.project] = true
+}
+
+func (b *accountBook) remove(email string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, known := b.accounts[email]
+	delete(b.accounts, email)
+	return known
 }
 
 func (b *accountBook) get(email string) *account {

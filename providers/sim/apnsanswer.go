@@ -104,7 +104,7 @@ func apnsScripted(act Action, now time.Time) answer {
 // finds everything about it recorded.
 func (c *apnsConn) finish(st *apnsStream, r *apnsRequest, ans answer, act Action) {
 	entry := Entry{
-		Provider: APNs, Environment: c.srv.environment(), Method: r.method, Path: r.path, Headers: r.header, Body: string(r.body),
+		Provider: APNs, Environment: c.srv.environment(), Method: r.method, Path: r.path, Token: r.token, Headers: r.header, Body: string(r.body),
 		Connection: c.wire.number, Stream: r.stream, Fault: act.Fault, At: r.at,
 	}
 	if act.processed() {

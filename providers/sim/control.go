@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -31,18 +33,27 @@ func (s *Sim) controlHandler() http.Handler {
 		s.ClearRules()
 		w.WriteHeader(http.StatusNoContent)
 	})
+	mux.HandleFunc("PUT /control/rules", s.controlSetRules)
 	mux.HandleFunc("DELETE /control/rules/{id}", s.controlRemoveRule)
-	mux.HandleFunc("GET /control/log", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, map[string]any{"entries": s.Log()})
-	})
+	mux.HandleFunc("GET /control/settings", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, s.Settings()) })
+	mux.HandleFunc("PATCH /control/settings", s.controlSettings)
+	mux.HandleFunc("GET /control/log", s.controlLog)
 	mux.HandleFunc("GET /control/stats", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, s.Stats()) })
 	mux.HandleFunc("GET /control/endpoints", s.controlEndpoints)
 	mux.HandleFunc("POST /control/apns/keys", s.controlKey)
+	mux.HandleFunc("DELETE /control/apns/keys/{id}", func(w http.ResponseWriter, r *http.Request) {
+		gone(w, s.RevokeAPNsKey(r.PathValue("id")), "there is no key with this id")
+	})
 	mux.HandleFunc("POST /control/apns/certificates", s.controlCertificate)
 	mux.HandleFunc("POST /control/fcm/accounts", s.controlAccount)
-	mux.HandleFunc("POST /control/tokens", s.controlToken)
-	mux.HandleFunc("DELETE /control/tokens/{token}", s.controlKill)
-	mux.HandleFunc("GET /control/pushes", s.controlPushes)
+	mux.HandleFunc("DELETE /control/fcm/accounts/{email}", func(w http.ResponseWriter, r *http.Request) {
+		gone(w, s.RevokeServiceAccount(r.PathValue("email")), "there is no service account with this e-mail address")
+	})
+	mux.HandleFunc("DELETE /control/fcm/access-tokens", func(w http.ResponseWriter, _ *http.Request) {
+		s.RevokeAccessTokens()
+		w.WriteHeader(http.StatusNoContent)
+	})
+	s.phoneRoutes(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, fmt.Sprintf("%s %s is not part of the control API", r.Method, r.URL.Path))
 	})
@@ -78,6 +89,43 @@ func (s *Sim) controlAddRule(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeJSON(w, http.StatusCreated, map[string]int{"id": s.rules.add(rule)})
+}
+
+// controlSetRules replaces all rules by those of a file.
+func (s *Sim) controlSetRules(w http.ResponseWriter, r *http.Request) {
+	data, err := io.ReadAll(r.Body)
+	if err != nil {
+		refuse(w, http.StatusBadRequest, "the body cannot be read, or is over 1 MiB")
+		return
+	}
+	rules, err := ReadRules(data)
+	if err != nil {
+		refuse(w, http.StatusUnprocessableEntity, strings.ReplaceAll(err.Error(), "\n", "; "))
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string][]int{"ids": s.rules.replace(rules)})
+}
+
+// controlSettings changes what the body names.
+func (s *Sim) controlSettings(w http.ResponseWriter, r *http.Request) {
+	settings := s.Settings()
+	if !readJSON(w, r, &settings) {
+		return
+	}
+	if err := s.Adjust(settings); err != nil {
+		refuse(w, http.StatusUnprocessableEntity, err.Error())
+		return
+	}
+	writeJSON(w, http.StatusOK, s.Settings())
+}
+
+// gone answers for something removed.
+func gone(w http.ResponseWriter, ok bool, sentence string) {
+	if !ok {
+		refuse(w, http.StatusNotFound, sentence)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
 }
 
 func (s *Sim) controlRemoveRule(w http.ResponseWriter, r *http.Request) {
@@ -166,14 +214,6 @@ func (s *Sim) controlToken(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *Sim) controlKill(w http.ResponseWriter, r *http.Request) {
-	if !s.phones.kill(r.PathValue("token"), time.Time{}) {
-		refuse(w, http.StatusNotFound, "there is no such device token")
-		return
-	}
-	w.WriteHeader(http.StatusNoContent)
-}
-
 // controlPushes is how a phone elsewhere sleeps: it answers as soon as there is a
 // push with a number over after, or empty when wait is over.
 func (s *Sim) controlPushes(w http.ResponseWriter, r *http.Request) {
@@ -194,7 +234,7 @@ func (s *Sim) controlPushes(w http.ResponseWriter, r *http.Request) {
 		pushes, changed := s.phones.after(q.Get("token"), after)
 		switch {
 		case changed == nil:
-			refuse(w, http.StatusNotFound, "there is no such device token; POST /control/tokens makes one")
+			refuse(w, http.StatusNotFound, noSuchToken)
 			return
 		case len(pushes) > 0 || last:
 			writeJSON(w, http.StatusOK, map[string]any{"pushes": pushes})

@@ -98,7 +98,7 @@ func (s *Sim) pause(r *fcmRequest, d time.Duration) bool {
 // client can see an answer.
 func (s *Sim) settle(r *fcmRequest, ans answer, act Action) {
 	entry := Entry{
-		Provider: r.provider, Method: r.Method, Path: r.URL.Path, Headers: r.headers(), Body: r.logged,
+		Provider: r.provider, Method: r.Method, Path: r.URL.Path, Token: r.subject, Headers: r.headers(), Body: r.logged,
 		Connection: wireOf(r.Request).number, Fault: act.Fault, At: r.at,
 	}
 	if act.processed() {

@@ -27,6 +27,8 @@ type Entry struct {
 	Environment string `json:"environment,omitempty"`
 	Method      string `json:"method"`
 	Path        string `json:"path"`
+	// Token is the device token, or the account's e-mail address at the token endpoint.
+	Token string `json:"token,omitempty"`
 	// Headers have lower-case names; of a repeated one the first. Read only.
 	Headers map[string]string `json:"headers"`
 	Body    string            `json:"body"`

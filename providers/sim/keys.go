@@ -41,6 +41,10 @@ func (s *Sim) newAPNsKey(teamID, keyID, environment string, topics []string) str
 	return privatePEM(key)
 }
 
+// RevokeAPNsKey makes a key unknown: every provider token signed with it is invalid
+// from now on. It reports whether the key was known.
+func (s *Sim) RevokeAPNsKey(keyID string) bool { return s.keys.remove(keyID) }
+
 // privatePEM writes a private key as PKCS #8.
 func privatePEM(key any) string {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
@@ -85,6 +89,15 @@ func (b *keyBook) add(k *apnsKey) {
 	defer b.mu.Unlock()
 	b.keys[k.id] = k
 	clear(b.verified)
+}
+
+func (b *keyBook) remove(id string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, known := b.keys[id]
+	delete(b.keys, id)
+	clear(b.verified)
+	return known
 }
 
 func (b *keyBook) get(id string) *apnsKey {

@@ -57,6 +57,16 @@ func (b *ruleBook) add(r Rule) int {
 	return b.last
 }
 
+// replace puts these rules in the place of all others.
+func (b *ruleBook) replace(rules []Rule) (ids []int) {
+	b.clear()
+	ids = []int{}
+	for _, r := range rules {
+		ids = append(ids, b.add(r))
+	}
+	return ids
+}
+
 func (b *ruleBook) remove(id int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
