@@ -344,6 +344,9 @@ func TestUserTellsWhoHasItOpen(t *testing.T) {
 	if _, _, err := store.User("sqlite:" + path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("without a database: %v", err)
 	}
+	if _, _, err := store.User("sqlite:" + filepath.Dir(path)); err == nil {
+		t.Error("a folder has no user")
+	}
 	other := exec.Command(os.Args[0], "-test.run=^TestHolder$", "-test.count=1", "-test.v", "--", holderArg+path)
 	in, err := other.StdinPipe()
 	if err != nil {

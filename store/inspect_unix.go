@@ -21,6 +21,9 @@ func User(dsn string) (pid int, used bool, err error) {
 	if err != nil {
 		return 0, false, err
 	}
+	if info, err := os.Stat(d.path); err == nil && !info.Mode().IsRegular() {
+		return 0, false, fmt.Errorf("ask who has the database open: %s is not a file", d.path)
+	}
 	f, err := os.Open(d.path)
 	if err != nil {
 		return 0, false, fmt.Errorf("ask who has the database open: %w", err)

@@ -16,10 +16,10 @@ import (
 const (
 	// verifyLimit bounds the questions to a provider about one credential.
 	verifyLimit = 11 * time.Second
-	// verifyAtOnce is how many credentials are asked about at once.
-	verifyAtOnce = 16
+	// verifyAtOnce is how many credentials are asked about at once: Apple minds many bad ones from one address.
+	verifyAtOnce = 8
 	// leastAsk is how much time must be left to begin with one: an answer that was cut off would be told as the provider's fault.
-	leastAsk = 3 * time.Second
+	leastAsk = 10 * time.Second
 	// expiresSoon is how long before its end a credential is told of.
 	expiresSoon = 30 * 24 * time.Hour
 	appPage     = 500

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"rouse/client"
 	"rouse/config"
 	"rouse/ident"
 	"rouse/providers"
@@ -646,9 +647,38 @@ func TestDoctorTellsWhatTheProvidersSay(t *testing.T) {
 	if f := x.get(t, "fcm_access_token"); f.Status != providers.FindingFail {
 		t.Errorf("%+v", f)
 	}
+	// The server finds out, too, and both say the same.
+	r.mustSend(r.enrol("phone", "apns").device, `1`)
+	r.awaitMetric(`rouse_circuit_open{app="`+r.app.Id+`",cause="credential",environment="production",onward="",provider="apns"}`, 1)
+	r.awaitCircuit()
+	_, x = r.doctor()
+	x.want(t, "apns_production_circuit", providers.FindingFail, "InvalidProviderToken")
+	x.want(t, "apns_production", providers.FindingFail, "InvalidProviderToken")
 	_, x = r.doctor("--offline")
 	if x.has("apns_production") || x.has("fcm_access_token") || x.has("endpoint_fcm") || x.has("clock") {
 		t.Errorf("it asked somebody: %+v", x.Findings)
+	}
+}
+
+// awaitCircuit returns once the API tells of an open circuit: the metric comes before it is stored.
+func (r *rig) awaitCircuit() {
+	r.t.Helper()
+	deadline := time.After(patient)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		app, err := answer[client.App](r.client(r.admin).GetApp(r.t.Context(), r.app.Id))
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if app.Circuits != nil && len(*app.Circuits) > 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			r.t.Fatal("no circuit opened")
+		}
 	}
 }
 
@@ -678,6 +708,9 @@ func TestDoctorLooksAtOneApp(t *testing.T) {
 func TestDoctorTellsOfExpiryAndCircuits(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
+	r.enrol("one", "apns")
+	r.enrol("another", "apns")
+	r.enrol("third", "fcm")
 	r.kill()
 	app, now := ident.App(r.app.Id), time.Now()
 	put := func(end time.Time) {
@@ -729,7 +762,7 @@ func TestDoctorTellsOfExpiryAndCircuits(t *testing.T) {
 		t.Errorf("the cure is %q", f.Cure)
 	}
 	x.want(t, "fcm_circuit", providers.FindingWarn, "QUOTA_EXCEEDED")
-	if f := x.want(t, "apns_circuit", providers.FindingFail, "BadDeviceToken"); !strings.Contains(f.Cause, "0 devices") {
+	if f := x.want(t, "apns_circuit", providers.FindingFail, "BadDeviceToken"); !strings.Contains(f.Cause, "Of the 2 devices registered there, 2 have a good token") {
 		t.Errorf("the numbers are not told: %s", f.Cause)
 	}
 	if x.has("circuits") {
