@@ -27,13 +27,19 @@ type circuit struct {
 	// noted is what the store was last told; noting is whether it is being told.
 	noted  tokens.Circuit
 	noting bool
+	// shown is what the metrics show.
+	shown tokens.Circuit
 }
 
 // circuit sets up a circuit; end is what happens when a pause of it is over.
 func (h *hub) circuit(c *circuit, key tokens.Outlet, cause tokens.CircuitCause, end func()) {
 	c.key, c.cause = key, cause
 	c.timer.fire = end
-	c.again.fire = func() { h.note(c) }
+	c.again.fire = func() {
+		if !h.stopping {
+			h.note(c)
+		}
+	}
 }
 
 // holds reports whether nothing may be sent now.
@@ -43,10 +49,14 @@ func (c *circuit) holds(now time.Time) bool { return now.Before(c.until) }
 func (c *circuit) probing() bool { return c.pauses > 0 }
 
 // pause stops until then; false if it is stopped already. Of many pushes that fail together
-// only the first lengthens the schedule.
+// only the first lengthens the schedule. But if the provider asks for more patience than that, it gets it.
 func (c *circuit) pause(cause tokens.CircuitCause, reason string, until, now time.Time) bool {
 	if c.holds(now) {
-		return false
+		if cause != tokens.CauseThrottled || until.Sub(c.until) <= c.until.Sub(now)/jitterShare {
+			return false
+		}
+		c.until = until
+		return true
 	}
 	if c.pauses == 0 {
 		c.openedAt = now
@@ -76,13 +86,16 @@ func (c *circuit) now() tokens.Circuit {
 }
 
 // restored takes over what the store knew at the start.
-func (c *circuit) restored(n tokens.Circuit) {
+func (c *circuit) restored(n tokens.Circuit, now time.Time) {
 	c.cause, c.reason, c.openedAt, c.noted = n.Cause, n.Reason, n.OpenedAt, n
 	if n.State == tokens.CircuitWatching {
 		c.watching = true
 		return
 	}
 	c.until, c.pauses = n.RetryAt, max(1, n.Pauses)
+	if longest := now.Add(spread(maxRetryAfter, 1)); c.until.After(longest) {
+		c.until = longest // the clock was set back
+	}
 }
 
 // notedEvent says that the store was told of a circuit.
@@ -95,8 +108,13 @@ type notedEvent struct {
 // note tells the store what a circuit has become. One write of a circuit is under way at a time, and what changed
 // meanwhile is written after it: the store always ends with the truth.
 func (h *hub) note(c *circuit) {
-	h.w.metrics.circuit(c.now())
 	now := c.now()
+	if c.shown.Cause != "" && c.shown.Cause != now.Cause {
+		c.shown.State = tokens.CircuitClosed
+		h.w.metrics.circuit(c.shown)
+	}
+	h.w.metrics.circuit(now)
+	c.shown = now
 	if c.noting || same(now, c.noted) {
 		return
 	}
@@ -105,17 +123,17 @@ func (h *hub) note(c *circuit) {
 		// Another trouble now: the former is over.
 		was := c.noted
 		was.State = tokens.CircuitClosed
-		h.w.metrics.circuit(was)
 		told = []tokens.Circuit{was, now}
 	}
 	c.noting = true
 	h.working++
+	at := time.Now() // a credential put from here on is not concerned, however late the write comes
 	go func() {
 		ctx, cancel := context.WithTimeout(h.attempts, attemptLimit)
 		defer cancel()
 		var err error
 		for _, t := range told {
-			if err = h.w.o.Store.NoteCircuit(ctx, t, time.Now()); err != nil {
+			if err = h.w.o.Store.NoteCircuit(ctx, t, at); err != nil {
 				h.w.o.Log.Error("cannot note a circuit", "app", t.App, "provider", t.Provider, "error", err)
 				break
 			}
@@ -135,9 +153,6 @@ func same(a, b tokens.Circuit) bool {
 func (h *hub) notedNow(e notedEvent) {
 	h.working--
 	e.circuit.noting = false
-	if h.stopping {
-		return
-	}
 	if e.failed {
 		h.timers.set(&e.circuit.again, time.Now().Add(storeRetry))
 		return
@@ -191,8 +206,8 @@ func (h *hub) restore(all []tokens.Circuit) {
 		case n.Environment != "" || n.Onward != "" || n.Cause == tokens.CauseCredential:
 			c = &h.outlet(n.Outlet).circuit
 		}
-		c.restored(n)
-		h.w.metrics.circuit(n)
+		c.restored(n, time.Now())
+		h.note(c)
 		if c.probing() {
 			h.w.metrics.paused.WithLabelValues(string(n.Provider)).Inc()
 			h.timers.set(&c.timer, c.until)
@@ -230,10 +245,10 @@ func (h *hub) judge(o *outlet, d decision, p pushedEvent, s sample, now time.Tim
 // sample counts an answer about a token before anything follows from it, so that the one that makes it a wave
 // is not believed either.
 func (h *hub) sample(o *outlet, s sample, reason string, now time.Time) {
-	if s == noSample {
-		return
-	}
 	f := o.family
+	if s == noSample || f.deaths.holds(now) {
+		return // what began before a pause does not end it
+	}
 	if s == badSample {
 		f.refused = reason
 	}
@@ -250,17 +265,18 @@ func (h *hub) sample(o *outlet, s sample, reason string, now time.Time) {
 	}
 }
 
-// exhume takes back the deaths of a wave.
+// exhume takes back the deaths of a wave, however long the store takes for it.
 func (h *hub) exhume(deaths []death) {
 	if len(deaths) == 0 {
 		return
 	}
 	h.write(func(ctx context.Context) error {
-		for _, d := range deaths {
+		for i, d := range deaths {
 			<-d.written
 			m := tokens.TokenMark{Device: d.device, Generation: d.generation, State: tokens.TokenSuspect, Reason: d.reason, At: d.at}
 			changed, err := h.w.o.Store.MarkToken(ctx, m)
 			if err != nil {
+				h.w.events <- buriedEvent{deaths: deaths[i:]}
 				return err
 			}
 			if changed {
@@ -271,8 +287,21 @@ func (h *hub) exhume(deaths []death) {
 	})
 }
 
-// sparedEvent says that a token is not given up after all.
-type sparedEvent struct{ device ident.Device }
+type (
+	// sparedEvent says that a token is not given up after all.
+	sparedEvent struct{ device ident.Device }
+	// buriedEvent brings deaths that could not be taken back yet.
+	buriedEvent struct{ deaths []death }
+)
+
+// buried tries again to take deaths back.
+func (h *hub) buried(e buriedEvent, now time.Time) {
+	h.timers.set(&timer{fire: func() {
+		if !h.stopping {
+			h.exhume(e.deaths)
+		}
+	}}, now.Add(storeRetry))
+}
 
 // spared lets the ladder call for a device again.
 func (h *hub) spared(e sparedEvent, now time.Time) {
@@ -325,6 +354,7 @@ func (h *hub) shut(c *circuit) {
 	c.watching = false
 	h.note(c)
 	if was {
+		c.timer.fire() // the others it held back, not only the outlet that was answered
 		h.w.o.Log.Info("pushes flow again", "app", c.key.App, "provider", c.key.Provider, "environment", c.key.Environment,
 			"onward", c.key.Onward, "cause", c.cause)
 	}

@@ -153,6 +153,8 @@ func (h *hub) handle(event any, now time.Time) {
 		h.working--
 	case sparedEvent:
 		h.spared(e, now)
+	case buriedEvent:
+		h.buried(e, now)
 	case notedEvent:
 		h.notedNow(e)
 	}
@@ -204,6 +206,7 @@ func (h *hub) swept(f found, now time.Time) {
 	if e == nil {
 		e = h.remember(f.due.Device)
 	}
+	e.state.doubt()
 	if f.at.IsZero() {
 		e.state.arrived(f.due.Class, f.due.Seq, now, h.w.o.Grace)
 	} else {
@@ -216,25 +219,29 @@ func (h *hub) swept(f found, now time.Time) {
 // recredentialed opens the app's circuits and looks again at all that waited for them.
 // Devices that are not in memory are found by a sweep.
 func (h *hub) recredentialed(t messages.Hint, now time.Time) {
-	concerned := func(o *outlet) bool {
-		return o != nil && o.key.App == t.App && string(o.key.Provider) == t.Provider
-	}
-	for _, e := range h.devices {
-		if concerned(e.outlet) {
-			e.state.revive(now)
-			h.settle(e, now)
-		}
-	}
 	f := h.familyOf(Outlet{App: t.App, Provider: tokens.Provider(t.Provider)})
 	f.breaker = breaker{}
-	h.shut(&f.throttled)
-	h.shut(&f.deaths)
+	// Before anything may start: the first push is to find out whether the new one works.
 	for _, o := range f.outlets {
 		o.epoch++
 		o.proven, o.lost, o.strangersFrom = false, 0, time.Time{}
-		h.shut(&o.circuit)
-		h.pump(o)
 	}
+	var waiting []*entry
+	for _, e := range h.devices {
+		if e.outlet != nil && e.outlet.family == f {
+			e.state.revive(now)
+			waiting = append(waiting, e)
+		}
+	}
+	h.shut(&f.throttled)
+	h.shut(&f.deaths)
+	for _, o := range f.outlets {
+		h.shut(&o.circuit)
+	}
+	for _, e := range waiting {
+		h.settle(e, now)
+	}
+	h.pumpAll(f)
 	h.w.lookAt(t.App)
 }
 

@@ -29,18 +29,28 @@ type outlet struct {
 }
 
 // free reports whether one more push may start, as far as this outlet and its app are concerned.
-func (o *outlet) free(now time.Time) bool {
+func (o *outlet) free(now time.Time) bool { return o.admits(now, 0) }
+
+// admits is free for who holds own of the slots already: what allowed them may be over.
+func (o *outlet) admits(now time.Time, own int) bool {
 	f := o.family
 	if o.circuit.holds(now) || f.throttled.holds(now) || f.deaths.holds(now) {
 		return false
 	}
 	if f.throttled.probing() || f.deaths.probing() {
-		return f.inFlight == 0
+		return f.inFlight == own
 	}
 	if o.circuit.probing() || !o.proven {
-		return o.inFlight == 0
+		return o.inFlight == own
 	}
-	return o.inFlight < o.limit
+	return o.inFlight-own < o.limit
+}
+
+// takesStrangers reports whether tokens of the other environment may be tried here: they are no reason to show a
+// credential that is refused.
+func (o *outlet) takesStrangers(now time.Time) bool {
+	refused := o.circuit.probing() && o.circuit.cause == tokens.CauseCredential
+	return !refused && !now.Before(o.strangersFrom)
 }
 
 // until returns when the last of the pauses ends that hold o back.

@@ -103,9 +103,7 @@ func decide(a attempt, jitter float64) decision {
 	case providers.CredentialBad:
 		return a.credentialBad()
 	case providers.AppThrottled:
-		wait := spread(min(orElse(o.RetryAfter, throttled), maxRetryAfter), jitter)
-		// Google counts by project; Apple by connection and team, and each environment has its own.
-		return decision{retry: wait, pause: wait, cause: tokens.CauseThrottled, wide: a.provider == tokens.FCM}
+		return a.slowDown(jitter)
 	case providers.DeviceThrottled:
 		return decision{works: true, retry: spread(min(orElse(o.RetryAfter, throttled<<min(a.failures, 4)), maxRetryAfter), jitter)}
 	case providers.ConnectionLost:
@@ -143,14 +141,24 @@ func decideElsewhere(a attempt, jitter float64) decision {
 	switch a.outcome.Verdict {
 	case providers.Accepted:
 		return decision{done: true, works: true, move: true}
-	case providers.Unavailable, providers.ConnectionLost, providers.DeviceThrottled, providers.AppThrottled:
+	case providers.AppThrottled:
+		return a.slowDown(jitter)
+	case providers.Unavailable, providers.ConnectionLost, providers.DeviceThrottled:
 		if a.failures < maxFailures {
 			return again(a, jitter)
 		}
+		d := distrust(a)
+		d.works = false
+		return d
+	case providers.TokenDead, providers.TokenSuspect:
+		d := distrust(a)
+		d.otherTried = true
+		return d
+	default:
+		d := distrust(a)
+		d.works, d.otherTried = false, true
+		return d
 	}
-	d := distrust(a)
-	d.works, d.otherTried = false, true
-	return d
 }
 
 // distrust puts a token into quarantine. Wrong environment, topic or project are mistakes of the app far more often
@@ -162,6 +170,13 @@ func distrust(a attempt) decision {
 func (a attempt) credentialBad() decision {
 	wait := probes[min(a.pauses, len(probes)-1)]
 	return decision{retry: wait, pause: wait, cause: tokens.CauseCredential}
+}
+
+// slowDown pauses as the provider wishes. Google counts by project; Apple by connection and team, and each environment
+// has its own.
+func (a attempt) slowDown(jitter float64) decision {
+	wait := spread(min(orElse(a.outcome.RetryAfter, throttled), maxRetryAfter), jitter)
+	return decision{retry: wait, pause: wait, cause: tokens.CauseThrottled, wide: a.provider == tokens.FCM}
 }
 
 // earlierLife reports whether the provider speaks of an earlier life of the same token.
@@ -195,9 +210,12 @@ func backoff(a attempt, jitter float64) time.Duration {
 	return spread(min(first<<min(a.failures, 10), maxRetry), jitter)
 }
 
+// jitterShare is the part of a wait that jitter adds at most: one in so many.
+const jitterShare = 5
+
 // spread adds up to a fifth, so that devices which failed together do not come back together.
 func spread(d time.Duration, jitter float64) time.Duration {
-	return d + time.Duration(jitter*float64(d)/5)
+	return d + time.Duration(jitter*float64(d)/jitterShare)
 }
 
 func orElse(d, otherwise time.Duration) time.Duration {
@@ -226,7 +244,7 @@ func sampleOf(a attempt) sample {
 			return badSample
 		}
 	case providers.TokenSuspect:
-		if !a.mayBeElsewhere() {
+		if !a.mayBeElsewhere() || a.tripped { // in a wave nothing is tried elsewhere
 			return badSample
 		}
 	case providers.CredentialBad, providers.Rejected:

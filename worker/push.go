@@ -45,6 +45,7 @@ func (h *hub) looked(l lookedEvent, now time.Time) {
 	e.state.look(l.waiting)
 	class := h.verdict(e, l, forced, now)
 	if class == messages.NoWake || h.stopping {
+		h.home(e, l.device)
 		e.state.sending = false
 		h.release(e)
 		h.settle(e, now)
@@ -57,11 +58,22 @@ func (h *hub) looked(l lookedEvent, now time.Time) {
 		e.elsewhere = 0
 	}
 	o := h.outletOf(way)
+	if e.elsewhere != 0 && !o.takesStrangers(now) {
+		e.elsewhere, way.Environment = 0, l.device.Environment // its own environment settles what becomes of it
+		o = h.outletOf(way)
+	}
 	e.outlet = o
-	if e.slot != o && !h.move(e, o, now) {
+	if !h.move(e, o, now) {
 		return
 	}
 	h.push(e, class, l)
+}
+
+// home notes which outlet a device belongs to, so that a new credential finds it.
+func (h *hub) home(e *entry, d tokens.Device) {
+	if e.outlet == nil && d.UnregisteredAt.IsZero() && d.Provider != tokens.NoProvider && !e.state.revived {
+		e.outlet = h.outletOf(d)
+	}
 }
 
 func (h *hub) lookFailed(e *entry, err error, now time.Time) {
@@ -78,9 +90,13 @@ func (h *hub) lookFailed(e *entry, err error, now time.Time) {
 	h.settle(e, now)
 }
 
-// move trades what e holds for a slot of o. If o has none free, e lines up there and false is returned.
+// move trades what e holds for a slot of o, or keeps it if it is one. If o has none free, or has come to a pause while
+// the store was read, e lines up there and false is returned.
 func (h *hub) move(e *entry, o *outlet, now time.Time) bool {
-	if o.free(now) && len(o.queue) == 0 && h.room(o) {
+	if e.slot == o && o.admits(now, 1) {
+		return true
+	}
+	if e.slot != o && o.free(now) && len(o.queue) == 0 && h.room(o) {
 		held := e.slot
 		h.hold(e, o)
 		h.free(held)
@@ -248,9 +264,8 @@ func (h *hub) pushed(p pushedEvent, now time.Time) {
 		a.tripped = o.family.breaker.tripped
 	}
 	d := decide(a, rand.Float64())
-	if p.epoch != o.epoch && d.pause > 0 {
-		// It speaks of the credential before this one.
-		d.pause, d.cause, d.retry = 0, "", atOnce
+	if p.epoch != o.epoch && (d.pause > 0 || d.retry == 0 && !d.done) {
+		d = decision{retry: atOnce} // it speaks of the credential before this one, and costs no token
 	}
 	h.judge(o, d, p, s, now)
 	h.follow(p, d, now)
@@ -266,10 +281,8 @@ func (h *hub) pushed(p pushedEvent, now time.Time) {
 
 // attempt gathers what the policy looks at.
 func (h *hub) attempt(p pushedEvent, o *outlet, now time.Time) attempt {
-	if p.outcome.Status == http.StatusNotFound && p.outcome.Verdict == providers.Unavailable {
-		o.lost++
-	} else if p.outcome.Status != 0 {
-		o.lost = 0
+	if p.epoch == o.epoch {
+		o.answered(p.outcome)
 	}
 	a := attempt{
 		outcome: p.outcome, provider: o.key.Provider, failures: p.entry.state.attempts, pauses: o.circuit.pauses, lost: o.lost,
@@ -279,10 +292,18 @@ func (h *hub) attempt(p pushedEvent, o *outlet, now time.Time) attempt {
 	if a.mayBeElsewhere() {
 		key := o.key
 		key.Environment = key.Environment.Other()
-		other := h.outlet(key)
-		a.otherShut = other.circuit.holds(now) || now.Before(other.strangersFrom)
+		a.otherShut = !h.outlet(key).takesStrangers(now)
 	}
 	return a
+}
+
+// answered counts the answers that say that there is nothing at the other end.
+func (o *outlet) answered(out providers.Outcome) {
+	if out.Status == http.StatusNotFound && out.Verdict == providers.Unavailable {
+		o.lost++
+	} else if out.Status != 0 {
+		o.lost = 0
+	}
 }
 
 // follow moves the device's state on.
@@ -292,7 +313,13 @@ func (h *hub) follow(p pushedEvent, d decision, now time.Time) {
 		o.strangersFrom = now.Add(strangerRest)
 	}
 	if p.elsewhere && d.retry == 0 && e.elsewhere != 0 { // else a new token came meanwhile
-		e.elsewhere, e.outlet = 0, nil
+		e.elsewhere = 0
+		if !d.move {
+			e.outlet = h.outletOf(p.device)
+		}
+	}
+	if e.state.revived {
+		e.outlet = nil // what was pushed to may not be its token any more: read again
 	}
 	switch {
 	case d.done:

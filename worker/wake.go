@@ -50,7 +50,7 @@ type state struct {
 	rungs     []time.Time // the ladder, or a new token: look in the store then; earliest first
 	retry     time.Time   // the provider asked for patience: nothing before
 	quiet     time.Time   // no background push before
-	blocked   bool        // no way to reach it: wait for a token or a credential
+	blocked   bool        // no way to reach it: wait for a token or a credential, or for a sweep's doubt
 	revived   bool        // a token or a credential came since begin: what is under way knows the old one
 
 	lastPush   time.Time
@@ -302,9 +302,13 @@ func (s *state) accepted(c messages.Class, now time.Time) {
 	s.attempts, s.retry, s.refused = 0, time.Time{}, 0
 }
 
-// failed notes that nothing was sent and when to try again. What called for the wake still does.
+// failed notes that nothing was sent and when to try again. What called for the wake still does. It says nothing
+// of a token or a credential that has come since begin: that is tried at once.
 func (s *state) failed(until time.Time) {
 	s.sending = false
+	if s.revived {
+		return
+	}
 	s.attempts++
 	s.retry = until
 }
@@ -345,6 +349,9 @@ func (s *state) block() {
 	s.blocked = true
 	s.again, s.rungs = time.Time{}, nil
 }
+
+// doubt lets the store be asked whether the device is still blocked: the hint of a new token may have been lost.
+func (s *state) doubt() { s.blocked = false }
 
 // spare takes block back: the token is to be tried again, but by the ladder alone.
 func (s *state) spare() {
