@@ -114,3 +114,10 @@ func ofExchange(ctx context.Context, c *conn, err error) *Error {
 	}
 	return e
 }
+
+// spoils reports whether the HTTP client sends nothing more on the connection after this. It still counts the
+// connection as open, and nobody could tell it from one that the server narrowed.
+func (e *Error) spoils() bool {
+	var stream http2.StreamError
+	return e.Reason == ConnectionReset || errors.As(e.cause, &stream) && stream.Code == http2.ErrCodeProtocol
+}

@@ -234,6 +234,7 @@ const (
 	unused fate = iota
 	hasty       // given up before an answer could be expected
 	unanswered
+	spoilt // the connection takes nothing new, whatever else it says
 	silent // unanswered in time, and nothing at all came on the connection for half of it
 	answered
 )
@@ -247,6 +248,8 @@ func fateOf(c *conn, begun time.Time, reply Reply, failure *Error) fate {
 	switch {
 	case reply.Status != 0:
 		return answered
+	case failure.spoils():
+		return spoilt
 	case failure.Reason != Timeout && failure.Reason != Canceled:
 		return unanswered
 	case took < fairChance:
@@ -270,12 +273,12 @@ func (p *Pool) release(c *conn, f fate) {
 		c.warm = true
 		c.reminder.Stop()
 		p.barren, p.notBefore = 0, time.Time{}
-	case unanswered, silent, hasty:
+	case unanswered, silent, hasty, spoilt:
 		condemned := !c.warm && (f != hasty || c.overdue())
 		if condemned {
 			p.wasBarren()
 		}
-		c.draining = c.draining || condemned || f == silent
+		c.draining = c.draining || condemned || f == silent || f == spoilt
 	case unused:
 		if c.inFlight == 0 {
 			c.coldSince = time.Time{}

@@ -66,6 +66,49 @@ func TestGoAwayFreesThoseWhoWait(t *testing.T) {
 	}
 }
 
+// TestProtocolErrorFreesThoseWhoCome: after it the HTTP client sends nothing new on the connection, and does not say so.
+func TestProtocolErrorFreesThoseWhoCome(t *testing.T) {
+	t.Parallel()
+	arrived := make(chan struct{})
+	r := newRaw(t, func(n int64, c net.Conn) {
+		if n > 1 {
+			polite(c)
+			return
+		}
+		p, _ := greet(c)
+		p.serve(func(stream uint32) {
+			switch stream {
+			case 1:
+				p.answer(stream)
+			case 3:
+				close(arrived) // and no more of it
+			default:
+				_ = p.WriteRSTStream(stream, http2.ErrCodeProtocol)
+			}
+		})
+	})
+	p := r.pool(func(*Options) {})
+	defer p.Close()
+	if _, err := send(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	kept := make(chan error, 1)
+	go func() { _, err := send(ctx, p); kept <- err }()
+	<-arrived
+	if _, err := send(ctx, p); reasonOf(err) != StreamReset {
+		t.Errorf("the one that was reset: %v", err)
+	}
+	if _, err := send(ctx, p); err != nil {
+		t.Errorf("the one that came after: %v", err)
+	}
+	cancel()
+	if got := reasonOf(<-kept); got != Canceled {
+		t.Errorf("the one that was kept ended with %q before it was given up", got)
+	}
+}
+
 // TestSlotGrantedTooLate: a caller who gives up in the instant of the grant leaves no slot behind.
 func TestSlotGrantedTooLate(t *testing.T) {
 	t.Parallel()
