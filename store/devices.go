@@ -15,8 +15,9 @@ import (
 // deviceColumns are those of devices d and inboxes i.
 const deviceColumns = `d.id, d.app, d.installation, d.platform, d.provider, d.environment, d.token_state, d.token_reason,
 	d.generation, d.registered_at, d.user_id, d.app_version, d.locale, d.created_at, d.unregistered_at, d.token, i.contact_at,
-	d.strikes, d.struck_at, d.other_tried, d.demotions, d.demoted_at,
-	CASE WHEN d.struck_at IS NOT NULL THEN (SELECT c.updated_at FROM credentials c WHERE c.app = d.app AND c.provider = d.provider) END AS credential_at`
+	CASE WHEN d.struck_at IS NOT NULL OR d.demoted_at IS NOT NULL THEN d.strikes || ' ' || COALESCE(d.struck_at, 0) || ' ' || d.other_tried || ' ' ||
+	d.demotions || ' ' || COALESCE(d.demoted_at, 0) || ' ' || COALESCE(CASE WHEN d.struck_at IS NOT NULL THEN
+	(SELECT c.updated_at FROM credentials c WHERE c.app = d.app AND c.provider = d.provider) END, 0) END AS marks`
 
 const (
 	fromDevices  = " FROM devices d JOIN inboxes i ON i.device = d.id "
@@ -42,19 +43,13 @@ type deviceRow struct {
 	UnregisteredAt *int64
 	Token          []byte // sealed
 	ContactAt      int64
-	Strikes        int
-	StruckAt       *int64
-	OtherTried     bool
-	Demotions      int
-	DemotedAt      *int64
-	CredentialAt   *int64 // when the app last put its credential; read only of a token that was refused
+	Marks          *string // see readMarks; nearly always NULL: in one column, they cost those who have none next to nothing
 }
 
 // fields are where deviceColumns go. Every request of a device reads this row: it is scanned without reflection on names.
 func (r *deviceRow) fields() []any {
 	return []any{&r.ID, &r.App, &r.Installation, &r.Platform, &r.Provider, &r.Environment, &r.TokenState, &r.TokenReason,
-		&r.Generation, &r.RegisteredAt, &r.User, &r.AppVersion, &r.Locale, &r.CreatedAt, &r.UnregisteredAt, &r.Token, &r.ContactAt,
-		&r.Strikes, &r.StruckAt, &r.OtherTried, &r.Demotions, &r.DemotedAt, &r.CredentialAt}
+		&r.Generation, &r.RegisteredAt, &r.User, &r.AppVersion, &r.Locale, &r.CreatedAt, &r.UnregisteredAt, &r.Token, &r.ContactAt, &r.Marks}
 }
 
 // device opens the row's token.
@@ -62,10 +57,11 @@ func (s *Store) device(r deviceRow) (tokens.Device, error) {
 	d := tokens.Device{ID: r.ID, App: r.App, Installation: r.Installation, Platform: r.Platform, Provider: r.Provider,
 		Environment: r.Environment, TokenState: r.TokenState, TokenReason: r.TokenReason, Generation: r.Generation,
 		RegisteredAt: fromNull(r.RegisteredAt), User: r.User, AppVersion: r.AppVersion, Locale: r.Locale,
-		CreatedAt: fromMillis(r.CreatedAt), LastContact: fromMillis(r.ContactAt), UnregisteredAt: fromNull(r.UnregisteredAt),
-		Strikes: r.Strikes, StruckAt: fromNull(r.StruckAt), OtherTried: r.OtherTried, Demotions: r.Demotions, DemotedAt: fromNull(r.DemotedAt)}
-	if r.CredentialAt != nil && r.StruckAt != nil && *r.StruckAt < *r.CredentialAt {
-		forgive(&d) // the refusals were of another credential's pushes
+		CreatedAt: fromMillis(r.CreatedAt), LastContact: fromMillis(r.ContactAt), UnregisteredAt: fromNull(r.UnregisteredAt)}
+	if r.Marks != nil {
+		if err := readMarks(&d, *r.Marks); err != nil {
+			return tokens.Device{}, err
+		}
 	}
 	if r.Token == nil {
 		return d, nil

@@ -168,6 +168,12 @@ func TestOnlyARefusedTokenCostsALookAtTheCredential(t *testing.T) {
 			t.Errorf("%s of a device that was never refused: %v", name, err)
 		}
 	}
+	set("UPDATE devices SET demotions = 1, demoted_at = 1 WHERE id = ?", string(device))
+	for name, read := range reads {
+		if err := read(device); err != nil {
+			t.Errorf("%s of a device that reported a demoted push: %v", name, err)
+		}
+	}
 	set("UPDATE devices SET strikes = 1, struck_at = 1 WHERE id = ?", string(device))
 	for name, read := range reads {
 		if err := read(device); err == nil {

@@ -58,6 +58,26 @@ func forgive(d *tokens.Device) {
 	}
 }
 
+// readMarks gives d what deviceColumns say of a token that was refused, and of pushes that came demoted.
+func readMarks(d *tokens.Device, marks string) error {
+	var other int
+	var struck, demoted, credential int64
+	if _, err := fmt.Sscan(marks, &d.Strikes, &struck, &other, &d.Demotions, &demoted, &credential); err != nil {
+		return fmt.Errorf("read what refusals made of %s: %w", d.ID, err)
+	}
+	if demoted != 0 {
+		d.DemotedAt = fromMillis(demoted)
+	}
+	if struck == 0 {
+		return nil
+	}
+	d.StruckAt, d.OtherTried = fromMillis(struck), other != 0
+	if struck < credential {
+		forgive(d) // the refusals were of another credential's pushes
+	}
+	return nil
+}
+
 // sealed returns the two columns of a token.
 func (t *tx) sealed(d tokens.Device) (token, hash []byte) {
 	if d.Token == "" {
@@ -105,7 +125,7 @@ func mark(d *tokens.Device, m tokens.TokenMark) {
 	if m.Strike {
 		d.Strikes++
 	}
-	if m.Strike || m.State == tokens.TokenSuspect && d.TokenState != tokens.TokenSuspect {
+	if m.Strike || m.OtherTried || m.State == tokens.TokenSuspect && d.TokenState != tokens.TokenSuspect {
 		d.StruckAt = fromMillis(millis(m.At))
 	}
 	d.TokenState, d.TokenReason, d.OtherTried = m.State, m.Reason, d.OtherTried || m.OtherTried

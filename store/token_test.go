@@ -178,10 +178,13 @@ func tokenOfAnotherGeneration(_ *testing.T, w *world) {
 		}
 	}
 	w.everywhere("untouched", d)
-	for _, gone := range []tokens.Device{{ID: ident.NewDevice(), Generation: 1}, w.register(func(e *tokens.Enrol) { e.Installation, e.Token = "gone", "0011223344556677" })} {
-		if gone.App != "" {
-			w.must(w.Unregister(w.ctx(), w.app, gone.ID, w.now))
-		}
+	left := w.register(func(e *tokens.Enrol) { e.Installation, e.Token = "left", "0011223344556677" })
+	w.mark(left, tokens.TokenSuspect, true, strike, elsewhere)
+	w.must(w.Unregister(w.ctx(), w.app, left.ID, w.now))
+	if _, d, err := w.Waiting(w.ctx(), left.ID, w.now); err != nil || d.Strikes != 0 || !d.StruckAt.IsZero() || d.OtherTried {
+		w.t.Errorf("what was refused stays with a device that is gone: %+v, %v", d, err)
+	}
+	for _, gone := range []tokens.Device{{ID: ident.NewDevice(), Generation: 1}, left} {
 		w.mark(gone, tokens.TokenDead, false)
 		if changed, err := w.MoveToken(w.ctx(), gone.ID, gone.Generation, tokens.Sandbox); changed || err != nil {
 			w.t.Errorf("moved one that is gone: %t, %v", changed, err)
@@ -191,6 +194,8 @@ func tokenOfAnotherGeneration(_ *testing.T, w *world) {
 
 func strikesCounted(t *testing.T, w *world) {
 	d := w.register(nil)
+	w.must(w.NotePush(w.ctx(), d.ID, true, w.now))
+	d.Demotions, d.DemotedAt = 1, w.now
 	w.mark(d, tokens.TokenSuspect, true, strike)
 	w.now = w.now.Add(time.Hour)
 	w.mark(d, tokens.TokenSuspect, false) // a refusal in a wave is no strike
@@ -319,6 +324,7 @@ func tokenMovedOnto(t *testing.T, w *world) {
 		other := w.register(func(e *tokens.Enrol) {
 			e.Installation, e.Environment, e.Token, e.Now = name+" other", tokens.Sandbox, token, at.Add(c.later)
 		})
+		w.mark(mover, tokens.TokenSuspect, true, strike, elsewhere)
 		w.mark(other, tokens.TokenSuspect, true, strike, elsewhere)
 		if c.dead {
 			w.mark(other, tokens.TokenDead, true)
