@@ -1,0 +1,643 @@
+package worker_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"rouse/ident"
+	"rouse/messages"
+	"rouse/providers"
+	"rouse/store"
+	"rouse/tokens"
+	"rouse/worker"
+)
+
+// moody is a store with troubles.
+type moody struct {
+	*store.Store
+	deaf    atomic.Bool   // takes no circuits in
+	unmoved atomic.Int32  // takes back no death for so many times
+	gate    chan struct{} // reads wait for it
+	gated   atomic.Bool
+}
+
+func (m *moody) NoteCircuit(ctx context.Context, c tokens.Circuit, now time.Time) error {
+	if m.deaf.Load() {
+		return errors.New("deaf")
+	}
+	return m.Store.NoteCircuit(ctx, c, now)
+}
+
+func (m *moody) MarkToken(ctx context.Context, t tokens.TokenMark) (bool, error) {
+	if t.State == tokens.TokenSuspect && !t.Strike && m.unmoved.Add(-1) >= 0 {
+		return false, errors.New("unmoved")
+	}
+	return m.Store.MarkToken(ctx, t)
+}
+
+func (m *moody) Waiting(ctx context.Context, d ident.Device, now time.Time) (messages.Waiting, tokens.Device, error) {
+	w, dev, err := m.Store.Waiting(ctx, d, now)
+	if m.gated.Load() {
+		<-m.gate
+	}
+	return w, dev, err
+}
+
+// moodily starts the worker anew on a store with troubles.
+func (h *home) moodily(o worker.Options) *moody {
+	h.stop()
+	m := &moody{Store: h.store, gate: make(chan struct{})}
+	o.Store = m
+	h.startWith(o)
+	return m
+}
+
+// sendSoon sends without waiting for what follows: the provider may hang.
+func (h *home) sendSoon(to ...ident.Device) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for _, d := range to {
+			h.quiet(d)
+		}
+	}()
+	<-done
+	synctest.Wait()
+}
+
+// through counts the pushes from the nth on that match.
+func (h *home) through(from int, match func(pushed) bool) int {
+	n := 0
+	for _, p := range h.provider.sent()[from:] {
+		if match(p) {
+			n++
+		}
+	}
+	return n
+}
+
+// register gives a device another token, with the hint.
+func (h *home) register(d tokens.Device, e tokens.Environment) {
+	h.t.Helper()
+	token := tokens.Token(strings.Repeat("cd", 32))
+	p := tokens.Patch{Token: &token}
+	if e != "" {
+		p.Environment = &e
+	}
+	_, err := h.store.PatchDevice(h.t.Context(), d.ID, p, time.Now())
+	must(h.t, err)
+}
+
+func (h *home) hintToken(d ident.Device) {
+	h.bus.Hint(messages.Hint{Kind: messages.HintToken, App: h.app, Device: d})
+	synctest.Wait()
+}
+
+func (h *home) anotherApp() ident.App {
+	h.t.Helper()
+	app := ident.NewApp()
+	must(h.t, h.store.CreateApp(h.t.Context(), tokens.App{ID: app, Name: "other", InboxOverflow: tokens.OverflowReject, CreatedAt: time.Now()}, nil))
+	return app
+}
+
+// One push of the project's shows that its quota is there again: that frees the iPhones behind it too.
+func TestAQuotaThatIsBackFreesEveryWayToPhones(t *testing.T) {
+	atHome(t, func(h *home) {
+		var quota atomic.Bool
+		h.provider.answer = func(int, worker.Outlet, providers.Push) providers.Outcome {
+			if quota.Load() {
+				return providers.Outcome{Verdict: providers.AppThrottled, Reason: "QUOTA_EXCEEDED", Status: 429}
+			}
+			return taken
+		}
+		phones := []ident.Device{h.device(tokens.FCM).ID, h.behindGoogle(tokens.IOS), h.behindGoogle(tokens.Web)}
+		h.sendAll(phones)
+		for _, d := range phones {
+			h.fetch(d, true)
+		}
+		h.pass(20 * time.Second)
+		quota.Store(true)
+		h.sendAll(phones)
+		h.wants(3+1, "one meets the quota")
+		quota.Store(false)
+		h.pass(40 * time.Second) // before the ladder's first step
+		h.wants(3+1, "a minute's rest")
+		h.pass(33 * time.Second)
+		got := map[ident.Device]bool{}
+		for _, p := range h.provider.sent()[4:] {
+			got[p.Device] = true
+		}
+		if len(got) != 3 {
+			t.Errorf("%d of 3 phones were woken when the quota was there again", len(got))
+		}
+		h.circuits()
+	})
+}
+
+// The provider's own clock is the later one: of a burst of answers the longest wish counts.
+func TestTheLongestWishOfABurstCounts(t *testing.T) {
+	atHome(t, func(h *home) {
+		gates := map[int]chan struct{}{1: make(chan struct{}), 2: make(chan struct{})}
+		h.provider.answer = func(n int, _ worker.Outlet, _ providers.Push) providers.Outcome {
+			out := providers.Outcome{Verdict: providers.AppThrottled, Reason: "QUOTA_EXCEEDED", Status: 429, RetryAfter: 10 * time.Second}
+			if n == 2 {
+				out.RetryAfter = 10 * time.Minute
+			}
+			if g := gates[n]; g != nil {
+				<-g
+				return out
+			}
+			return taken
+		}
+		h.prove(tokens.FCM)
+		h.sendSoon(h.devices(2, tokens.FCM)...)
+		close(gates[1])
+		synctest.Wait()
+		close(gates[2])
+		h.pass(9 * time.Minute)
+		h.wants(2, "Google asked for ten minutes in the end")
+		h.pass(4 * time.Minute)
+		h.wants(4, "and they are over")
+		if n := h.told(); n[messages.CircuitOpened] != 1 || n[messages.CircuitClosed] != 1 {
+			t.Errorf("events %v, want one of each", n)
+		}
+	})
+}
+
+func TestANewCredentialIsShownToTheProviderOnce(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.credential(tokens.APNs)
+		phones := h.devices(30, tokens.APNs)
+		h.sendAll(phones) // woken, not acked
+		h.wants(30, "the old one works")
+		h.provider.answer = func(int, worker.Outlet, providers.Push) providers.Outcome { return refusedKey }
+		h.pass(time.Second)
+		h.credential(tokens.APNs)
+		h.pass(10 * time.Second)
+		h.wants(31, "the new one is refused: one push finds out")
+		h.circuits(tokens.CauseCredential)
+	})
+}
+
+func TestALookThatWasUnderWayWhenAPauseBeganWaits(t *testing.T) {
+	atHome(t, func(h *home) {
+		m := h.moodily(worker.Options{})
+		phones := h.devices(10, tokens.FCM)
+		h.sendAll(phones)
+		for _, d := range phones {
+			h.fetch(d, true)
+		}
+		goOn := make(chan struct{})
+		h.provider.answer = func(n int, _ worker.Outlet, _ providers.Push) providers.Outcome {
+			if n == 11 {
+				<-goOn
+				return providers.Outcome{Verdict: providers.AppThrottled, Status: 429, RetryAfter: 5 * time.Minute}
+			}
+			return taken
+		}
+		h.sendSoon(phones[0])
+		m.gated.Store(true)
+		h.sendSoon(phones[1:]...) // they have their slots, and read the store
+		close(goOn)
+		synctest.Wait()
+		m.gated.Store(false)
+		close(m.gate)
+		h.pass(4 * time.Minute)
+		h.wants(11, "Google asked for five minutes")
+		h.pass(70 * time.Second)
+		got := map[ident.Device]bool{}
+		for _, p := range h.provider.sent()[11:] {
+			got[p.Device] = true
+		}
+		if len(got) != 10 {
+			t.Errorf("%d of 10 phones were woken then", len(got))
+		}
+	})
+}
+
+func TestACredentialThatIsNotForTheOtherEnvironmentIsShownThereOnce(t *testing.T) {
+	atHome(t, func(h *home) {
+		goOn, sandbox := make(chan struct{}), make(chan struct{})
+		h.provider.answer = func(_ int, o worker.Outlet, _ providers.Push) providers.Outcome {
+			if o.Environment == tokens.Sandbox {
+				<-sandbox
+				return providers.Outcome{Verdict: providers.CredentialBad, Reason: "BadEnvironmentKeyIdInToken", Status: 403}
+			}
+			<-goOn
+			return badToken("BadDeviceToken")
+		}
+		h.prove(tokens.APNs)
+		phones := h.devices(20, tokens.APNs)
+		h.sendSoon(phones...)
+		h.wants(20, "all at once")
+		close(goOn)
+		synctest.Wait()
+		close(sandbox) // by now all of them wait for it
+		h.pass(time.Second)
+		if n := h.through(0, func(p pushed) bool { return p.outlet.Environment == tokens.Sandbox }); n != 1 {
+			t.Errorf("the sandbox was shown the credential %d times, want once", n)
+		}
+		for _, d := range phones {
+			if dev := h.token(d); dev.TokenState != tokens.TokenSuspect || dev.Strikes != 1 {
+				t.Errorf("a token is %s with %d strikes, want one", dev.TokenState, dev.Strikes)
+			}
+		}
+		h.circuits()
+	})
+}
+
+func TestATokenThatComesDuringAPushIsNotHeldByItsAnswer(t *testing.T) {
+	for name, answer := range map[string]providers.Outcome{
+		"a pause": refusedKey, "an outage": {Verdict: providers.Unavailable, Status: 503, RetryAfter: time.Hour}, "a refusal": badToken("DeviceTokenNotForTopic"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			atHome(t, func(h *home) {
+				started, goOn := h.holdFirst(answer, func(_ int, o worker.Outlet) providers.Outcome {
+					if o.Environment == tokens.Production {
+						return refusedKey
+					}
+					return taken
+				})
+				d := h.device(tokens.APNs)
+				go h.quiet(d.ID)
+				<-started
+				h.register(d, tokens.Sandbox)
+				h.hintToken(d.ID)
+				close(goOn)
+				h.pass(5 * time.Second)
+				h.wants(2, "the new token is woken at once")
+				if o := h.provider.sent()[1].outlet; o.Environment != tokens.Sandbox {
+					t.Errorf("pushed through %+v", o)
+				}
+			})
+		})
+	}
+}
+
+func TestATokenWhoseHintWasLostIsFoundByTheLadder(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.provider.answer = func(n int, _ worker.Outlet, _ providers.Push) providers.Outcome {
+			if n == 1 {
+				return providers.Outcome{Verdict: providers.TokenDead, Reason: "Unregistered", Status: 410, ProviderTime: time.Now().Add(time.Second)}
+			}
+			return taken
+		}
+		d := h.device(tokens.APNs)
+		h.send(d.ID, messages.High)
+		h.pass(10 * time.Second)
+		h.register(d, "") // its hint reaches nobody
+		h.pass(80 * time.Second)
+		h.wants(2, "the ladder asks the store")
+	})
+}
+
+func TestDeathsAreTakenBackEvenIfTheStoreIsSlowToListen(t *testing.T) {
+	atHome(t, func(h *home) {
+		m := h.moodily(worker.Options{})
+		m.unmoved.Store(3)
+		phones := h.devices(60, tokens.FCM)
+		bad := map[ident.Device]bool{}
+		for i, d := range phones {
+			bad[d] = i%4 == 0
+		}
+		h.provider.answer = func(_ int, _ worker.Outlet, p providers.Push) providers.Outcome {
+			if bad[p.Device] {
+				return providers.Outcome{Verdict: providers.TokenDead, Reason: "UNREGISTERED", Status: 404}
+			}
+			return taken
+		}
+		h.sendAll(phones)
+		dead := func() (n int) {
+			for _, d := range phones {
+				if h.token(d).TokenState == tokens.TokenDead {
+					n++
+				}
+			}
+			return n
+		}
+		h.pass(time.Second)
+		h.circuits(tokens.CauseMassDeath)
+		if dead() == 0 {
+			t.Error("the store took the deaths back at once: nothing is tested")
+		}
+		h.pass(30 * time.Second)
+		if n := dead(); n != 0 {
+			t.Errorf("%d tokens of a wave stay dead because the store was away for a moment", n)
+		}
+	})
+}
+
+func TestAWaveOfTokensOfNoEnvironmentIsProbedBySchedule(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.provider.answer = func(int, worker.Outlet, providers.Push) providers.Outcome { return badToken("BadDeviceToken") }
+		phones := h.devices(150, tokens.APNs)
+		h.sendAll(phones)
+		h.pass(50 * time.Second)
+		h.circuits(tokens.CauseMassDeath)
+		before := len(h.provider.sent())
+		h.pass(3 * time.Minute)
+		if n := len(h.provider.sent()) - before; n != 5 {
+			t.Errorf("%d probes after the first minute, want five", n)
+		}
+		if c := h.circuits(tokens.CauseMassDeath)[0]; c.Pauses != 2 || c.State != tokens.CircuitOpen {
+			t.Errorf("circuit %+v, want its second pause", c)
+		}
+	})
+}
+
+func TestAWaveIsNotEndedByWhatBeganBeforeIt(t *testing.T) {
+	atHome(t, func(h *home) {
+		first, rest := make(chan struct{}), make(chan struct{})
+		h.provider.answer = func(n int, _ worker.Outlet, _ providers.Push) providers.Outcome {
+			switch {
+			case n <= 50:
+				<-first
+				if n%2 == 0 {
+					return providers.Outcome{Verdict: providers.TokenDead, Reason: "UNREGISTERED", Status: 404}
+				}
+			case n <= 120:
+				<-rest
+			}
+			return taken
+		}
+		h.prove(tokens.FCM)
+		h.pass(11 * time.Minute) // and the proof is no sample of the wave
+		h.sendSoon(h.devices(120, tokens.FCM)...)
+		h.wants(120, "all at once")
+		close(first)
+		synctest.Wait()
+		close(rest)
+		h.pass(time.Second)
+		if c := h.circuits(tokens.CauseMassDeath)[0]; c.State != tokens.CircuitOpen {
+			t.Errorf("circuit %+v: what was under way ended the pause", c)
+		}
+	})
+}
+
+func TestAWaveConcernsNoOtherAppAndNoOtherProvider(t *testing.T) {
+	atHome(t, func(h *home) {
+		other := h.anotherApp()
+		h.provider.answer = func(_ int, o worker.Outlet, _ providers.Push) providers.Outcome {
+			if o.App == h.app && o.Provider == tokens.FCM {
+				return providers.Outcome{Verdict: providers.TokenDead, Reason: "UNREGISTERED", Status: 404}
+			}
+			return taken
+		}
+		h.sendAll(h.devices(60, tokens.FCM))
+		h.pass(time.Second)
+		h.circuits(tokens.CauseMassDeath)
+		before := len(h.provider.sent())
+		theirs, apple, late := h.deviceOf(other, tokens.FCM), h.device(tokens.APNs), h.device(tokens.FCM)
+		h.sendAs(other, messages.Send{To: messages.Target{Device: theirs.ID}, Urgency: messages.High})
+		h.sendAll([]ident.Device{apple.ID, late.ID})
+		h.pass(10 * time.Second)
+		if n := h.through(before, func(p pushed) bool { return p.Device == theirs.ID || p.Device == apple.ID }); n != 2 {
+			t.Errorf("%d of 2 pushes of another app and another provider went out", n)
+		}
+		h.wants(before+2, "the app's own of that provider wait")
+		h.provider.answer = func(_ int, o worker.Outlet, _ providers.Push) providers.Outcome {
+			return providers.Outcome{Verdict: providers.TokenDead, Reason: "UNREGISTERED", Status: 404, ProviderTime: time.Now().Add(time.Second)}
+		}
+		doomed := h.device(tokens.APNs)
+		h.send(doomed.ID, messages.High)
+		h.pass(time.Second)
+		if s := h.token(doomed.ID).TokenState; s != tokens.TokenDead {
+			t.Errorf("a token of the other provider is %s: its deaths are believed as ever", s)
+		}
+	})
+}
+
+func TestACredentialWakesTokensThatNoEnvironmentKnew(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.credential(tokens.APNs)
+		var right atomic.Bool
+		h.provider.answer = func(int, worker.Outlet, providers.Push) providers.Outcome {
+			if right.Load() {
+				return taken
+			}
+			return badToken("BadDeviceToken")
+		}
+		phones := h.devices(3, tokens.APNs)
+		h.sendAll(phones)
+		h.pass(time.Second)
+		h.wants(6, "each in both environments")
+		right.Store(true)
+		h.credential(tokens.APNs)
+		h.pass(time.Second)
+		h.wants(9, "the right credential wakes them at once")
+	})
+}
+
+func TestACredentialWakesSuspectsThatWereOnlyRead(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.credential(tokens.APNs)
+		var right atomic.Bool
+		h.provider.answer = func(int, worker.Outlet, providers.Push) providers.Outcome {
+			if right.Load() {
+				return taken
+			}
+			return badToken("DeviceTokenNotForTopic")
+		}
+		phones := h.devices(3, tokens.APNs)
+		h.sendAll(phones)
+		h.pass(time.Second)
+		h.stop()
+		h.start()
+		h.sendAll(phones) // suspect: the ladder's
+		h.pass(time.Second)
+		h.wants(3, "suspects are left alone")
+		right.Store(true)
+		h.credential(tokens.APNs)
+		h.pass(time.Second)
+		h.wants(6, "the right credential wakes them at once")
+	})
+}
+
+func TestWhatAnOldCredentialIsToldCostsNoToken(t *testing.T) {
+	for name, answer := range map[string]providers.Outcome{
+		"a strike": {Verdict: providers.TokenSuspect, Reason: "SENDER_ID_MISMATCH", Status: 403},
+		"a death":  {Verdict: providers.TokenDead, Reason: "UNREGISTERED", Status: 404},
+	} {
+		t.Run(name, func(t *testing.T) {
+			atHome(t, func(h *home) {
+				h.credential(tokens.FCM)
+				started, goOn := h.holdFirst(answer, func(int, worker.Outlet) providers.Outcome { return taken })
+				d := h.device(tokens.FCM)
+				go h.quiet(d.ID)
+				<-started
+				h.pass(time.Second)
+				h.credential(tokens.FCM)
+				close(goOn)
+				h.pass(time.Second)
+				if dev := h.token(d.ID); dev.TokenState != tokens.TokenActive || dev.Strikes != 0 {
+					t.Errorf("the token is %s with %d strikes: that was another credential", dev.TokenState, dev.Strikes)
+				}
+				h.wants(2, "the new one wakes the phone at once")
+			})
+		})
+	}
+}
+
+func TestARestartDoesNotWaitForAClockThatWasSetBack(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.stop()
+		must(h.t, h.store.NoteCircuit(h.t.Context(), tokens.Circuit{Outlet: tokens.Outlet{App: h.app, Provider: tokens.FCM},
+			State: tokens.CircuitOpen, Cause: tokens.CauseCredential, Reason: "r", OpenedAt: time.Now().Add(48 * time.Hour),
+			RetryAt: time.Now().Add(49 * time.Hour), Pauses: 3}, time.Now()))
+		h.start()
+		h.send(h.device(tokens.FCM).ID, messages.High)
+		h.pass(50 * time.Minute)
+		h.wants(0, "it is paused")
+		h.pass(23 * time.Minute)
+		h.wants(1, "no pause is longer than an hour and its jitter")
+	})
+}
+
+func TestAPausedCircuitIsCountedOnceWhateverItsCause(t *testing.T) {
+	atHome(t, func(h *home) {
+		registry := prometheus.NewRegistry()
+		m := h.moodily(worker.Options{Metrics: registry})
+		m.deaf.Store(true)
+		h.provider.answer = func(n int, _ worker.Outlet, _ providers.Push) providers.Outcome {
+			switch n {
+			case 1:
+				return refusedKey
+			case 2:
+				return providers.Outcome{Verdict: providers.AppThrottled, Reason: "TooManyProviderTokenUpdates", Status: 429, RetryAfter: 10 * time.Minute}
+			}
+			return taken
+		}
+		shown := func(want ...string) {
+			t.Helper()
+			var got []string
+			families, err := registry.Gather()
+			must(t, err)
+			for _, f := range families {
+				for _, s := range f.GetMetric() {
+					for _, l := range s.GetLabel() {
+						if f.GetName() == "rouse_circuit_open" && l.GetName() == "cause" {
+							got = append(got, l.GetValue())
+						}
+					}
+				}
+			}
+			if strings.Join(got, " ") != strings.Join(want, " ") {
+				t.Errorf("circuits shown: %v, want %v", got, want)
+			}
+		}
+		h.send(h.device(tokens.APNs).ID, messages.High)
+		h.pass(time.Second)
+		shown("credential")
+		h.pass(75 * time.Second)
+		shown("throttled")
+		m.deaf.Store(false)
+		h.pass(10 * time.Second)
+		h.circuits(tokens.CauseThrottled)
+		h.pass(15 * time.Minute)
+		shown()
+		h.circuits()
+	})
+}
+
+func TestProbesOfACredentialKeepTheirSchedule(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.provider.answer = func(int, worker.Outlet, providers.Push) providers.Outcome { return refusedKey }
+		h.sendAll(h.devices(10, tokens.APNs))
+		sum := time.Duration(0)
+		for n, wait := range []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour, time.Hour} {
+			sum += wait
+			h.pass(sum - time.Second - time.Since(h.began))
+			h.wants(n+1, "not before its time")
+			h.pass(2 * time.Second)
+			h.wants(n+2, "one probe")
+		}
+		if n := h.told(); n[messages.CircuitOpened] != 1 || n[messages.CircuitClosed] != 0 {
+			t.Errorf("events %v, want one opening", n)
+		}
+	})
+}
+
+// Apple counts new JWTs for each connection: the other environment has its own, Google is not concerned.
+func TestTooManyJWTsPauseOneEnvironmentForTenMinutes(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.provider.answer = func(n int, _ worker.Outlet, _ providers.Push) providers.Outcome {
+			if n == 1 {
+				return providers.Outcome{Verdict: providers.AppThrottled, Reason: "TooManyProviderTokenUpdates", Status: 429, RetryAfter: 10 * time.Minute}
+			}
+			return taken
+		}
+		phones := h.devices(5, tokens.APNs)
+		h.sendAll(phones)
+		sandbox := h.device(tokens.APNs)
+		h.register(sandbox, tokens.Sandbox)
+		h.sendAll([]ident.Device{sandbox.ID, h.device(tokens.FCM).ID})
+		h.pass(9 * time.Minute)
+		if n := h.through(0, func(p pushed) bool { return p.outlet.Environment == tokens.Production }); n != 1 {
+			t.Errorf("%d pushes to production, want none after the first", n)
+		}
+		if n := h.through(1, func(p pushed) bool { return p.outlet.Environment != tokens.Production }); n < 2 {
+			t.Errorf("%d pushes to sandbox and Google, want both", n)
+		}
+		if n := h.told(); n[messages.CredentialFailing] != 0 {
+			t.Errorf("events %v: the credential is as good as before", n)
+		}
+		h.pass(4 * time.Minute)
+		got := map[ident.Device]bool{}
+		for _, p := range h.provider.sent()[1:] {
+			got[p.Device] = true
+		}
+		if len(got) != 5+2 {
+			t.Errorf("%d of 7 phones were woken in the end", len(got))
+		}
+		h.circuits()
+	})
+}
+
+func TestADeviceThatIsThrottledPausesNobodyElse(t *testing.T) {
+	atHome(t, func(h *home) {
+		throttled, other := h.device(tokens.FCM), h.device(tokens.FCM)
+		h.provider.answer = func(n int, _ worker.Outlet, p providers.Push) providers.Outcome {
+			if n == 1 {
+				return providers.Outcome{Verdict: providers.DeviceThrottled, Reason: "QUOTA_EXCEEDED", Status: 429, RetryAfter: 10 * time.Minute}
+			}
+			return taken
+		}
+		h.sendAll([]ident.Device{throttled.ID, other.ID})
+		h.wants(2, "the other is not concerned")
+		h.fetch(other.ID, true)
+		h.pass(9 * time.Minute)
+		h.wants(2, "not before ten minutes, whatever the ladder says")
+		h.pass(4 * time.Minute)
+		h.wants(3, "and then")
+		h.circuits()
+	})
+}
+
+func TestARefreshWakesAQuarantinedPhoneAtOnce(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.provider.answer = func(n int, _ worker.Outlet, _ providers.Push) providers.Outcome {
+			if n <= 2 {
+				return providers.Outcome{Verdict: providers.TokenSuspect, Reason: "SENDER_ID_MISMATCH", Status: 403}
+			}
+			return taken
+		}
+		d := h.device(tokens.FCM)
+		h.send(d.ID, messages.High)
+		h.pass(time.Hour)
+		h.wants(2, "two strikes")
+		_, err := h.store.PatchDevice(h.t.Context(), d.ID, tokens.Patch{Token: &d.Token}, time.Now())
+		must(t, err)
+		h.hintToken(d.ID)
+		h.wants(3, "at once")
+		if dev := h.token(d.ID); dev.TokenState != tokens.TokenActive || dev.Strikes != 0 {
+			t.Errorf("device %+v", dev)
+		}
+	})
+}
