@@ -131,3 +131,31 @@ func TestSimSaysWhatIsWrong(t *testing.T) {
 		}
 	}
 }
+
+// TestSimPageNamesRealFlags: the page tells of every flag but --help and --log-level, and of no other.
+func TestSimPageNamesRealFlags(t *testing.T) {
+	t.Parallel()
+	_, help := command(t, nil, "sim", "--help")
+	name := regexp.MustCompile(`--[a-z][a-z0-9-]+`)
+	known := map[string]bool{}
+	for _, flag := range name.FindAllString(help, -1) {
+		known[flag] = true
+	}
+	told := map[string]bool{}
+	for _, line := range strings.Split(readPage(t, "docs/sim.md"), "\n") {
+		if strings.HasPrefix(line, "curl ") {
+			continue
+		}
+		for _, flag := range name.FindAllString(line, -1) {
+			told[flag] = true
+			if !known[flag] {
+				t.Errorf("docs/sim.md tells of %s, which rouse sim does not know", flag)
+			}
+		}
+	}
+	for flag := range known {
+		if !told[flag] && flag != "--help" && flag != "--log-level" && flag != "--version" {
+			t.Errorf("docs/sim.md says nothing about %s", flag)
+		}
+	}
+}

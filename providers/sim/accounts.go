@@ -51,6 +51,12 @@ func (s *Sim) NewServiceAccount(project string) (file []byte) {
 	return file
 }
 
+// NewAccessToken hands out an access token of the project, which exists from now on:
+// for whoever has no assertion to trade for one.
+func (s *Sim) NewAccessToken(project string) string {
+	return s.accounts.open(project, time.Now(), s.settings.Load().AccessTokenLife)
+}
+
 // RevokeAccessTokens makes every access token handed out so far invalid: FCM
 // answers 401 UNAUTHENTICATED until the client has fetched a new one.
 func (s *Sim) RevokeAccessTokens() { s.accounts.revoke() }
@@ -110,6 +116,14 @@ func (b *accountBook) exists(project string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.projects[project]
+}
+
+// open makes the project exist, and an access token of it.
+func (b *accountBook) open(project string, now time.Time, life time.Duration) string {
+	b.mu.Lock()
+	b.projects[project] = true
+	b.mu.Unlock()
+	return b.issue(project, now, life)
 }
 
 // issue makes an access token; those that have expired are forgotten on the way.

@@ -49,6 +49,7 @@ func (s *Sim) controlHandler() http.Handler {
 	mux.HandleFunc("DELETE /control/fcm/accounts/{email}", func(w http.ResponseWriter, r *http.Request) {
 		gone(w, s.RevokeServiceAccount(r.PathValue("email")), "there is no service account with this e-mail address")
 	})
+	mux.HandleFunc("POST /control/fcm/access-tokens", s.controlAccessToken)
 	mux.HandleFunc("DELETE /control/fcm/access-tokens", func(w http.ResponseWriter, _ *http.Request) {
 		s.RevokeAccessTokens()
 		w.WriteHeader(http.StatusNoContent)
@@ -181,17 +182,29 @@ func (s *Sim) controlCertificate(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Sim) controlAccount(w http.ResponseWriter, r *http.Request) {
+	if project, ok := readProject(w, r); ok {
+		writeJSON(w, http.StatusCreated, json.RawMessage(s.NewServiceAccount(project)))
+	}
+}
+
+func (s *Sim) controlAccessToken(w http.ResponseWriter, r *http.Request) {
+	if project, ok := readProject(w, r); ok {
+		writeJSON(w, http.StatusCreated, map[string]string{"access_token": s.NewAccessToken(project)})
+	}
+}
+
+// readProject reads a body that names a project; where it does not, the answer has been given.
+func readProject(w http.ResponseWriter, r *http.Request) (project string, ok bool) {
 	var in struct {
 		Project string `json:"project"`
 	}
 	if !readJSON(w, r, &in) {
-		return
+		return "", false
 	}
 	if in.Project == "" {
 		refuse(w, http.StatusUnprocessableEntity, "project is needed")
-		return
 	}
-	writeJSON(w, http.StatusCreated, json.RawMessage(s.NewServiceAccount(in.Project)))
+	return in.Project, in.Project != ""
 }
 
 func (s *Sim) controlToken(w http.ResponseWriter, r *http.Request) {

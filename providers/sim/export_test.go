@@ -21,3 +21,6 @@ func Draw(l Latency, seed uint64, n int) []time.Duration {
 	}
 	return drawn
 }
+
+// Faults are all that an Action can name.
+func Faults() []string { return faults }

@@ -214,3 +214,10 @@ func equalJSON(t *testing.T, got, want []byte) {
 		t.Fatalf("got  %s\nwant %s", got, want)
 	}
 }
+
+func decode(t *testing.T, text string, into any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(text), into); err != nil {
+		t.Errorf("%v in %s", err, text)
+	}
+}
