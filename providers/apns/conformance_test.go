@@ -26,7 +26,7 @@ const (
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	f := fixture()
-	f.New = newProvider
+	f.New, f.Answers, f.Refusals = newProvider, answers(), refusals()
 	f.Signs = &providertest.Signing{
 		Expire:  func(p providers.Provider) { p.(*apns.Client).Expire() },
 		Age:     func(p providers.Provider, by time.Duration) { p.(*apns.Client).Age(by) },
@@ -61,8 +61,6 @@ func fixture() providertest.Fixture {
 			{Name: "no reason", Action: sim.Action{Fault: sim.FaultGoawayZero}, Want: providers.Outcome{Verdict: providers.ConnectionLost, Reason: "goaway"}},
 			{Name: "shutdown", Action: sim.Action{Fault: sim.FaultGoawayZero, Reason: "Shutdown"}, Want: providers.Outcome{Verdict: providers.ConnectionLost, Reason: "goaway"}},
 		},
-		Refusals: refusals(),
-		Answers:  answers(),
 	}
 }
 

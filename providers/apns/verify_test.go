@@ -165,3 +165,20 @@ func TestCertificateRefusedInTheHandshake(t *testing.T) {
 		}
 	}
 }
+
+// TestRefusedSentences: each refusal has a cause of its own.
+func TestRefusedSentences(t *testing.T) {
+	t.Parallel()
+	c := &Client{secret: secret{TeamID: "TEAM000001", KeyID: "KEY0000001", Topic: healTopic}, sandbox: true}
+	for reason, says := range map[string]string{
+		"InvalidProviderToken": "the key KEY0000001 of team TEAM000001", "ExpiredProviderToken": "clock is wrong", "MissingProviderToken": "neither",
+		"UnrelatedKeyIdInToken": "does not connect", "BadEnvironmentKeyIdInToken": "not made for the sandbox", "BadEnvironmentKeyInToken": "not made for the sandbox",
+		"BadCertificateEnvironment": "certificate is not made for the sandbox", "BadCertificate": "refuses the certificate", "certificate_refused": "refuses the certificate",
+		"TopicDisallowed": "topic " + healTopic, "BadTopic": "topic " + healTopic, "Forbidden": "(Forbidden)",
+	} {
+		f := c.finding(providers.Outcome{Verdict: providers.CredentialBad, Reason: reason, Status: 403})
+		if f.Check != "apns_sandbox" || f.Status != providers.FindingFail || !strings.Contains(f.Cause, says) || f.Cure == "" {
+			t.Errorf("%s: %+v, want %q in it", reason, f, says)
+		}
+	}
+}
