@@ -71,7 +71,7 @@ func (b *breaker) note(bad bool, now time.Time) (trips, ends bool) {
 		}
 		return false, ends
 	}
-	slot := now.UnixNano() / int64(waveWindow/waveSteps)
+	slot := slotOf(now)
 	step := &b.steps[int(slot%waveSteps+waveSteps)%waveSteps]
 	if step.slot != slot {
 		*step = tally{slot: slot}
@@ -80,6 +80,9 @@ func (b *breaker) note(bad bool, now time.Time) (trips, ends bool) {
 	b.tripped = b.sum(slot).wave()
 	return b.tripped, false
 }
+
+// slotOf returns which step of time now is in.
+func slotOf(now time.Time) int64 { return now.UnixNano() / int64(waveWindow/waveSteps) }
 
 // sum adds up the window that ends with a step of time.
 func (b *breaker) sum(slot int64) tally {

@@ -34,6 +34,7 @@ type hub struct {
 	// sweeps wait to hear that their page was taken in, while too many devices are cold.
 	sweeps  []chan<- struct{}
 	working int // goroutines under way, reads and pushes
+	tidying timer
 }
 
 // entry is one device in memory.
@@ -97,6 +98,8 @@ func newHub(w *Worker, attempts context.Context, cut context.CancelFunc) *hub {
 func (h *hub) run(ctx context.Context) {
 	alarm := time.NewTimer(time.Hour)
 	defer alarm.Stop()
+	h.tidying.fire = func() { h.tidy(time.Now()) }
+	h.timers.set(&h.tidying, time.Now().Add(tidyGap))
 	stop := ctx.Done()
 	var deadline <-chan time.Time
 	for !h.stopping || h.working > 0 {
@@ -155,6 +158,8 @@ func (h *hub) handle(event any, now time.Time) {
 		h.spared(e, now)
 	case buriedEvent:
 		h.buried(e, now)
+	case tidiedEvent:
+		h.tidied(e, now)
 	case notedEvent:
 		h.notedNow(e)
 	}

@@ -1,0 +1,89 @@
+package worker
+
+import (
+	"context"
+	"time"
+
+	"rouse/ident"
+	"rouse/tokens"
+)
+
+// sample counts an answer about a token before anything follows from it, so that the one that makes it a wave
+// is not believed either.
+func (h *hub) sample(o *outlet, s sample, reason string, now time.Time) {
+	f := o.family
+	if s == noSample || f.deaths.holds(now) {
+		return // what began before a pause does not end it
+	}
+	if s == badSample {
+		f.refused = reason
+	}
+	trips, ends := f.breaker.note(s == badSample, now)
+	switch {
+	case trips:
+		h.w.o.Log.Error("too many tokens are refused at once: none is given up, and the app's pushes pause", "app", o.key.App,
+			"provider", o.key.Provider, "reason", f.refused)
+		f.probed = 0
+		h.open(&f.deaths, tokens.CauseMassDeath, f.refused, probes[0], now)
+		h.exhume(f.breaker.exhume(now))
+	case ends:
+		h.shut(&f.deaths)
+	}
+}
+
+// exhume takes back the deaths of a wave, however long the store takes for it.
+func (h *hub) exhume(deaths []death) {
+	if len(deaths) == 0 {
+		return
+	}
+	h.write(func(ctx context.Context) error {
+		for i, d := range deaths {
+			<-d.written
+			m := tokens.TokenMark{Device: d.device, Generation: d.generation, State: tokens.TokenSuspect, Reason: d.reason, At: d.at}
+			changed, err := h.w.o.Store.MarkToken(ctx, m)
+			if err != nil {
+				h.w.events <- buriedEvent{deaths: deaths[i:]}
+				return err
+			}
+			if changed {
+				h.w.events <- sparedEvent{device: d.device}
+			}
+		}
+		return nil
+	})
+}
+
+type (
+	// sparedEvent says that a token is not given up after all.
+	sparedEvent struct{ device ident.Device }
+	// buriedEvent brings deaths that could not be taken back yet.
+	buriedEvent struct{ deaths []death }
+)
+
+// buried tries again to take deaths back.
+func (h *hub) buried(e buriedEvent, now time.Time) {
+	h.timers.set(&timer{fire: func() {
+		if !h.stopping {
+			h.exhume(e.deaths)
+		}
+	}}, now.Add(storeRetry))
+}
+
+// spared lets the ladder call for a device again.
+func (h *hub) spared(e sparedEvent, now time.Time) {
+	if d := h.devices[e.device]; d != nil {
+		d.state.spare()
+		h.settle(d, now)
+	}
+}
+
+// flow ends the pause after a wave of refusals with the first push that is taken; what is refused from now on is watched.
+func (h *hub) flow(f *family, now time.Time) {
+	if !f.deaths.probing() || f.deaths.holds(now) {
+		return
+	}
+	h.endPause(&f.deaths)
+	f.deaths.watching = f.breaker.tripped
+	h.note(&f.deaths)
+	h.pumpAll(f)
+}

@@ -1,0 +1,129 @@
+package worker_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"rouse/ident"
+	"rouse/messages"
+	"rouse/providers"
+	"rouse/tokens"
+	"rouse/worker"
+)
+
+func TestDeathsAreTakenBackEvenIfTheStoreIsSlowToListen(t *testing.T) {
+	atHome(t, func(h *home) {
+		m := h.moodily(worker.Options{})
+		m.unmoved.Store(3)
+		phones := h.devices(60, tokens.FCM)
+		bad := map[ident.Device]bool{}
+		for i, d := range phones {
+			bad[d] = i%4 == 0
+		}
+		h.provider.answer = func(_ int, _ worker.Outlet, p providers.Push) providers.Outcome {
+			if bad[p.Device] {
+				return providers.Outcome{Verdict: providers.TokenDead, Reason: "UNREGISTERED", Status: 404}
+			}
+			return taken
+		}
+		h.sendAll(phones)
+		dead := func() (n int) {
+			for _, d := range phones {
+				if h.token(d).TokenState == tokens.TokenDead {
+					n++
+				}
+			}
+			return n
+		}
+		h.pass(time.Second)
+		h.circuits(tokens.CauseMassDeath)
+		if dead() == 0 {
+			t.Error("the store took the deaths back at once: nothing is tested")
+		}
+		h.pass(30 * time.Second)
+		if n := dead(); n != 0 {
+			t.Errorf("%d tokens of a wave stay dead because the store was away for a moment", n)
+		}
+	})
+}
+
+func TestAWaveOfTokensOfNoEnvironmentIsProbedBySchedule(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.provider.answer = func(int, worker.Outlet, providers.Push) providers.Outcome { return badToken("BadDeviceToken") }
+		phones := h.devices(150, tokens.APNs)
+		h.sendAll(phones)
+		h.pass(50 * time.Second)
+		h.circuits(tokens.CauseMassDeath)
+		before := len(h.provider.sent())
+		h.pass(3 * time.Minute)
+		if n := len(h.provider.sent()) - before; n != 5 {
+			t.Errorf("%d probes after the first minute, want five", n)
+		}
+		if c := h.circuits(tokens.CauseMassDeath)[0]; c.Pauses != 2 || c.State != tokens.CircuitOpen {
+			t.Errorf("circuit %+v, want its second pause", c)
+		}
+	})
+}
+
+func TestAWaveIsNotEndedByWhatBeganBeforeIt(t *testing.T) {
+	atHome(t, func(h *home) {
+		first, rest := make(chan struct{}), make(chan struct{})
+		h.provider.answer = func(n int, _ worker.Outlet, _ providers.Push) providers.Outcome {
+			switch {
+			case n <= 50:
+				<-first
+				if n%2 == 0 {
+					return providers.Outcome{Verdict: providers.TokenDead, Reason: "UNREGISTERED", Status: 404}
+				}
+			case n <= 120:
+				<-rest
+			}
+			return taken
+		}
+		h.prove(tokens.FCM)
+		h.pass(11 * time.Minute) // and the proof is no sample of the wave
+		h.sendSoon(h.devices(120, tokens.FCM)...)
+		h.wants(120, "all at once")
+		close(first)
+		synctest.Wait()
+		close(rest)
+		h.pass(time.Second)
+		if c := h.circuits(tokens.CauseMassDeath)[0]; c.State != tokens.CircuitOpen {
+			t.Errorf("circuit %+v: what was under way ended the pause", c)
+		}
+	})
+}
+
+func TestAWaveConcernsNoOtherAppAndNoOtherProvider(t *testing.T) {
+	atHome(t, func(h *home) {
+		other := h.anotherApp()
+		h.provider.answer = func(_ int, o worker.Outlet, _ providers.Push) providers.Outcome {
+			if o.App == h.app && o.Provider == tokens.FCM {
+				return providers.Outcome{Verdict: providers.TokenDead, Reason: "UNREGISTERED", Status: 404}
+			}
+			return taken
+		}
+		h.sendAll(h.devices(60, tokens.FCM))
+		h.pass(time.Second)
+		h.circuits(tokens.CauseMassDeath)
+		before := len(h.provider.sent())
+		theirs, apple, late := h.deviceOf(other, tokens.FCM), h.device(tokens.APNs), h.device(tokens.FCM)
+		h.sendAs(other, messages.Send{To: messages.Target{Device: theirs.ID}, Urgency: messages.High})
+		h.sendAll([]ident.Device{apple.ID, late.ID})
+		h.pass(10 * time.Second)
+		if n := h.through(before, func(p pushed) bool { return p.Device == theirs.ID || p.Device == apple.ID }); n != 2 {
+			t.Errorf("%d of 2 pushes of another app and another provider went out", n)
+		}
+		h.wants(before+2, "the app's own of that provider wait")
+		h.provider.answer = func(_ int, o worker.Outlet, _ providers.Push) providers.Outcome {
+			return providers.Outcome{Verdict: providers.TokenDead, Reason: "UNREGISTERED", Status: 404, ProviderTime: time.Now().Add(time.Second)}
+		}
+		doomed := h.device(tokens.APNs)
+		h.send(doomed.ID, messages.High)
+		h.pass(time.Second)
+		if s := h.token(doomed.ID).TokenState; s != tokens.TokenDead {
+			t.Errorf("a token of the other provider is %s: its deaths are believed as ever", s)
+		}
+	})
+}
