@@ -1,20 +1,14 @@
 package main
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"math/big"
+	"encoding/pem"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"software.sslmate.com/src/go-pkcs12"
 
 	"rouse/client"
 	"rouse/providers/sim"
@@ -101,20 +95,25 @@ func TestCredentialsOfAnApp(t *testing.T) {
 	}
 }
 
-// TestCertificateFileAndItsPassword: the password comes from the environment, and is nowhere afterwards.
+// TestCertificateFileAndItsPassword: the password comes from the environment, and is nowhere afterwards; Apple takes what was in
+// the file, and a phone is woken with it.
 func TestCertificateFileAndItsPassword(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	const password = "c4n4ry-p4ssw0rd"
 	r.secret(password)
-	content, until := certificateFile(t, password)
-	put := []string{"credentials", "put", "apns", r.app.Id, "--p12", file(t, "push.p12", content), "--topic", demoTopic}
+	made := r.sim.NewAPNsIdentity(sim.APNsCertificate{Topic: demoTopic, Environment: "sandbox", Password: password})
+	put := []string{"credentials", "put", "apns", r.app.Id, "--p12", file(t, "push.p12", made.P12), "--topic", demoTopic}
 	out := mustCommand(t, r.adminEnv("ROUSE_P12_PASSWORD="+password), put...)
 	list := mustCommand(t, r.adminEnv(), "credentials", "list", r.app.Id)
 	for _, text := range []string{out, list} {
-		if !strings.Contains(text, "expires "+at(until)) || strings.Contains(text, password) {
-			t.Errorf("it ends at %v, and it says:\n%s", until, text)
+		if !strings.Contains(text, "expires "+at(endOf(t, made.CertificatePEM))+", sandbox only") || strings.Contains(text, password) {
+			t.Errorf("it says:\n%s", text)
 		}
+	}
+	out = mustCommand(t, r.adminEnv(), "credentials", "verify", r.app.Id, "apns")
+	if !strings.Contains(out, "ok    apns_sandbox") || !strings.Contains(out, "warn  apns_production") {
+		t.Errorf("verify says:\n%s", out)
 	}
 	for _, wrong := range []string{"", password + "x"} {
 		code, out := command(t, r.adminEnv("ROUSE_P12_PASSWORD="+wrong), put...)
@@ -128,27 +127,34 @@ func TestCertificateFileAndItsPassword(t *testing.T) {
 	}
 }
 
-// certificateFile is a .p12 file that Rouse takes, and its end.
-func certificateFile(t *testing.T, password string) (content []byte, until time.Time) {
+// endOf is when a certificate ends.
+func endOf(t *testing.T, text string) time.Time {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	block, _ := pem.Decode([]byte(text))
+	leaf, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	until = time.Now().AddDate(1, 0, 0).UTC().Truncate(time.Second)
-	form := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Apple Push Services"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: until}
-	der, err := x509.CreateCertificate(rand.Reader, form, form, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
+	return leaf.NotAfter
+}
+
+// TestCertificateWakesAPhone: from two PEM files to the push.
+func TestCertificateWakesAPhone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	certificate, key := r.sim.NewAPNsCertificate(demoTopic)
+	mustCommand(t, r.adminEnv(), "credentials", "put", "apns", r.app.Id, "--topic", demoTopic,
+		"--certificate", file(t, "certificate.pem", []byte(certificate)), "--certificate-key", file(t, "key.pem", []byte(key)))
+	p := r.enrol("phone", "apns")
+	r.mustSend(p.device, `1`)
+	if push := r.awaitPush(p, 0); push.Headers["apns-topic"] != demoTopic {
+		t.Errorf("the push has the headers %v", push.Headers)
 	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
+	for _, x := range r.sim.Log() {
+		if x.Headers["authorization"] != "" && x.Provider == sim.APNs {
+			t.Error("a provider token was sent beside the certificate")
+		}
 	}
-	if content, err = pkcs12.Modern.Encode(key, certificate, nil, password); err != nil {
-		t.Fatal(err)
-	}
-	return content, until
 }
 
 // TestVerifyTellsGoodFromBad by words, by JSON and by the exit code.
