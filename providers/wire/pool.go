@@ -167,15 +167,31 @@ func exchange(c *conn, req *http.Request, limit int64) (Reply, *Error) {
 		return Reply{Epoch: c.epoch}, ofExchange(req.Context(), c, err)
 	}
 	defer func() { _ = res.Body.Close() }()
+	reply := Reply{Status: res.StatusCode, Header: res.Header, Epoch: c.epoch}
+	if res.Body == http.NoBody {
+		return reply, nil
+	}
 	// Reading obeys the context only while nothing of the request is stuck in a full socket.
 	stop := context.AfterFunc(req.Context(), func() { _ = res.Body.Close() })
 	defer stop()
-	reply := Reply{Status: res.StatusCode, Header: res.Header, Epoch: c.epoch}
-	reply.Body, err = io.ReadAll(io.LimitReader(res.Body, limit))
+	reply.Body, err = readBody(res, limit)
 	if err != nil {
 		return reply, ofExchange(req.Context(), c, err)
 	}
 	return reply, nil
+}
+
+// readBody reads up to limit bytes, into a buffer of the right size if the server named it.
+func readBody(res *http.Response, limit int64) ([]byte, error) {
+	if res.ContentLength < 0 || res.ContentLength > limit {
+		return io.ReadAll(io.LimitReader(res.Body, limit))
+	}
+	body := make([]byte, res.ContentLength+1) // one more, to meet the end
+	n, err := io.ReadFull(res.Body, body)
+	if int64(n) == res.ContentLength && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) {
+		err = nil
+	}
+	return body[:n], err
 }
 
 // acquire waits for a slot on a connection. Its order is: queue up behind those who
