@@ -69,6 +69,21 @@ func TestVerifyInBothEnvironments(t *testing.T) {
 	}
 }
 
+// TestVerifyCertificateOfOneEnvironment meets the other one's GOAWAY.
+func TestVerifyCertificateOfOneEnvironment(t *testing.T) {
+	t.Parallel()
+	s, open := verifying(t)
+	made := s.NewAPNsIdentity(sim.APNsCertificate{Topic: "com.example.app", Environment: sim.Sandbox, Password: "x"})
+	c, err := checker{}.APNs(providers.APNsUpload{P12: made.P12, P12Password: "x", Topic: "com.example.app"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"apns_production warn BadCertificateEnvironment", "apns_sandbox ok"}
+	if got := brief(verify(t.Context(), open, c)); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 func TestVerifyFCM(t *testing.T) {
 	t.Parallel()
 	s, open := verifying(t)
