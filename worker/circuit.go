@@ -23,9 +23,10 @@ type circuit struct {
 	timer timer
 	// again is when the store is told once more after it did not listen.
 	again timer
-	// noted is what the store was last told; noting is whether it is being told.
-	noted  tokens.Circuit
-	noting bool
+	// noted is what the store was last told; noting is whether it is being told, unsure whether it failed to answer: it may
+	// have listened all the same.
+	noted          tokens.Circuit
+	noting, unsure bool
 	// shown is what the metrics show.
 	shown tokens.Circuit
 }
@@ -114,7 +115,7 @@ func (h *hub) note(c *circuit) {
 	}
 	h.w.metrics.circuit(now)
 	c.shown = now
-	if c.noting || same(now, c.noted) {
+	if c.noting || same(now, c.noted) && !c.unsure {
 		return
 	}
 	told := []tokens.Circuit{now}
@@ -151,7 +152,7 @@ func same(a, b tokens.Circuit) bool {
 
 func (h *hub) notedNow(e notedEvent) {
 	h.working--
-	e.circuit.noting = false
+	e.circuit.noting, e.circuit.unsure = false, e.failed
 	if e.failed {
 		h.timers.set(&e.circuit.again, time.Now().Add(storeRetry))
 		return

@@ -82,7 +82,7 @@ func (h *home) sendAll(to []ident.Device) {
 func TestAWaveOfDeathsIsNotBelieved(t *testing.T) {
 	atHome(t, func(h *home) {
 		h.credential(tokens.APNs)
-		phones := h.devices(200, tokens.APNs)
+		phones := h.devices(100, tokens.APNs)
 		refused := map[ident.Device]bool{}
 		for i, d := range phones {
 			refused[d] = i%10 < 3

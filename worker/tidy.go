@@ -94,7 +94,7 @@ func (o *outlet) idle(now time.Time) bool {
 
 // idle reports whether pushes flow and the store knows it.
 func (c *circuit) idle() bool {
-	return c.now().State == tokens.CircuitClosed && same(c.now(), c.noted) && !c.noting && c.again.index == 0
+	return c.now().State == tokens.CircuitClosed && same(c.now(), c.noted) && !c.noting && !c.unsure && c.again.index == 0
 }
 
 // idle reports whether nothing was seen for a window.

@@ -24,6 +24,7 @@ import (
 type moody struct {
 	*store.Store
 	deaf    atomic.Bool   // takes no circuits in
+	mute    atomic.Bool   // takes them in, and says that it did not
 	unmoved atomic.Int32  // takes back no death for so many times
 	gate    chan struct{} // reads wait for it
 	gated   atomic.Bool
@@ -33,7 +34,10 @@ func (m *moody) NoteCircuit(ctx context.Context, c tokens.Circuit, now time.Time
 	if m.deaf.Load() {
 		return errors.New("deaf")
 	}
-	return m.Store.NoteCircuit(ctx, c, now)
+	if err := m.Store.NoteCircuit(ctx, c, now); err != nil || !m.mute.Load() {
+		return err
+	}
+	return errors.New("mute")
 }
 
 func (m *moody) MarkToken(ctx context.Context, t tokens.TokenMark) (bool, error) {
@@ -268,6 +272,26 @@ func TestAPausedCircuitIsCountedOnceWhateverItsCause(t *testing.T) {
 		h.circuits(tokens.CauseThrottled)
 		h.pass(15 * time.Minute)
 		shown()
+		h.circuits()
+	})
+}
+
+func TestACircuitThatTheStoreTookInWithoutAWordIsClosed(t *testing.T) {
+	atHome(t, func(h *home) {
+		m := h.moodily(worker.Options{})
+		m.mute.Store(true)
+		h.provider.answer = func(n int, _ worker.Outlet, _ providers.Push) providers.Outcome {
+			if n == 1 {
+				return providers.Outcome{Verdict: providers.AppThrottled, Reason: "QUOTA_EXCEEDED", Status: 429, RetryAfter: time.Second}
+			}
+			return taken
+		}
+		h.send(h.device(tokens.FCM).ID, messages.High)
+		h.circuits(tokens.CauseThrottled)
+		m.mute.Store(false)
+		h.pass(3 * time.Second)
+		h.wants(2, "it was taken before the store was told again")
+		h.pass(10 * time.Second)
 		h.circuits()
 	})
 }
