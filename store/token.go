@@ -125,7 +125,7 @@ func mark(d *tokens.Device, m tokens.TokenMark) {
 	if m.Strike {
 		d.Strikes++
 	}
-	if m.Strike || m.OtherTried || m.State == tokens.TokenSuspect && d.TokenState != tokens.TokenSuspect {
+	if m.Strike || m.State == tokens.TokenSuspect && d.StruckAt.IsZero() {
 		d.StruckAt = fromMillis(millis(m.At))
 	}
 	d.TokenState, d.TokenReason, d.OtherTried = m.State, m.Reason, d.OtherTried || m.OtherTried

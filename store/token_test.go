@@ -200,9 +200,11 @@ func strikesCounted(t *testing.T, w *world) {
 	w.now = w.now.Add(time.Hour)
 	w.mark(d, tokens.TokenSuspect, false) // a refusal in a wave is no strike
 	w.mark(d, tokens.TokenSuspect, true, elsewhere)
-	w.mark(d, tokens.TokenSuspect, true, strike)
 	want := d
-	want.TokenState, want.TokenReason, want.Strikes, want.StruckAt, want.OtherTried = tokens.TokenSuspect, "why", 2, w.now, true
+	want.TokenState, want.TokenReason, want.Strikes, want.StruckAt, want.OtherTried = tokens.TokenSuspect, "why", 1, d.DemotedAt, true
+	w.everywhere("one strike, and refused elsewhere in a wave", want)
+	w.mark(d, tokens.TokenSuspect, true, strike)
+	want.Strikes, want.StruckAt = 2, w.now
 	w.everywhere("two strikes, the second elsewhere", want)
 	if !want.Quarantined() {
 		t.Error("two strikes are no quarantine")
