@@ -366,3 +366,51 @@ func circuitsShown(t *testing.T, registry *prometheus.Registry) (causes []string
 	}
 	return causes
 }
+
+// Whatever becomes of a probe, those who wait behind it have their turn.
+func TestAProbeThatComesToNothingIsNotTheLast(t *testing.T) {
+	pauses := map[string]providers.Outcome{
+		"a credential": refusedKey,
+		"a quota":      {Verdict: providers.AppThrottled, Reason: "QUOTA_EXCEEDED", Status: 429, RetryAfter: time.Minute},
+	}
+	probes := map[string]providers.Outcome{
+		"hangs":           {Verdict: "hang"},
+		"is lost":         {Verdict: providers.ConnectionLost, Reason: "goaway"},
+		"is unavailable":  {Verdict: providers.Unavailable, Status: 503, RetryAfter: 10 * time.Minute},
+		"is rejected":     {Verdict: providers.Rejected, Status: 400},
+		"is for the dead": {Verdict: providers.TokenDead, Reason: "UNREGISTERED", Status: 404},
+		"is too much":     {Verdict: providers.DeviceThrottled, Status: 429, RetryAfter: 10 * time.Minute},
+	}
+	for pause, first := range pauses {
+		for probe, second := range probes {
+			t.Run(pause+", "+probe, func(t *testing.T) {
+				atHome(t, func(h *home) {
+					h.provider.answer = func(n int, _ worker.Outlet, _ providers.Push) providers.Outcome {
+						switch n {
+						case 1:
+							return first
+						case 2:
+							return second
+						}
+						return taken
+					}
+					phones := h.devices(8, tokens.FCM)
+					if first.Verdict == providers.AppThrottled { // it is wide
+						phones = append(phones, h.behindGoogle(tokens.IOS), h.behindGoogle(tokens.Web))
+					}
+					h.sendAll(phones)
+					h.wants(1, "one finds out")
+					h.pass(90 * time.Second)
+					got := map[ident.Device]bool{}
+					for _, p := range h.provider.sent()[2:] {
+						got[p.Device] = true
+					}
+					if len(got) < len(phones)-1 {
+						t.Errorf("%d of %d phones were woken after the probe", len(got), len(phones))
+					}
+					h.circuits()
+				})
+			})
+		}
+	}
+}
