@@ -49,11 +49,16 @@ func (c *apnsConn) serve(st *apnsStream, r *apnsRequest) {
 		c.finish(st, r, ans, act.Action)
 		return
 	}
-	sim.wg.Go(func() {
-		if !c.wait(st, act.wait) {
-			ans, act.Action = answer{}, Action{Fault: clientGone}
+	c.later(st, r, ans, act)
+}
+
+// later finishes the request when its time has come, or knows then that the client has gone.
+func (c *apnsConn) later(st *apnsStream, r *apnsRequest, ans answer, do order) {
+	c.srv.sim.wg.Go(func() {
+		if !c.wait(st, do.wait) {
+			ans, do.Action = answer{}, Action{Fault: clientGone}
 		}
-		c.finish(st, r, ans, act.Action)
+		c.finish(st, r, ans, do.Action)
 		c.flush()
 	})
 }
