@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -37,6 +38,9 @@ func (c *doctorCmd) Run(ctx context.Context, term *terminal) error {
 	if wrong != nil {
 		all = misconfigured(wrong)
 	} else {
+		if whole, err := filepath.Abs(cfg.Path); err == nil {
+			cfg.Path = whole // a person may be in another folder than they think
+		}
 		e := examination{cfg: cfg, app: c.App, offline: c.Offline, open: openProvider(cfg.Endpoints, slog.New(slog.DiscardHandler))}
 		all = e.run(ctx)
 	}
@@ -127,7 +131,7 @@ func (e examination) run(ctx context.Context) []found {
 	wg.Go(func() { stored, tenants = e.database(ctx) })
 	wg.Wait()
 	ways = e.ways(reached, tenants)
-	all := []found{fine("configuration", "The settings can be.")}
+	all := []found{fine("configuration", "Every setting is right.")}
 	for _, part := range [][]found{stored, at, ways, e.examineApps(ctx, tenants)} {
 		all = append(all, part...)
 	}

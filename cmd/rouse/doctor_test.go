@@ -183,7 +183,7 @@ func (r *rig) inDatabase(statement string) {
 	}
 }
 
-const healthy = `ok    configuration            The settings can be.
+const healthy = `ok    configuration            Every setting is right.
 ok    database                 DIR/rouse.db can be read.
 ok    permissions              The files are this user's to write and nobody else's to read.
 ok    schema                   Schema N is what this program wants.
