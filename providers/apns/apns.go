@@ -98,6 +98,8 @@ type Client struct {
 	sound uint64
 	// shown is the provider token of the newest epoch that carried a push, before the one of the epoch before it.
 	shown, before shown
+	// refusal is the last outcome that dismissed those who waited.
+	refusal providers.Outcome
 }
 
 // New makes a client for a secret that Check returned. It connects on the first

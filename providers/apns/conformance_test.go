@@ -27,6 +27,8 @@ func TestConformance(t *testing.T) {
 	t.Parallel()
 	f := fixture()
 	f.New, f.Answers, f.Refusals = newProvider, answers(), refusals()
+	f.Stranger = stranger
+	f.Strange = providers.Outcome{Verdict: providers.CredentialBad, Reason: "InvalidProviderToken"}
 	f.Signs = &providertest.Signing{
 		Expire:  func(p providers.Provider) { p.(*apns.Client).Expire() },
 		Age:     func(p providers.Provider, by time.Duration) { p.(*apns.Client).Age(by) },
@@ -44,6 +46,8 @@ func TestConformanceWithCertificate(t *testing.T) {
 	t.Parallel()
 	f := fixture()
 	f.New = certified
+	f.Stranger = forger
+	f.Strange = providers.Outcome{Verdict: providers.CredentialBad, Reason: "BadCertificate"}
 	providertest.Run(t, f)
 }
 
@@ -123,12 +127,35 @@ func answers() []providertest.Answer {
 // certified makes a provider with a client certificate that s knows.
 func certified(t *testing.T, s *sim.Sim, o providertest.Settings) providers.Provider {
 	t.Helper()
-	made := s.NewAPNsIdentity(sim.APNsCertificate{Topic: topic, Password: "of the file"})
-	checked, err := apns.Check(providers.APNsUpload{P12: made.P12, P12Password: "of the file", Topic: topic, Placeholder: placeholder()}, time.Now())
+	return withCertificate(t, s, o, sim.APNsCertificate{Topic: topic, Password: "of the file"})
+}
+
+// forger makes one with a certificate that somebody else signed.
+func forger(t *testing.T, s *sim.Sim, o providertest.Settings) providers.Provider {
+	t.Helper()
+	return withCertificate(t, s, o, sim.APNsCertificate{Topic: topic, Password: "of the file", Unknown: true})
+}
+
+func withCertificate(t *testing.T, s *sim.Sim, o providertest.Settings, c sim.APNsCertificate) providers.Provider {
+	t.Helper()
+	return open(t, s, check(t, providers.APNsUpload{P12: s.NewAPNsIdentity(c).P12, P12Password: c.Password, Topic: topic, Placeholder: placeholder()}), o)
+}
+
+// stranger makes a provider whose key s knows under another id.
+func stranger(t *testing.T, s *sim.Sim, o providertest.Settings) providers.Provider {
+	t.Helper()
+	const id = "KEY0000002"
+	return open(t, s, check(t, providers.APNsUpload{TeamID: team, KeyID: "KEY0000003", PrivateKey: s.NewAPNsKey(team, id), Topic: topic}), o)
+}
+
+// check uploads.
+func check(t *testing.T, u providers.APNsUpload) []byte {
+	t.Helper()
+	checked, err := apns.Check(u, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return open(t, s, checked.Secret, o)
+	return checked.Secret
 }
 
 // turnedAway ends every connection for the credential and says so in the GOAWAY alone.
@@ -191,15 +218,10 @@ func newSecret(t *testing.T, s *sim.Sim) []byte {
 	if made, ok := secrets.Load(s); ok {
 		return made.([]byte)
 	}
-	checked, err := apns.Check(providers.APNsUpload{
-		TeamID: team, KeyID: key, PrivateKey: s.NewAPNsKey(team, key), Topic: topic, Placeholder: placeholder(),
-	}, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	secrets.Store(s, checked.Secret)
+	made := check(t, providers.APNsUpload{TeamID: team, KeyID: key, PrivateKey: s.NewAPNsKey(team, key), Topic: topic, Placeholder: placeholder()})
+	secrets.Store(s, made)
 	t.Cleanup(func() { secrets.Delete(s) })
-	return checked.Secret
+	return made
 }
 
 func placeholder() providers.Placeholder {

@@ -3,6 +3,8 @@ package apns
 import (
 	"net/http"
 	"time"
+
+	"rouse/providers"
 )
 
 // tokenFloor is Apple's rule: no new token more often than every 20 minutes.
@@ -34,6 +36,27 @@ func (c *Client) mend(epoch uint64, reason string) {
 		c.renewToken(time.Now())
 	}
 	c.pool.Renew(epoch)
+}
+
+// dismiss gives up the pushes that wait for a slot if out is about the app and not the push. Apple shows a stranger one
+// request at a time: asking for each of them would open a connection for every second one, only to hear the same, and
+// Apple holds that against everybody at our address.
+func (c *Client) dismiss(out providers.Outcome) {
+	if out.Verdict != providers.CredentialBad && out.Verdict != providers.AppThrottled {
+		return
+	}
+	out.Status = 0
+	c.mu.Lock()
+	c.refusal = out
+	c.mu.Unlock()
+	c.pool.Dismiss()
+}
+
+// dismissed is the outcome of a push that was given up so.
+func (c *Client) dismissed() providers.Outcome {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.refusal
 }
 
 // renewToken signs anew unless the present token is younger than the floor. A

@@ -156,18 +156,23 @@ func (c *Client) judge(rec *record) providers.Outcome {
 	if binds(v, said.reason) {
 		c.mend(epoch, said.reason)
 	}
+	c.dismiss(out)
 	return out
 }
 
 // judgeFailure reads a request that has no answer.
 func (c *Client) judgeFailure(rec *record) providers.Outcome {
 	f := rec.failure
+	if f.Reason == wire.Dismissed {
+		return c.dismissed()
+	}
 	out := providers.Outcome{Verdict: providers.Unavailable, Reason: f.Reason, Status: rec.reply.Status}
 	if f.Lost {
 		out.Verdict = providers.ConnectionLost
 	}
 	if c.sdk.Token == nil && aboutCertificate(f) {
 		out.Verdict, out.Reason = providers.CredentialBad, certificateRefused
+		c.dismiss(out)
 		return out
 	}
 	// Apple turns whole connections away for a bad credential, and says so only as it goes.
@@ -175,6 +180,7 @@ func (c *Client) judgeFailure(rec *record) providers.Outcome {
 		if status, v := refusal(said); v == providers.CredentialBad {
 			out.Verdict, out.Reason = verdict(status, said, c.healedBefore(f.Epoch)), said
 			c.mend(f.Epoch, said)
+			c.dismiss(out)
 		}
 	}
 	return out

@@ -32,6 +32,8 @@ func TestConformance(t *testing.T) {
 		Dead:             providers.Outcome{Verdict: providers.TokenDead, Reason: "UNREGISTERED", Status: 404},
 		BurstConnections: 3, // two that carry pushes, one that fetched the access token
 		Fetches:          true,
+		Stranger:         stranger,
+		Strange:          providers.Outcome{Verdict: providers.CredentialBad, Reason: "invalid_grant"},
 		Refusals:         refusals(),
 		Answers:          answers(),
 	})
@@ -139,11 +141,27 @@ func refusals() []providertest.Refusal {
 
 func newProvider(t *testing.T, s *sim.Sim, o providertest.Settings) providers.Provider {
 	t.Helper()
+	return open(t, s, newSecret(t, s), o)
+}
+
+// stranger makes a provider with a service account of another simulator.
+func stranger(t *testing.T, s *sim.Sim, o providertest.Settings) providers.Provider {
+	t.Helper()
+	other, err := sim.Start(t.Context(), sim.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = other.Close() })
+	return open(t, s, newSecret(t, other), o)
+}
+
+func open(t *testing.T, s *sim.Sim, secret []byte, o providertest.Settings) providers.Provider {
+	t.Helper()
 	endpoint := s.FCMURL()
 	if o.Endpoint != "" {
 		endpoint = o.Endpoint
 	}
-	c, err := fcm.New(newSecret(t, s), fcm.Options{
+	c, err := fcm.New(secret, fcm.Options{
 		Endpoint: endpoint, TokenEndpoint: s.FCMTokenURL(), RootCAs: o.RootCAs, Timeout: o.Timeout, InFlight: o.InFlight, Log: o.Log,
 	})
 	if err != nil {

@@ -69,6 +69,9 @@ type Fixture struct {
 	Provider string
 	// New makes a provider with a credential that s knows, the same one for the same s.
 	New func(t *testing.T, s *sim.Sim, o Settings) providers.Provider
+	// Stranger makes one with a credential of the right form that s does not know, and Strange is what comes of its pushes.
+	Stranger func(t *testing.T, s *sim.Sim, o Settings) providers.Provider
+	Strange  providers.Outcome
 	// Endpoint is where New would connect.
 	Endpoint func(s *sim.Sim) string
 	// Token registers a live device.
@@ -136,6 +139,14 @@ func (w *world) fork(t *testing.T) *world {
 // connect makes one more provider.
 func (w *world) connect(o Settings) providers.Provider {
 	w.t.Helper()
+	p := w.New(w.t, w.sim, w.settings(o))
+	w.t.Cleanup(func() { _ = p.Close() })
+	return p
+}
+
+// settings fills in what a test leaves open.
+func (w *world) settings(o Settings) Settings {
+	w.t.Helper()
 	if o.RootCAs == nil {
 		o.RootCAs = x509.NewCertPool()
 		if !o.RootCAs.AppendCertsFromPEM(w.sim.CAPEM()) {
@@ -146,9 +157,7 @@ func (w *world) connect(o Settings) providers.Provider {
 		o.Timeout = patience
 	}
 	o.Log = slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	p := w.New(w.t, w.sim, o)
-	w.t.Cleanup(func() { _ = p.Close() })
-	return p
+	return o
 }
 
 // NewPush is a wake for the token that lives for an hour.

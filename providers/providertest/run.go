@@ -37,6 +37,7 @@ func Run(t *testing.T, f Fixture) {
 		"secrets":                 testSecrets,
 		"turned away":             testTurnedAway,
 		"turned away, many":       testManyTurnedAway,
+		"stranger":                testStranger,
 		"resets":                  testResets,
 		"goaways":                 testGoAways,
 		"greetings":               testGreetings,

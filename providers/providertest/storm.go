@@ -41,25 +41,37 @@ func testManyTurnedAway(t *testing.T, f Fixture) {
 	away := f.TurnedAway[0]
 	w := f.start(t, Settings{})
 	remove := w.sim.AddRule(sim.Rule{Provider: f.Provider, Action: away.Action})
-	var all sync.WaitGroup
-	told := make(chan providers.Outcome, few)
-	for _, token := range w.newTokens(few) {
-		all.Go(func() { told <- w.push(NewPush(token), time.Second) })
-	}
-	all.Wait()
-	close(told)
-	verdicts := map[providers.Verdict]int{}
-	for out := range told {
-		verdicts[out.Verdict]++
-	}
-	if verdicts[away.Want.Verdict] == 0 || verdicts[away.Want.Verdict]+verdicts[providers.Unavailable] != few {
-		t.Errorf("verdicts %v, want some %s, and the others without an answer", verdicts, away.Want.Verdict)
-	}
-	if n := w.stats().ConnectionsOpened; n > few/4 {
-		t.Errorf("%d connections for %d pushes within a second", n, few)
-	}
+	w.allRefused(away.Want)
 	remove()
 	w.works()
+}
+
+// testStranger: a burst with a credential that the provider does not know is refused after a few requests, because
+// providers hold it against everybody at the same address.
+func testStranger(t *testing.T, f Fixture) {
+	w := f.start(t, Settings{})
+	other := *w
+	other.provider = f.Stranger(t, w.sim, w.settings(Settings{}))
+	t.Cleanup(func() { _ = other.provider.Close() })
+	other.allRefused(f.Strange)
+	w.works()
+}
+
+// allRefused pushes a burst and wants the same of all, at the price of a few requests.
+func (w *world) allRefused(want providers.Outcome) {
+	w.t.Helper()
+	for i, out := range w.pushAll(w.newTokens(burst)) {
+		if out.Verdict != want.Verdict || out.Reason != want.Reason {
+			w.t.Fatalf("push %d: %+v, want %+v", i, out, want)
+		}
+	}
+	const handful = 10
+	if s := w.stats(); s.ConnectionsOpened > handful || s.Requests > handful {
+		w.t.Errorf("%d requests on %d connections for %d pushes, want %d at most", s.Requests, s.ConnectionsOpened, burst, handful)
+	}
+	if n := w.sim.Stats().Token.Requests; n > 1 {
+		w.t.Errorf("%d calls of the token endpoint", n)
+	}
 }
 
 // testResets gives single requests up with each code; the others on the connection go on. After a PROTOCOL_ERROR nothing

@@ -20,6 +20,8 @@ const (
 	Canceled = "canceled"
 	// Closed: the pool was closed; nothing was sent.
 	Closed = "closed"
+	// Dismissed: whoever owns the pool gave up those who waited; nothing was sent.
+	Dismissed = "dismissed"
 	// ConnectTimeout: no connection in time; nothing was sent.
 	ConnectTimeout = "connect_timeout"
 	// ConnectFailed: the server could not be reached or does not speak the protocol; nothing was sent.

@@ -115,6 +115,15 @@ func (p *Pool) Renew(epoch uint64) {
 	p.admitAndUnlock()
 }
 
+// Dismiss gives up every request that waits for a connection, with the reason Dismissed: what one was just told, all would be.
+func (p *Pool) Dismiss() {
+	p.mu.Lock()
+	for p.waiters.Len() > 0 {
+		p.grant(grant{err: &Error{Reason: Dismissed}})
+	}
+	p.admitAndUnlock()
+}
+
 func (p *Pool) drain() {
 	for _, c := range p.conns {
 		c.draining = true
