@@ -1,6 +1,7 @@
 package worker_test
 
 import (
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -244,5 +245,31 @@ func TestAnAppThatIsDeletedLeavesNoCircuitBehind(t *testing.T) {
 		if got := circuitsShown(t, registry); len(got) != 0 {
 			t.Errorf("circuits shown: %v of an app that is gone", got)
 		}
+	})
+}
+
+func TestWhatAnOldCredentialWasGoodForDoesNotProveTheNewOne(t *testing.T) {
+	atHome(t, func(h *home) {
+		goOn := make(chan struct{})
+		release := sync.OnceFunc(func() { close(goOn) })
+		defer release()
+		started, first := h.holdFirst(taken, func(int, worker.Outlet) providers.Outcome {
+			<-goOn
+			return refusedKey
+		})
+		h.prove(tokens.APNs)
+		phones := h.devices(10, tokens.APNs)
+		go h.quiet(phones[0])
+		<-started
+		h.credential(tokens.APNs)
+		h.sendSoon(phones[1:]...)
+		h.wants(1, "one finds out, once the old one's push is back")
+		close(first)
+		synctest.Wait()
+		h.wants(2, "the old one was taken: that says nothing of the new one")
+		release()
+		h.pass(time.Second)
+		h.wants(2, "which is refused")
+		h.circuits(tokens.CauseCredential)
 	})
 }

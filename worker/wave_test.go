@@ -63,6 +63,10 @@ func TestAWaveOfTokensOfNoEnvironmentIsProbedBySchedule(t *testing.T) {
 		if c := h.circuits(tokens.CauseMassDeath)[0]; c.Pauses != 2 || c.State != tokens.CircuitOpen {
 			t.Errorf("circuit %+v, want its second pause", c)
 		}
+		h.pass(3 * time.Minute)
+		if n := len(h.provider.sent()) - before; n != 10 {
+			t.Errorf("%d probes after the second pause, want five more", n)
+		}
 	})
 }
 
@@ -126,4 +130,35 @@ func TestAWaveConcernsNoOtherAppAndNoOtherProvider(t *testing.T) {
 			t.Errorf("a token of the other provider is %s: its deaths are believed as ever", s)
 		}
 	})
+}
+
+func TestAWaveOutlivesTheProcess(t *testing.T) {
+	for name, then := range map[string]time.Duration{"while it pauses": time.Second, "while it is watched": 65 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			atHome(t, func(h *home) {
+				phones, more := h.devices(50, tokens.FCM), h.devices(2, tokens.FCM)
+				doomed := h.device(tokens.FCM).ID
+				h.provider.answer = func(n int, _ worker.Outlet, p providers.Push) providers.Outcome {
+					if n%2 == 0 && n <= 50 || p.Device == doomed {
+						return providers.Outcome{Verdict: providers.TokenDead, Reason: "UNREGISTERED", Status: 404}
+					}
+					return taken
+				}
+				h.sendAll(phones)
+				h.sendAll(more)
+				h.pass(then)
+				h.stop()
+				h.start()
+				h.pass(70 * time.Second)
+				h.send(doomed, messages.High)
+				h.pass(time.Second)
+				if s := h.token(doomed).TokenState; s != tokens.TokenSuspect {
+					t.Errorf("a token is %s: the wave is still watched", s)
+				}
+				if c := h.circuits(tokens.CauseMassDeath)[0]; c.State != tokens.CircuitWatching {
+					t.Errorf("circuit %+v", c)
+				}
+			})
+		})
+	}
 }
