@@ -16,7 +16,6 @@ import (
 
 	"rouse/config"
 	"rouse/providers"
-	"rouse/providers/sim"
 	"rouse/tokens"
 )
 
