@@ -94,21 +94,40 @@ func (p *Pool) grant(g grant) {
 
 // prune forgets connections that are dead or drained.
 func (p *Pool) prune() (done []*conn) {
+	var stillborn []*conn
 	kept := p.conns[:0]
 	for _, c := range p.conns {
-		switch {
-		case c.inFlight > 0:
+		if c.inFlight > 0 || c.usable() && c.cc.Err() == nil {
 			kept = append(kept, c)
-		case !c.usable():
+			continue
+		}
+		if !c.usable() {
 			done = append(done, c)
-		case c.cc.Err() != nil:
-		default:
-			kept = append(kept, c)
+		}
+		if !c.draining && !c.warm && c.coldSince.IsZero() {
+			stillborn = append(stillborn, c)
 		}
 	}
 	clear(p.conns[len(kept):])
 	p.conns = kept
+	for _, c := range stillborn {
+		p.buried(c)
+	}
 	return done
+}
+
+// buried deals with a connection that ended before anything was sent on it: who waits first is told, as if
+// they had been a moment earlier, for the server may have said why. The caller holds mu.
+func (p *Pool) buried(c *conn) {
+	p.wasBarren()
+	if p.waiters.Len() == 0 || p.served() {
+		return
+	}
+	failure := &Error{Reason: ConnectionReset, Lost: true, Epoch: c.epoch}
+	if said, gone := c.goneAway(); gone {
+		failure.Reason, failure.Said = GoAway, said
+	}
+	p.grant(grant{err: failure})
 }
 
 // pick takes a place on a connection; nil if there is none. The caller holds mu.

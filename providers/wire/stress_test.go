@@ -200,7 +200,7 @@ func (x *stress) attempt(dice *rand.Rand) {
 	}
 }
 
-// renewals changes the credential under way.
+// renewals changes the credential under way, and gives up who waits.
 func (x *stress) renewals(end time.Time) {
 	for time.Now().Before(end) {
 		<-time.After(stressTime / 10)
@@ -208,6 +208,7 @@ func (x *stress) renewals(end time.Time) {
 		epoch := x.pool.epoch
 		x.pool.mu.Unlock()
 		x.pool.Renew(epoch)
+		x.pool.Dismiss()
 	}
 }
 

@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -237,6 +238,53 @@ func TestPauseBetweenBarrenConnections(t *testing.T) {
 	defer p.mu.Unlock()
 	if p.barren != 0 || !p.notBefore.IsZero() {
 		t.Errorf("after an answer there is still a pause for %d barren connections", p.barren)
+	}
+}
+
+// TestTurnedAwayBeforeTheFirstRequest: the server's word is heard even if it comes before anything was asked.
+func TestTurnedAwayBeforeTheFirstRequest(t *testing.T) {
+	t.Parallel()
+	r := newRaw(t, func(_ int64, c net.Conn) {
+		p, _ := greet(c)
+		_ = p.WriteGoAway(0, http2.ErrCodeNo, []byte(`{"reason":"BadCertificate"}`))
+		p.serve(func(uint32) {})
+	})
+	p := r.pool(func(*Options) {})
+	defer p.Close()
+	const sends = 5
+	for range sends {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		_, err := send(ctx, p)
+		cancel()
+		var e *Error
+		if !errors.As(err, &e) || e.Reason != GoAway || e.Said != "BadCertificate" || !e.Lost {
+			t.Errorf("%v, want to be told of the certificate", err)
+		}
+	}
+	if n := r.conns.Load(); n != sends {
+		t.Errorf("%d connections for %d requests", n, sends)
+	}
+
+	// The same word, heard before anybody was let onto the connection.
+	p.mu.Lock()
+	waiting := &waiter{ready: make(chan grant, 1)}
+	p.waiters.PushBack(waiting)
+	p.pausing = true // no dial
+	p.notBefore = time.Now().Add(time.Hour)
+	p.mu.Unlock()
+	c, err := p.dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the word is heard", func() bool { _, gone := c.goneAway(); return gone })
+	p.dialed(c, p.epoch, nil)
+	select {
+	case g := <-waiting.ready:
+		if g.err == nil || g.err.Said != "BadCertificate" {
+			t.Errorf("%+v, want to be told of the certificate", g)
+		}
+	default:
+		t.Error("nobody tells the one who waits")
 	}
 }
 
