@@ -110,7 +110,9 @@ func TestVerifyBothEnvironmentsAtOnce(t *testing.T) {
 
 func TestVerifyUnusable(t *testing.T) {
 	t.Parallel()
-	broken := func(tokens.Credential, tokens.Environment) (providers.Provider, error) { return nil, errors.New("it is torn") }
+	broken := func(tokens.Credential, tokens.Environment) (providers.Provider, error) {
+		return nil, errors.New("it is torn")
+	}
 	got := verify(t.Context(), broken, tokens.Credential{Provider: tokens.APNs})
 	want := []string{"apns_production fail credential_unusable", "apns_sandbox fail credential_unusable"}
 	if !slices.Equal(brief(got), want) || !strings.Contains(got[0].Cause, "torn") {
