@@ -201,5 +201,8 @@ func (t *table) report(b *testing.B) {
 	b.Logf("%-42s %8.2fx  (%d turns, %.2f to %.2f; at least %.1fx)", "against "+t.all[t.best()].name, got, len(each), slices.Min(each), slices.Max(each), t.atLeast)
 	if got < t.atLeast {
 		b.Errorf("%.2fx is less than %.1fx of %s", got, t.atLeast, t.all[t.best()].name)
+		if ceiling := callers / t.latency.Seconds(); median(t.speeds[t.best()]) < ceiling/2 {
+			b.Logf("but the machine is too busy to tell: even the bare loop makes less than half of the %.0f /s that the latency allows", ceiling)
+		}
 	}
 }
