@@ -154,9 +154,10 @@ type watchedConn struct {
 	kick func()
 
 	goAway  atomic.Pointer[string]
-	heard   atomic.Int64 // when something last came in, Unix nanoseconds
-	closing atomic.Bool  // we end it
-	lost    atomic.Bool  // that it broke has been told
+	ended   atomic.Pointer[error] // why reading ended, nil while it goes on
+	heard   atomic.Int64          // when something last came in, Unix nanoseconds
+	closing atomic.Bool           // we end it
+	lost    atomic.Bool           // that it broke has been told
 
 	// Touched by Read alone, which has one caller.
 	header  [frameHeader]byte
@@ -181,6 +182,9 @@ func (w *watchedConn) Read(b []byte) (int, error) {
 	}
 	if w.h2 {
 		w.scan(b[:n])
+	}
+	if err != nil {
+		w.ended.CompareAndSwap(nil, &err)
 	}
 	if err != nil && w.h2 && !w.closing.Load() {
 		w.lose(ConnectionReset)

@@ -99,6 +99,9 @@ func ofExchange(ctx context.Context, c *conn, err error) *Error {
 		e.Epoch = c.epoch
 		return e
 	}
+	if end := c.watch.ended.Load(); end != nil {
+		err = errors.Join(err, *end) // the HTTP client may say no more than that the connection is gone
+	}
 	e := &Error{Reason: ConnectionReset, Lost: true, Epoch: c.epoch, cause: err}
 	var stream http2.StreamError
 	said, gone := c.goneAway()
