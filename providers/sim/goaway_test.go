@@ -165,7 +165,12 @@ func TestAPNsThrottlesAfterRefusals(t *testing.T) {
 	}
 	c.status(7)
 	remove := s.AddRule(sim.Rule{Action: sim.Action{Reason: "TooManyRequests"}})
-	say(9, live, "429") // 3 of 5
+	a.token = live
+	c.push(9, a) // 3 of 5
+	if n := c.limit(); n != 1 {
+		t.Errorf("limit %d after another refusal", n)
+	}
+	c.status(9)
 	remove()
 	a.token = "abcd"
 	c.push(11, a) // 5 of 5
