@@ -26,11 +26,16 @@ type moody struct {
 	deaf    atomic.Bool   // takes no circuits in
 	mute    atomic.Bool   // takes them in, and says that it did not
 	unmoved atomic.Int32  // takes back no death for so many times
-	gate    chan struct{} // reads wait for it
+	gate    chan struct{} // reads wait for it if gated, deaths if late, circuits if slow
 	gated   atomic.Bool
+	late    atomic.Bool
+	slow    atomic.Bool
 }
 
 func (m *moody) NoteCircuit(ctx context.Context, c tokens.Circuit, now time.Time) error {
+	if m.slow.Load() {
+		<-m.gate
+	}
 	if m.deaf.Load() {
 		return errors.New("deaf")
 	}
@@ -43,6 +48,9 @@ func (m *moody) NoteCircuit(ctx context.Context, c tokens.Circuit, now time.Time
 func (m *moody) MarkToken(ctx context.Context, t tokens.TokenMark) (bool, error) {
 	if t.State == tokens.TokenSuspect && !t.Strike && m.unmoved.Add(-1) >= 0 {
 		return false, errors.New("unmoved")
+	}
+	if t.State == tokens.TokenDead && m.late.Load() {
+		<-m.gate
 	}
 	return m.Store.MarkToken(ctx, t)
 }
@@ -413,4 +421,72 @@ func TestAProbeThatComesToNothingIsNotTheLast(t *testing.T) {
 			})
 		}
 	}
+}
+
+// The phone that met the refusal comes by itself: the others are not left waiting for its next push.
+func TestAPauseEndsWithoutThePhoneThatBeganIt(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.provider.answer = func(n int, _ worker.Outlet, _ providers.Push) providers.Outcome {
+			if n == 1 {
+				return refusedKey
+			}
+			return taken
+		}
+		phones := h.devices(3, tokens.APNs)
+		h.sendAll(phones)
+		h.fetch(phones[0], true)
+		h.pass(61 * time.Second)
+		h.wants(1+2, "the others are woken when the pause is over")
+	})
+}
+
+func TestACircuitWithAnotherCauseTakesTheFormersPlace(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.provider.answer = func(n int, _ worker.Outlet, _ providers.Push) providers.Outcome {
+			if n == 1 {
+				return refusedKey
+			}
+			return providers.Outcome{Verdict: providers.AppThrottled, Reason: "TooManyProviderTokenUpdates", Status: 429, RetryAfter: 10 * time.Minute}
+		}
+		h.sendAll(h.devices(2, tokens.APNs))
+		h.circuits(tokens.CauseCredential)
+		h.pass(61 * time.Second)
+		h.circuits(tokens.CauseThrottled)
+		if n := h.told(); n[messages.CircuitOpened] != 2 || n[messages.CircuitClosed] != 1 {
+			t.Errorf("events %v, want two openings and the first one's closing", n)
+		}
+	})
+}
+
+func TestACircuitThatClosesWhileItsOpeningIsWrittenIsClosed(t *testing.T) {
+	atHome(t, func(h *home) {
+		m := h.moodily(worker.Options{})
+		m.slow.Store(true)
+		h.provider.answer = func(n int, _ worker.Outlet, _ providers.Push) providers.Outcome {
+			if n == 1 {
+				return providers.Outcome{Verdict: providers.AppThrottled, Reason: "QUOTA_EXCEEDED", Status: 429, RetryAfter: time.Second}
+			}
+			return taken
+		}
+		h.send(h.device(tokens.FCM).ID, messages.High)
+		h.pass(3 * time.Second)
+		h.wants(2, "the pause is over before the store has written that it began")
+		close(m.gate)
+		h.pass(time.Second)
+		h.circuits()
+		if n := h.told(); n[messages.CircuitOpened] != 1 || n[messages.CircuitClosed] != 1 {
+			t.Errorf("events %v, want one of each", n)
+		}
+	})
+}
+
+func TestAnOutletKeepsItsLimit(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.stop()
+		h.startWith(worker.Options{InFlight: 3})
+		h.provider.answer = func(int, worker.Outlet, providers.Push) providers.Outcome { return providers.Outcome{Verdict: "hang"} }
+		h.prove(tokens.FCM)
+		h.sendAll(h.devices(10, tokens.FCM))
+		h.wants(3, "no more at a time")
+	})
 }

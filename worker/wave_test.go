@@ -162,3 +162,47 @@ func TestAWaveOutlivesTheProcess(t *testing.T) {
 		})
 	}
 }
+
+func TestAPauseAfterAWaveEndsForEveryWayToPhones(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.provider.answer = func(n int, _ worker.Outlet, _ providers.Push) providers.Outcome {
+			if n%2 == 0 && n <= 50 {
+				return providers.Outcome{Verdict: providers.TokenDead, Reason: "UNREGISTERED", Status: 404}
+			}
+			return taken
+		}
+		h.sendAll(h.devices(55, tokens.FCM))
+		h.circuits(tokens.CauseMassDeath)
+		behind := []ident.Device{h.behindGoogle(tokens.IOS), h.behindGoogle(tokens.Web)}
+		h.sendAll(behind)
+		h.wants(50, "it pauses")
+		h.pass(61 * time.Second)
+		if n := h.through(50, func(p pushed) bool { return p.outlet.Onward != "" }); n != 2 {
+			t.Errorf("%d of 2 phones behind Google were woken after the pause", n)
+		}
+	})
+}
+
+func TestADeathThatIsWrittenLateIsTakenBackToo(t *testing.T) {
+	atHome(t, func(h *home) {
+		m := h.moodily(worker.Options{})
+		m.late.Store(true)
+		h.provider.answer = func(n int, _ worker.Outlet, _ providers.Push) providers.Outcome {
+			if n%4 == 0 {
+				return providers.Outcome{Verdict: providers.TokenDead, Reason: "UNREGISTERED", Status: 404}
+			}
+			return taken
+		}
+		phones := h.devices(60, tokens.FCM)
+		h.sendAll(phones)
+		h.circuits(tokens.CauseMassDeath)
+		m.late.Store(false)
+		close(m.gate)
+		h.pass(time.Second)
+		for _, d := range phones {
+			if s := h.token(d).TokenState; s == tokens.TokenDead {
+				t.Fatal("a token of a wave stays dead")
+			}
+		}
+	})
+}
