@@ -37,20 +37,26 @@ type shared struct {
 	team     int // the last team made up
 }
 
-// startShared builds and starts a server; the benchmark's end stops it.
-func startShared(ctx context.Context, b *testing.B) (*shared, error) {
+// buildServer makes the program and returns where it is.
+func buildServer(ctx context.Context, b *testing.B) (string, error) {
+	binary := filepath.Join(b.TempDir(), "rouse")
+	if out, err := exec.CommandContext(ctx, "go", "build", "-tags", "disable_grpc_modules", "-o", binary, "rouse/cmd/rouse").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building the server: %w\n%s", err, out)
+	}
+	return binary, nil
+}
+
+// startShared starts a server; the benchmark's end stops it.
+func startShared(ctx context.Context, b *testing.B, binary string) (*shared, error) {
 	dir := b.TempDir()
 	fake, err := sim.Start(context.WithoutCancel(ctx), sim.Options{})
 	if err != nil {
 		return nil, err
 	}
 	b.Cleanup(func() { _ = fake.Close() })
-	ca, binary := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "rouse")
+	ca := filepath.Join(dir, "ca.pem")
 	if err := os.WriteFile(ca, fake.CAPEM(), 0o600); err != nil {
 		return nil, err
-	}
-	if out, err := exec.CommandContext(ctx, "go", "build", "-tags", "disable_grpc_modules", "-o", binary, "rouse/cmd/rouse").CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("building the server: %w\n%s", err, out)
 	}
 	api, ops, err := freePorts()
 	if err != nil {
@@ -114,6 +120,8 @@ type vital struct {
 	// resident is its memory, heap what was alive at the last collection, both in bytes.
 	resident, heap float64
 	goroutines     int
+	// inFlight is how many pushes are under way.
+	inFlight float64
 }
 
 func (s *shared) vitals(ctx context.Context) (v vital, err error) {
@@ -136,6 +144,8 @@ func (s *shared) vitals(ctx context.Context) (v vital, err error) {
 			v.resident = value
 		case name == "go_memstats_next_gc_bytes":
 			v.heap = value / 2 // the collector starts when the heap has doubled
+		case strings.HasPrefix(name, "rouse_pushes_in_flight{"):
+			v.inFlight += value
 		case name == "go_goroutines":
 			v.goroutines = int(value)
 		}
@@ -147,6 +157,8 @@ func (s *shared) vitals(ctx context.Context) (v vital, err error) {
 type tenant struct {
 	shared  *shared
 	id      string
+	topic   string // at Apple
+	project string // at Google
 	api     *client.ClientWithResponses
 	devices []*tenantDevice
 	next    atomic.Int64
@@ -166,39 +178,56 @@ func (s *shared) newTenant(ctx context.Context, name string, n int, prefix strin
 	if err != nil || made.JSON201 == nil {
 		return nil, failed("making an app", err, made)
 	}
-	t := &tenant{shared: s, id: made.JSON201.Id}
+	t := &tenant{shared: s, id: made.JSON201.Id, topic: "com.example." + name, project: "project-" + name}
 	if t.api, err = s.client(made.JSON201.SecretKey); err != nil {
 		return nil, err
 	}
-	topic, project := "com.example."+name, "project-"+name
-	if err := t.putCredentials(ctx, topic, project); err != nil {
+	if err := t.putCredentials(ctx); err != nil {
 		return nil, err
 	}
 	t.devices = make([]*tenantDevice, n)
 	return t, inParallel(ctx, n, func(ctx context.Context, i int) (err error) {
 		d := &tenantDevice{token: prefix + randomHex(24)}
-		switch {
-		case prefix != "":
-		case i%2 == 0:
-			d.token = s.sim.NewAPNsToken(topic, false)
-		default:
-			d.token = s.sim.NewFCMToken(project)
+		if prefix == "" {
+			d.token = t.newToken(i)
 		}
 		t.devices[i] = d
 		return t.register(ctx, d, i)
 	})
 }
 
-func (t *tenant) putCredentials(ctx context.Context, topic, project string) error {
+// newToken is a token the simulator knows, of Apple for an even device and of Google for an odd one.
+func (t *tenant) newToken(i int) string {
+	if i%2 == 0 {
+		return t.shared.sim.NewAPNsToken(t.topic, false)
+	}
+	return t.shared.sim.NewFCMToken(t.project)
+}
+
+// prove wakes one phone behind each provider: a credential that nobody has seen work gets one push at a time.
+func (t *tenant) prove(ctx context.Context) error {
+	for i := len(t.devices); i < len(t.devices)+2; i++ {
+		d := &tenantDevice{token: t.newToken(i)}
+		if err := t.register(ctx, d, i); err != nil {
+			return err
+		}
+		if _, err := t.wake(ctx, d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *tenant) putCredentials(ctx context.Context) error {
 	s := t.shared
 	s.team++
 	team, key := fmt.Sprintf("ISOTEAM%03d", s.team), fmt.Sprintf("ISOKEY%04d", s.team)
-	pem := s.sim.NewAPNsKey(team, key, topic)
-	apns, err := s.admin.PutApnsCredentialWithResponse(ctx, t.id, client.ApnsCredentialPut{TeamId: &team, KeyId: &key, PrivateKey: &pem, Topic: topic})
+	pem := s.sim.NewAPNsKey(team, key, t.topic)
+	apns, err := s.admin.PutApnsCredentialWithResponse(ctx, t.id, client.ApnsCredentialPut{TeamId: &team, KeyId: &key, PrivateKey: &pem, Topic: t.topic})
 	if err != nil || apns.JSON200 == nil {
 		return failed("putting Apple's credential", err, apns)
 	}
-	fcm, err := s.admin.PutFcmCredentialWithResponse(ctx, t.id, client.FcmCredentialPut{ServiceAccount: s.sim.NewServiceAccount(project)})
+	fcm, err := s.admin.PutFcmCredentialWithResponse(ctx, t.id, client.FcmCredentialPut{ServiceAccount: s.sim.NewServiceAccount(t.project)})
 	if err != nil || fcm.JSON200 == nil {
 		return failed("putting Google's credential", err, fcm)
 	}
