@@ -41,6 +41,9 @@ const maxBMP = 0xFFFF
 // openP12 turns a PKCS #12 file into PEM; problem says at which field what is wrong.
 func openP12(file []byte, password string) (certificate, key, at, problem string) {
 	const export = "; in Keychain Access choose the push certificate together with the private key below it, and export both as one .p12"
+	if iterations(file, 0) > maxIterations {
+		return "", "", "/certificate_p12", "opening the .p12 file would take too long: it asks for too many iterations" + export
+	}
 	private, leaf, chain, err := pkcs12.DecodeChain(file, password)
 	if strings.ContainsFunc(password, func(r rune) bool { return r > maxBMP }) {
 		err = pkcs12.ErrIncorrectPassword
