@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -268,4 +269,53 @@ func TestAdvanceRingsToo(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 	})
+}
+
+// TestHeldPushesExpireUnasked: what has expired is not counted as held, and going back to
+// instant hands over what only a budget held back.
+func TestHeldPushesExpireUnasked(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newPhoneBook()
+		defer b.close()
+		b.model(true)
+		b.add(&phone{provider: APNs, token: "aa", owner: "app"})
+		if err := b.change("aa", func(c *condition) { c.offline = true }); err != nil {
+			t.Fatal(err)
+		}
+		b.deliver(parcel{Delivered: Delivered{Token: "aa"}, life: time.Hour})
+		time.Sleep(time.Hour) //nolint:forbidigo // the bubble's clock
+		if s, _ := b.state("aa"); s.Held != 0 || s.Lost.Expired != 1 {
+			t.Errorf("%+v", s)
+		}
+		if err := b.change("aa", func(c *condition) { c.offline = false }); err != nil {
+			t.Fatal(err)
+		}
+		for range 4 {
+			b.deliver(parcel{Delivered: Delivered{Token: "aa"}, background: true, life: 24 * time.Hour})
+		}
+		b.model(false)
+		if got, _ := b.after("aa", 0); len(got) != 4 {
+			t.Errorf("%d pushes, want the held one too", len(got))
+		}
+	})
+}
+
+// TestCloseStopsTheTimer: nothing is left that would go off later.
+func TestCloseStopsTheTimer(t *testing.T) {
+	t.Parallel()
+	s, err := Start(context.Background(), Options{Delivery: DeliveryReal})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := s.NewAPNsToken("com.example.app", false)
+	for range 4 {
+		s.phones.deliver(parcel{Delivered: Delivered{Token: token}, background: true, life: 24 * time.Hour})
+	}
+	if s.phones.timer == nil {
+		t.Error("a push waits, and nobody for its time")
+	}
+	if err := s.Close(); err != nil || s.phones.timer != nil {
+		t.Errorf("a timer runs after Close; %v", err)
+	}
 }
