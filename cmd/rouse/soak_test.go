@@ -25,6 +25,8 @@ const (
 	healLimit = 60 * time.Second
 	// tardyAfter is when a message that still did not come is worth a story.
 	tardyAfter = 20 * time.Second
+	// usualDelay is what half of the messages may take in the midst of it all.
+	usualDelay = 10 * time.Second
 	// idleLimit is how long the server may take to let go of what it held: a dead connection shows after 20 s.
 	idleLimit = 45 * time.Second
 	// deafness is the share of pushes that get lost between the provider and the app. In a short soak none are: only the ladder
@@ -73,6 +75,9 @@ func TestSoak(t *testing.T) {
 	c.http.CloseIdleConnections()
 	end := r.settled(start, idleLimit)
 	flat(t, early, late)
+	if usual := percentile(sum.delays, 0.5); usual > usualDelay {
+		t.Errorf("half of the messages took %v and more: they waited for the end of the troubles", usual)
+	}
 	if rate := float64(sum.promised) / lasted.Seconds(); rate < float64(*soakRate)/2 {
 		t.Errorf("%.0f sends/s were accepted; want %d", rate, *soakRate)
 	}
