@@ -490,3 +490,52 @@ func TestAnOutletKeepsItsLimit(t *testing.T) {
 		h.wants(3, "no more at a time")
 	})
 }
+
+func TestRoomThatBecomesFreeGoesToWhoWaitsForIt(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.stop()
+		h.startWith(worker.Options{Total: 40})
+		slow, other := make(chan struct{}), h.anotherApp()
+		h.provider.answer = func(n int, o worker.Outlet, _ providers.Push) providers.Outcome {
+			switch {
+			case n == 1:
+				return taken // it proves the other app's credential
+			case o.App == h.app:
+				<-slow
+				return taken
+			}
+			return providers.Outcome{Verdict: "hang"}
+		}
+		h.prove(tokens.FCM)
+		theirs := func() {
+			h.sendAs(other, messages.Send{To: messages.Target{Device: h.deviceOf(other, tokens.FCM).ID}, Urgency: messages.High})
+		}
+		theirs()
+		h.sendSoon(h.devices(40, tokens.FCM)...)
+		for range 30 {
+			theirs()
+		}
+		h.wants(1+40+16, "all places are taken, but for the few that each has")
+		close(slow)
+		synctest.Wait()
+		h.wants(1+40+30, "what is freed is theirs")
+	})
+}
+
+func TestAProbeThatComesToNothingMakesWayForOtherOutlets(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.provider.answer = func(n int, _ worker.Outlet, _ providers.Push) providers.Outcome {
+			switch n {
+			case 1:
+				return providers.Outcome{Verdict: providers.AppThrottled, Reason: "QUOTA_EXCEEDED", Status: 429, RetryAfter: 10 * time.Second}
+			case 2, 3:
+				return providers.Outcome{Verdict: providers.Rejected, Status: 400}
+			}
+			return taken
+		}
+		h.sendAll([]ident.Device{h.device(tokens.FCM).ID, h.behindGoogle(tokens.IOS), h.behindGoogle(tokens.Web)})
+		h.pass(13 * time.Second)
+		h.wants(4, "each in turn")
+		h.circuits()
+	})
+}

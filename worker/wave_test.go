@@ -206,3 +206,27 @@ func TestADeathThatIsWrittenLateIsTakenBackToo(t *testing.T) {
 		}
 	})
 }
+
+func TestAfterANewCredentialDeathsAreBelievedAgain(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.credential(tokens.FCM)
+		h.provider.answer = func(int, worker.Outlet, providers.Push) providers.Outcome {
+			return providers.Outcome{Verdict: providers.TokenDead, Reason: "UNREGISTERED", Status: 404}
+		}
+		h.sendAll(h.devices(50, tokens.FCM))
+		h.circuits(tokens.CauseMassDeath)
+		h.provider.answer = nil
+		h.pass(time.Second)
+		h.credential(tokens.FCM)
+		h.circuits()
+		h.provider.answer = func(int, worker.Outlet, providers.Push) providers.Outcome {
+			return providers.Outcome{Verdict: providers.TokenDead, Reason: "UNREGISTERED", Status: 404}
+		}
+		doomed := h.device(tokens.FCM).ID
+		h.send(doomed, messages.High)
+		h.pass(time.Second)
+		if s := h.token(doomed).TokenState; s != tokens.TokenDead {
+			t.Errorf("a token is %s: the wave was another credential's", s)
+		}
+	})
+}
