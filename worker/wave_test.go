@@ -213,10 +213,16 @@ func TestAfterANewCredentialDeathsAreBelievedAgain(t *testing.T) {
 		h.provider.answer = func(int, worker.Outlet, providers.Push) providers.Outcome {
 			return providers.Outcome{Verdict: providers.TokenDead, Reason: "UNREGISTERED", Status: 404}
 		}
-		h.sendAll(h.devices(50, tokens.FCM))
+		phones := h.devices(50, tokens.FCM)
+		h.sendAll(phones)
 		h.circuits(tokens.CauseMassDeath)
 		h.provider.answer = nil
 		h.pass(time.Second)
+		for _, d := range phones {
+			if h.token(d).TokenState == tokens.TokenDead {
+				t.Fatal("a token died with the answer that made it a wave")
+			}
+		}
 		h.credential(tokens.FCM)
 		h.circuits()
 		h.provider.answer = func(int, worker.Outlet, providers.Push) providers.Outcome {
