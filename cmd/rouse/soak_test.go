@@ -17,7 +17,7 @@ var (
 	soakFor    = flag.Duration("soak", 16*time.Second, "how long TestSoak makes trouble, the kill included")
 	soakRate   = flag.Int("soak-rate", 500, "sends a second of TestSoak")
 	soakPhones = flag.Int("soak-phones", 300, "phones of TestSoak")
-	soakSeed   = flag.Uint64("soak-seed", 1, "which trouble comes when in TestSoak")
+	soakSeed   = flag.Uint64("soak-seed", 3, "which trouble comes when in TestSoak")
 )
 
 const (
