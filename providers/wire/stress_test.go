@@ -165,6 +165,15 @@ func (x *stress) trouble() {
 			sim.Rule{Probability: 0.002, Action: sim.Action{Fault: sim.FaultGoawayLower, Reason: "Shutdown"}},
 			sim.Rule{Probability: 0.002, Action: sim.Action{Fault: sim.FaultGoawayZero, Reason: "BadCertificate"}},
 			sim.Rule{Probability: 0.01, Action: sim.Action{Fault: sim.FaultRSTRefused}},
+			sim.Rule{Probability: 0.002, Action: sim.Action{Fault: sim.FaultRSTProtocol}},
+			sim.Rule{Probability: 0.01, Action: sim.Action{Fault: sim.FaultRSTCancel}},
+			sim.Rule{Probability: 0.01, Action: sim.Action{Fault: sim.FaultRSTCalm}},
+			sim.Rule{Probability: 0.01, Action: sim.Action{Streams: 1}},
+			sim.Rule{Probability: 0.02, Action: sim.Action{Streams: 1000}},
+			sim.Rule{Connection: 5, Action: sim.Action{Fault: sim.FaultTinyWindow}},
+			sim.Rule{Connection: 6, Action: sim.Action{Fault: sim.FaultLateSettings, Delay: 100 * time.Millisecond}},
+			sim.Rule{Connection: 8, Action: sim.Action{Fault: sim.FaultWrongCertificate}},
+			sim.Rule{Connection: 9, Action: sim.Action{Fault: sim.FaultHTTP1Only}},
 			sim.Rule{Probability: 0.01, Action: sim.Action{Reason: "BadDeviceToken"}},
 		)
 	}
