@@ -297,3 +297,32 @@ func TestOnlyTheLadderTriesASuspectToken(t *testing.T) {
 		}
 	})
 }
+
+// Phones that wait behind a pause have climbed past the first steps of the ladder; the next may be hours away. A process that
+// begins with the pause begins with them.
+func TestAPauseThatOutlivesTheProcessEndsForAllWhoWaited(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.credential(tokens.APNs)
+		phones := h.devices(3, tokens.APNs)
+		var healed atomic.Bool
+		h.provider.answer = func(int, worker.Outlet, providers.Push) providers.Outcome {
+			if healed.Load() {
+				return taken
+			}
+			return providers.Outcome{Verdict: providers.CredentialBad, Reason: "InvalidProviderToken", Status: 403}
+		}
+		h.sendAll(phones)
+		h.pass(40 * time.Minute) // tried after 1, 6 and 21 minutes; the next time is after 81
+		h.circuits(tokens.CauseCredential)
+		h.stop()
+		healed.Store(true)
+		h.start()
+		h.pass(80 * time.Minute) // the step of 3 hours comes after 144 minutes at the earliest
+		h.circuits()
+		for _, d := range phones {
+			if w, _, err := h.store.Waiting(h.t.Context(), d, time.Now()); err != nil || w.Woken == (messages.Marks{}) {
+				t.Errorf("%s was not woken when the pause was over (%v)", d, err)
+			}
+		}
+	})
+}

@@ -5,10 +5,12 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"time"
 
 	"rouse/ident"
 	"rouse/messages"
+	"rouse/tokens"
 )
 
 const (
@@ -69,9 +71,10 @@ func (r *rung) jittered(d messages.Due) time.Duration {
 	return time.Duration(float64(r.Age) * (jitterFrom + jitterWidth*share))
 }
 
-// sweep makes wakes certain until ctx is done. What a crash lost from memory the first pass
-// finds again: everything behind the first rung's cursor, at any age.
-func (w *Worker) sweep(ctx context.Context) error {
+// sweep makes wakes certain until ctx is done. What a crash lost from memory the first pass finds again: everything behind
+// the first rung's cursor, at any age, and all of the apps held back. Their devices waited in memory for a pause to end, and
+// had climbed past the first steps.
+func (w *Worker) sweep(ctx context.Context, held []ident.App) error {
 	ladder := rungs()
 	for _, r := range ladder {
 		cursor, err := w.o.Sweeps.SweepCursor(ctx, r.Name)
@@ -90,6 +93,10 @@ func (w *Worker) sweep(ctx context.Context) error {
 			return nil
 		case <-w.resweep:
 			w.try(ctx, "looking at everything new", func() error { return w.fresh(ctx, ladder) })
+			for _, app := range held {
+				w.try(ctx, "looking at all an app has pending", func() error { return w.pendingOf(ctx, app) })
+			}
+			held = nil
 		case app := <-w.retried:
 			w.try(ctx, "looking at all an app has pending", func() error { return w.pendingOf(ctx, app) })
 			warn = time.Time{} // it has put a credential
@@ -139,6 +146,16 @@ func (w *Worker) fresh(ctx context.Context, ladder []*rung) error {
 		}
 	}
 	return nil
+}
+
+// appsOf returns the apps of circuits, each once.
+func appsOf(circuits []tokens.Circuit) (apps []ident.App) {
+	for _, c := range circuits {
+		if !slices.Contains(apps, c.App) {
+			apps = append(apps, c.App)
+		}
+	}
+	return apps
 }
 
 // pendingOf hands over all that one app has pending.

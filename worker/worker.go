@@ -148,7 +148,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	hub.restore(circuits)
 	group, inner := errgroup.WithContext(ctx)
 	group.Go(func() error { hub.run(inner); return nil })
-	group.Go(func() error { return w.sweep(inner) })
+	group.Go(func() error { return w.sweep(inner, appsOf(circuits)) })
 	group.Go(func() error {
 		return w.o.Hints.Listen(inner, func(hints []messages.Hint, lost bool) {
 			if lost {
