@@ -8,6 +8,7 @@ import (
 	"rouse/api/contract"
 	"rouse/fault"
 	"rouse/ident"
+	"rouse/messages"
 	"rouse/tokens"
 )
 
@@ -138,10 +139,14 @@ func (n nouns) DeleteApp(ctx context.Context, r contract.DeleteAppRequestObject)
 	if err != nil {
 		return nil, err
 	}
-	// Even after an error: part of the app may be gone. Its parked polls find out when they look.
+	// Even after an error: part of the app may be gone. Its parked polls find out when they look, and whoever keeps its
+	// credentials open, or a circuit of it, lets go.
 	defer func() {
 		n.keys.forget()
 		n.parker.WakeAll()
+		for _, p := range []tokens.Provider{tokens.APNs, tokens.FCM} {
+			n.hint(messages.Hint{Kind: messages.HintCredential, App: id, Provider: string(p)})
+		}
 	}()
 	if err := n.deps.Apps.DeleteApp(ctx, id); err != nil {
 		return nil, err

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"rouse/messages"
 )
 
 type app struct {
@@ -49,6 +51,12 @@ func TestAppsComeAndGo(t *testing.T) {
 	w.do(call{"PATCH", path, adminKey, obj{"name": "  "}, nil}).refused(422, "invalid_body").points("/name")
 	w.do(call{"PATCH", path, adminKey, obj{"inbox_overflow": "burn"}, nil}).refused(422, "invalid_body").points("/inbox_overflow")
 	w.do(call{"DELETE", path, adminKey, nil, nil}).want(204)
+	for i, provider := range []string{"apns", "fcm"} {
+		// Who keeps its credentials open, or shows a circuit of it, has to let go.
+		if h := w.heard.until(t, messages.HintCredential, i); string(h.App) != made.text("id") || h.Provider != provider {
+			t.Errorf("hinted %+v", h)
+		}
+	}
 	for _, method := range []string{"GET", "DELETE"} {
 		w.do(call{method, path, adminKey, nil, nil}).refused(404, "app_not_found")
 	}
