@@ -219,6 +219,31 @@ func TestOnePushFindsOutWhetherACredentialWorks(t *testing.T) {
 	})
 }
 
+func TestAHungFirstPushDoesNotHoldUpTheApp(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.provider.answer = func(n int, _ worker.Outlet, _ providers.Push) providers.Outcome {
+			if n == 1 {
+				return providers.Outcome{Verdict: "hang"}
+			}
+			return taken
+		}
+		h.sendAll(h.devices(30, tokens.APNs))
+		h.pass(1900 * time.Millisecond)
+		h.wants(1, "the first may still be answered")
+		h.pass(200 * time.Millisecond)
+		h.wants(30, "another one tried, and proved it for all")
+	})
+}
+
+func TestOfACredentialThatHangsAFewAreTried(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.provider.answer = func(int, worker.Outlet, providers.Push) providers.Outcome { return providers.Outcome{Verdict: "hang"} }
+		h.sendAll(h.devices(30, tokens.APNs))
+		h.pass(14 * time.Second)
+		h.wants(4, "two seconds apart, and four at most")
+	})
+}
+
 func TestCircuitsOutliveTheProcess(t *testing.T) {
 	atHome(t, func(h *home) {
 		h.credential(tokens.APNs)

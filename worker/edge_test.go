@@ -326,3 +326,19 @@ func TestAPauseThatOutlivesTheProcessEndsForAllWhoWaited(t *testing.T) {
 		}
 	})
 }
+
+func TestAPhoneThatAcksByIDHasAnsweredItsWake(t *testing.T) {
+	atHome(t, func(h *home) {
+		d := h.device(tokens.FCM)
+		r := h.send(d.ID, messages.High)
+		h.wants(1, "it sleeps")
+		h.pass(20 * time.Second)
+		_, err := h.store.AckIDs(h.t.Context(), d.ID, []ident.Message{r.ID}, time.Now()) // as an app that learnt of it elsewhere does
+		must(h.t, err)
+		h.bus.Hint(messages.Hint{Kind: messages.HintAcked, Device: d.ID})
+		h.pass(20 * time.Second)
+		h.send(d.ID, messages.High)
+		h.pass(time.Second)
+		h.wants(2, "a new message calls it anew")
+	})
+}

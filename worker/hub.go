@@ -234,6 +234,10 @@ func (h *hub) recredentialed(t messages.Hint, now time.Time) {
 	var waiting []*entry
 	for _, e := range h.devices {
 		if e.outlet != nil && e.outlet.family == f {
+			if e.elsewhere != 0 {
+				// Its own environment refused it under another credential: that is asked first again.
+				e.elsewhere, e.outlet, e.queued = 0, nil, false
+			}
 			e.state.revive(now)
 			waiting = append(waiting, e)
 		}

@@ -18,6 +18,9 @@ type outlet struct {
 	// proven is whether the provider has taken this credential since it came, or since the process began. Until then
 	// one push at a time tries: a wrong one must not be shown to Apple five hundred times.
 	proven bool
+	// tried is when the last push began while it was not proven, another is what lets a further one try if that one hangs.
+	tried   time.Time
+	another timer
 	// lost counts the answers in a row that say that there is nothing at the other end.
 	lost int
 	// strangersFrom is when tokens of the other environment may be tried here again: the credential is not good for this one.
@@ -26,6 +29,22 @@ type outlet struct {
 	epoch uint32
 	// thirsty is whether it waits in the hub's line for room among all.
 	thirsty bool
+}
+
+const (
+	// tryAnother is how long the push that is to prove a credential may hang until a further one tries, and maxTries how many
+	// may: one connection that went dark must not hold up all of an app for a whole deadline.
+	tryAnother = 2 * time.Second
+	maxTries   = 4
+)
+
+// tries notes a push that may prove the credential.
+func (h *hub) tries(o *outlet, now time.Time) {
+	if o.proven {
+		return
+	}
+	o.tried = now
+	h.timers.set(&o.another, now.Add(tryAnother))
 }
 
 // free reports whether one more push may start, as far as this outlet and its app are concerned.
@@ -40,10 +59,14 @@ func (o *outlet) admits(now time.Time, own int) bool {
 	if f.throttled.probing() || f.deaths.probing() {
 		return f.inFlight == own
 	}
-	if o.circuit.probing() || !o.proven {
-		return o.inFlight == own
+	others := o.inFlight - own
+	switch {
+	case o.circuit.probing():
+		return others == 0
+	case !o.proven:
+		return others == 0 || others < maxTries && now.Sub(o.tried) >= tryAnother
 	}
-	return o.inFlight-own < o.limit
+	return others < o.limit
 }
 
 // takesStrangers reports whether tokens of the other environment may be tried here: they are no reason to show a
@@ -75,6 +98,7 @@ func (h *hub) outlet(key tokens.Outlet) *outlet {
 	f := h.familyOf(key)
 	o := &outlet{key: key, family: f, limit: limit}
 	h.circuit(&o.circuit, key, "", func() { h.pump(o) })
+	o.another.fire = func() { h.pump(o) }
 	h.outlets[key] = o
 	f.outlets = append(f.outlets, o)
 	return o

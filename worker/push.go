@@ -154,6 +154,7 @@ func backgroundFrom(w messages.Waiting, now time.Time) time.Time {
 func (h *hub) push(e *entry, class messages.Class, l lookedEvent) {
 	h.working++
 	e.called = time.Now()
+	h.tries(e.slot, e.called)
 	key, epoch := e.slot.key, e.slot.epoch
 	p := pushFor(class, l.waiting, l.device)
 	if class == messages.HighWake && h.spares(l, e.called) {
@@ -309,7 +310,7 @@ func (o *outlet) answered(out providers.Outcome) {
 // follow moves the device's state on.
 func (h *hub) follow(p pushedEvent, d decision, now time.Time) {
 	e, o := p.entry, p.entry.slot
-	if p.elsewhere && p.outcome.Verdict == providers.CredentialBad {
+	if p.elsewhere && p.epoch == o.epoch && p.outcome.Verdict == providers.CredentialBad {
 		o.strangersFrom = now.Add(strangerRest)
 	}
 	if p.elsewhere && d.retry == 0 && e.elsewhere != 0 { // else a new token came meanwhile

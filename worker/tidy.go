@@ -77,6 +77,7 @@ func (h *hub) sweepOutlets(now time.Time) {
 	}
 	for key, o := range h.outlets {
 		if !used[o] && o.idle(now) {
+			h.timers.clear(&o.another)
 			delete(h.outlets, key)
 			o.family.outlets = slices.DeleteFunc(o.family.outlets, func(other *outlet) bool { return other == o })
 		}

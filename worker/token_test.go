@@ -273,3 +273,43 @@ func TestWhatAnOldCredentialWasGoodForDoesNotProveTheNewOne(t *testing.T) {
 		h.circuits(tokens.CauseCredential)
 	})
 }
+
+// A phone that its own environment refused waits for its turn in the other one, and then the right credential comes.
+func TestACredentialEndsTheSearchElsewhere(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.credential(tokens.APNs)
+		release := make(chan struct{})
+		var right atomic.Bool
+		h.provider.answer = func(_ int, o worker.Outlet, _ providers.Push) providers.Outcome {
+			switch {
+			case o.Environment == tokens.Sandbox && !right.Load():
+				<-release // one stranger at a time, and this one takes long
+				return badToken("BadDeviceToken")
+			case o.Environment == tokens.Production && right.Load():
+				return taken
+			}
+			return badToken("BadDeviceToken")
+		}
+		phones := h.devices(3, tokens.APNs)
+		h.sendAll(phones)
+		h.pass(time.Second)
+		right.Store(true)
+		h.credential(tokens.APNs)
+		close(release)
+		h.pass(10 * time.Second)
+		for _, d := range phones {
+			if dev := h.token(d); dev.TokenState != tokens.TokenActive || dev.Strikes != 0 {
+				t.Errorf("a token is %s with %d strikes", dev.TokenState, dev.Strikes)
+			}
+		}
+		woken := map[ident.Device]bool{}
+		for _, p := range h.provider.sent() {
+			if p.outlet.Environment == tokens.Production && p.at.After(h.began.Add(time.Second)) {
+				woken[p.Device] = true
+			}
+		}
+		if len(woken) != len(phones) {
+			t.Errorf("%d of %d phones were tried with the right credential", len(woken), len(phones))
+		}
+	})
+}

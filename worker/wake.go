@@ -115,6 +115,10 @@ func (s *state) ack(seq messages.Seq, now time.Time) {
 	s.contact()
 	s.acked = max(s.acked, seq)
 	s.seen = max(s.seen, seq)
+	if seq == 0 {
+		// The phone is there, so what called it has reached it. What it left is the ladder's; what comes now calls anew.
+		s.seen = max(s.seen, s.woken.Max())
+	}
 	s.calm(now)
 	if s.seen <= s.acked {
 		s.again = time.Time{}

@@ -21,7 +21,7 @@ func TestOverload(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	s.AddRule(sim.Rule{Provider: sim.APNs, Action: sim.Action{Delay: 20 * time.Millisecond}})
+	s.AddRule(sim.Rule{Provider: sim.APNs, Action: sim.Action{Delay: 200 * time.Millisecond}})
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(s.CAPEM())
 	p := newProvider(t, s, providertest.Settings{RootCAs: roots, Timeout: time.Minute})
