@@ -19,6 +19,9 @@ type Sleeper struct {
 	HasCredential bool
 	// Pause is what holds pushes to the device back; without a Cause, nothing does.
 	Pause Pause
+	// Verdict and Reason are what came of the last push for it, in the words of package providers; empty for none.
+	Verdict string
+	Reason  string
 	// Seen and Woken are the newest places handed to the device and covered by an accepted wake.
 	Seen  Seq
 	Woken Seq
@@ -68,7 +71,23 @@ func WhyNotWoken(s Sleeper) NotWoken {
 	if s.Pause.Cause != "" {
 		return NotWoken{"provider_paused", fmt.Sprintf("%s asks the app to slow down (%s): its pushes pause; %s", s.Provider, s.Pause.Reason, s.again())}
 	}
-	return NotWoken{"wake_due", "a wake is due: at once, or when a pause that a burst or the provider asked for this device is over"}
+	return NotWoken{"wake_due", due(s)}
+}
+
+// due says why a wake that nothing stands in the way of has not gone through yet.
+func due(s Sleeper) string {
+	because := s.Verdict
+	if s.Reason != "" {
+		because = s.Reason + ", " + s.Verdict
+	}
+	switch s.Verdict {
+	case "":
+		return "a wake is due: at once, or when a pause that a burst or the provider asked for this device is over"
+	case "rejected":
+		return fmt.Sprintf("%s did not take the last push (%s); a newer message or the next step of the ladder tries again", s.Provider, because)
+	}
+	return fmt.Sprintf("the last push through %s failed (%s); it is tried again after a pause that grows with each failure, and in the end by the ladder",
+		s.Provider, because)
 }
 
 // again says when the pause is tried.

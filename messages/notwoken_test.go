@@ -29,6 +29,7 @@ func TestWhyNotWokenNamesTheMostLastingReason(t *testing.T) {
 	outstanding := func(s *Sleeper) { s.Woken, s.Seen = 5, 4 }
 	answered := func(s *Sleeper) { s.Woken, s.Seen = 5, 5 }
 	silent := func(s *Sleeper) { s.LastContact = now.Add(-SilentAfter) }
+	failed := func(s *Sleeper) { s.Verdict, s.Reason = "unavailable", "timeout" }
 	for _, c := range []struct {
 		name string
 		s    Sleeper
@@ -36,6 +37,8 @@ func TestWhyNotWokenNamesTheMostLastingReason(t *testing.T) {
 	}{
 		{"nothing stands in the way", sleeper(), "wake_due"},
 		{"its last wake was answered", sleeper(answered), "wake_due"},
+		{"the last push failed", sleeper(failed), "wake_due"},
+		{"a failure before the pause", sleeper(failed, throttled), "provider_paused"},
 		{"acked", sleeper(state(Acked), noProvider), "final"},
 		{"expired", sleeper(state(Expired)), "final"},
 		{"dropped", sleeper(state(Dropped)), "final"},
@@ -73,6 +76,11 @@ func TestAReasonSaysWhatEndsIt(t *testing.T) {
 		s.Pause = Pause{cause, "Word", now.Add(until)}
 		return s
 	}
+	after := func(verdict, reason string) Sleeper {
+		s := awake
+		s.Verdict, s.Reason = verdict, reason
+		return s
+	}
 	suspect, left := awake, awake
 	suspect.TokenState, suspect.TokenReason = "suspect", "BadDeviceToken"
 	left.TokenState, left.TokenReason, left.Quarantined = "suspect", "BadDeviceToken", true
@@ -87,6 +95,8 @@ func TestAReasonSaysWhatEndsIt(t *testing.T) {
 		"a first strike":         {suspect, []string{"BadDeviceToken", "once more"}},
 		"a token left alone":     {left, []string{"BadDeviceToken", "quarantine", "registers", "puts its credentials"}},
 		"nothing but the moment": {awake, []string{"due"}},
+		"a push that failed":     {after("connection_lost", "goaway"), []string{"apns", "goaway", "connection_lost", "again after a pause"}},
+		"a push refused":         {after("rejected", "PayloadTooLarge"), []string{"apns", "PayloadTooLarge", "newer message"}},
 	} {
 		got := WhyNotWoken(c.s).Detail
 		for _, word := range c.want {

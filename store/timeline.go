@@ -147,9 +147,13 @@ const selectSleeper = "SELECT " + deviceColumns + ", c.app IS NOT NULL" + fromDe
 
 // notWoken says why no wake was accepted for the delivery; nil if one was.
 func (s *Store) notWoken(ctx context.Context, r messageDelivery, d messages.Delivery, e laneEntry) (*messages.NotWoken, error) {
+	var failed messages.Moment
 	for _, m := range d.Timeline {
-		if m.Event == "wake_sent" {
+		switch m.Event {
+		case "wake_sent":
 			return nil, nil
+		case "wake_failed":
+			failed = m
 		}
 	}
 	var row deviceRow
@@ -173,7 +177,7 @@ func (s *Store) notWoken(ctx context.Context, r messageDelivery, d messages.Deli
 	woken, _, _ := e.woken()
 	why := messages.WhyNotWoken(messages.Sleeper{
 		State: d.State, Class: r.Class, Provider: string(device.Provider), TokenState: string(device.TokenState), TokenReason: device.TokenReason,
-		Quarantined: device.Quarantined(), HasCredential: credential, Pause: pause,
+		Quarantined: device.Quarantined(), HasCredential: credential, Pause: pause, Verdict: failed.Verdict, Reason: failed.Reason,
 		Seen: max(r.Seen, e.seen), Woken: max(r.WokenNormal, r.WokenHigh, woken.Max()),
 		LastContact: later(device.LastContact, fromMillis(e.contact)), Now: time.Now(),
 	})

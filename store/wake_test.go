@@ -205,6 +205,8 @@ func wakeNotSent(t *testing.T, w *world) {
 	pause(tokens.CauseCredential, of(tokens.FCM))
 	pause(tokens.CauseMassDeath, in(""), watching)
 	why(r, "wake_due") // none of these is on its way
+	w.wake(d.ID, messages.Marks{High: seqOf(r)}, refusedWake)
+	why(r, "wake_due", "apns", "timeout", "unavailable")
 	throttled := pause(tokens.CauseThrottled)
 	why(r, "provider_paused", "slow down", "TooManyRequests", soon.Format(time.RFC3339))
 	wide := pause(tokens.CauseThrottled, in(""), func(c *tokens.Circuit) { c.RetryAt = late })
