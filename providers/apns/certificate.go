@@ -1,6 +1,7 @@
 package apns
 
 import (
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/asn1"
@@ -74,6 +75,10 @@ func openP12(file []byte, password string) (certificate, key, at, problem string
 	return text.String(), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})), "", ""
 }
 
+// maxKeyBits bounds an RSA key: a signature takes time with the third power of its length, in each TLS handshake, and
+// nothing can stop it half way.
+const maxKeyBits = 8192
+
 // certificate checks a pair for a topic and returns its first certificate, nil if there is none.
 func (c *checker) certificate(p pemPair, topic string, now time.Time) *x509.Certificate {
 	leaf := parseLeaf(p.certificate)
@@ -86,6 +91,10 @@ func (c *checker) certificate(p pemPair, topic string, now time.Time) *x509.Cert
 	}
 	if leaf == nil {
 		return nil
+	}
+	if public, ok := leaf.PublicKey.(*rsa.PublicKey); ok && public.N.BitLen() > maxKeyBits {
+		c.wrong(p.certificateAt, "the certificate's key is too long to sign with: Apple's have 2048 bits; make a new one in the Apple developer account")
+		return leaf
 	}
 	if _, err := tls.X509KeyPair([]byte(p.certificate), []byte(p.key)); err != nil {
 		c.wrong(p.keyAt, "the key does not belong to the certificate, or cannot be read; export both together and leave the key without a passphrase")

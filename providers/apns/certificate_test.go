@@ -3,6 +3,7 @@ package apns
 import (
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -159,6 +160,24 @@ func TestCertificateSubject(t *testing.T) {
 }
 
 // TestKeyBeforeCertificate: openssl writes the key first if asked for both in one file.
+// A signature with such a key would keep a processor busy for minutes, at each connection.
+func TestCertificateWithALongKey(t *testing.T) {
+	t.Parallel()
+	signer := newKey(t, elliptic.P256())
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour)}
+	long := &rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(3), maxKeyBits), E: 65537}
+	long.N.SetBit(long.N, 0, 1)
+	der, err := x509.CreateCertificate(rand.Reader, template, template, long, signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	_, err = Check(providers.APNsUpload{Certificate: text, CertificateKey: pkcs8(t, signer), Topic: "com.example.app"}, now)
+	if pointers, says := problems(t, err); pointers != "/certificate" || !strings.Contains(says, "too long") {
+		t.Errorf("points at %q and says %q", pointers, says)
+	}
+}
+
 func TestKeyBeforeCertificate(t *testing.T) {
 	t.Parallel()
 	u := pushCertificate(t, "com.example.app")

@@ -133,11 +133,23 @@ func (u upload) check(placeholder providers.Placeholder) error {
 	return problem
 }
 
+// A signature takes time with the third power of a key's length, and nothing can stop it half way: one of 64,000 bits
+// would keep a processor busy for minutes.
+const (
+	maxKeyBits = 8192
+	// maxKeyText is how long such a key is as PEM at most, in bytes, with room for strange line breaks.
+	maxKeyText = 16 << 10
+)
+
 // parseKey says what is wrong with a private key; empty if nothing is.
 func parseKey(text string) (problem string) {
 	const cure = "; send the file as Google wrote it" + where
 	if strings.TrimSpace(text) == "" {
 		return "the private key is missing" + where
+	}
+	const tooLong = "the private key is too long to sign with: Google's have 2048 bits"
+	if len(text) > maxKeyText {
+		return tooLong + cure // reading it alone would take seconds
 	}
 	block, _ := pem.Decode([]byte(text))
 	switch {
@@ -146,14 +158,19 @@ func parseKey(text string) (problem string) {
 	case block == nil:
 		return "the private key is not PEM" + cure
 	}
-	if key, err := x509.ParsePKCS8PrivateKey(block.Bytes); err == nil {
-		if _, ok := key.(*rsa.PrivateKey); !ok {
-			return "the private key is of the wrong sort: Google's are RSA" + cure
-		}
-		return ""
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
 	}
-	if _, err := x509.ParsePKCS1PrivateKey(block.Bytes); err != nil {
+	if err != nil {
 		return "the private key is damaged" + cure
+	}
+	private, ok := key.(*rsa.PrivateKey)
+	switch {
+	case !ok:
+		return "the private key is of the wrong sort: Google's are RSA" + cure
+	case private.N.BitLen() > maxKeyBits:
+		return tooLong + cure
 	}
 	return ""
 }

@@ -7,9 +7,11 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"math/big"
 	"strings"
 	"sync"
 	"testing"
@@ -96,6 +98,35 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// longKey is an RSA key of so many bits, in a moment: its factors are no primes, which nobody looks at.
+func longKey(t testing.TB, bits int) string {
+	t.Helper()
+	e, one := big.NewInt(65537), big.NewInt(1)
+	for {
+		var factor [2]*big.Int
+		for i := range factor {
+			bytes := make([]byte, bits/16)
+			_, _ = rand.Read(bytes)
+			factor[i] = new(big.Int).SetBytes(bytes)
+			factor[i].SetBit(factor[i], bits/2-1, 1).SetBit(factor[i], bits/2-2, 1).SetBit(factor[i], 0, 1)
+		}
+		p, q := factor[0], factor[1]
+		p1, q1 := new(big.Int).Sub(p, one), new(big.Int).Sub(q, one)
+		d, inverse := new(big.Int).ModInverse(e, new(big.Int).Mul(p1, q1)), new(big.Int).ModInverse(q, p)
+		if d == nil || inverse == nil {
+			continue
+		}
+		der, err := asn1.Marshal(struct {
+			Version                   int
+			N, E, D, P, Q, Dp, Dq, Qi *big.Int
+		}{0, new(big.Int).Mul(p, q), e, d, p, q, new(big.Int).Mod(d, p1), new(big.Int).Mod(d, q1), inverse})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return block("RSA PRIVATE KEY", der)
+	}
+}
+
 func TestCheckRefuses(t *testing.T) {
 	t.Parallel()
 	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -120,8 +151,11 @@ func TestCheckRefuses(t *testing.T) {
 		"not PEM":             {func(a map[string]any) { a["private_key"] = "MIIEvQ" }, "/service_account/private_key", "not PEM"},
 		"escaped twice": {func(a map[string]any) { a["private_key"] = strings.ReplaceAll(a["private_key"].(string), "\n", `\n`) },
 			"/service_account/private_key", "escaped twice"},
-		"damaged": {func(a map[string]any) { a["private_key"] = block("PRIVATE KEY", []byte("x")) }, "/service_account/private_key", "damaged"},
-		"EC":      {func(a map[string]any) { a["private_key"] = pkcs8(t, ec) }, "/service_account/private_key", "RSA"},
+		"damaged":    {func(a map[string]any) { a["private_key"] = block("PRIVATE KEY", []byte("x")) }, "/service_account/private_key", "damaged"},
+		"EC":         {func(a map[string]any) { a["private_key"] = pkcs8(t, ec) }, "/service_account/private_key", "RSA"},
+		"a long key": {func(a map[string]any) { a["private_key"] = longKey(t, maxKeyBits+64) }, "/service_account/private_key", "too long"},
+		"a long text": {func(a map[string]any) { a["private_key"] = block("PRIVATE KEY", make([]byte, maxKeyText)) },
+			"/service_account/private_key", "too long"},
 	} {
 		a := account(t)
 		tt.change(a)
