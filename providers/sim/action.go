@@ -104,7 +104,8 @@ type Action struct {
 	// Status is the HTTP status; 0 takes the one that belongs to Reason, else 200.
 	Status int `json:"status,omitempty"`
 	// Reason is the APNs reason, the FCM error code or the OAuth error. FCM also knows
-	// UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND, RATE_LIMIT_EXCEEDED, QUOTA_EXCEEDED_DEVICE and QUOTA_EXCEEDED_TOPIC.
+	// UNAUTHENTICATED, PERMISSION_DENIED, IAM_PERMISSION_DENIED, NOT_FOUND, RATE_LIMIT_EXCEEDED, QUOTA_EXCEEDED_DEVICE and
+	// QUOTA_EXCEEDED_TOPIC.
 	Reason string `json:"reason,omitempty"`
 	// Body replaces the body; text/html if it begins with "<", else JSON.
 	Body string `json:"body,omitempty"`

@@ -114,7 +114,7 @@ func (s *Sim) checkCaller(r *fcmRequest) (answer, bool) {
 		return fcmError("UNAUTHENTICATED", 0, r.project, "The access token is missing, unknown or expired."), false
 	}
 	if owner != r.project {
-		return fcmError("PERMISSION_DENIED", 0, r.project, "The access token belongs to another project."), false
+		return fcmError("IAM_PERMISSION_DENIED", 0, r.project, "Permission 'cloudmessaging.messages.create' denied: the access token belongs to another project."), false
 	}
 	return answer{}, true
 }

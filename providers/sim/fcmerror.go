@@ -23,6 +23,7 @@ var fcmReasons = map[string]struct {
 	"INTERNAL":               {500, "INTERNAL", "INTERNAL"},
 	"UNAUTHENTICATED":        {401, "UNAUTHENTICATED", ""},
 	"PERMISSION_DENIED":      {403, "PERMISSION_DENIED", ""},
+	"IAM_PERMISSION_DENIED":  {403, "PERMISSION_DENIED", ""},
 	"NOT_FOUND":              {404, "NOT_FOUND", ""},
 	"RATE_LIMIT_EXCEEDED":    {429, "RESOURCE_EXHAUSTED", ""},
 }
@@ -79,6 +80,9 @@ func reasonDetails(reason, project string) []detail {
 		return []detail{{"@type": typeErrorInfo, "reason": "RATE_LIMIT_EXCEEDED", "domain": "googleapis.com", "metadata": map[string]string{"consumer": "projects/" + project}}}
 	case "PERMISSION_DENIED":
 		return []detail{{"@type": typeErrorInfo, "reason": "SERVICE_DISABLED", "domain": "googleapis.com", "metadata": map[string]string{"consumer": "projects/" + project}}}
+	case "IAM_PERMISSION_DENIED":
+		return []detail{{"@type": typeErrorInfo, "reason": "IAM_PERMISSION_DENIED", "domain": "cloudresourcemanager.googleapis.com",
+			"metadata": map[string]string{"permission": "cloudmessaging.messages.create", "resource": "projects/" + project}}}
 	case "THIRD_PARTY_AUTH_ERROR":
 		return []detail{{"@type": typeAPNsError, "statusCode": 403, "reason": "InvalidProviderToken"}}
 	}
