@@ -191,6 +191,9 @@ func circuitFinding(c tokens.Circuit, now time.Time) found {
 	case c.Cause == tokens.CauseCredential:
 		return broken(check, c.Reason, fmt.Sprintf("%s refuses the app's credential since %s; %s.", wayOf(c.Outlet), since, next),
 			"What the provider says when asked is among these findings; put the right credential with "+put+", which tries again at once.")
+	case c.Cause == tokens.CauseThrottled && c.Reason == "TooManyProviderTokenUpdates":
+		return doubtful(check, c.Reason, fmt.Sprintf("%s saw too many new provider tokens of the app's team since %s; %s.", wayOf(c.Outlet), since, next),
+			"It passes by itself; if it happens again, see who else signs with the team's keys, and how often servers start or verify.")
 	case c.Cause == tokens.CauseThrottled:
 		return doubtful(check, c.Reason, fmt.Sprintf("%s asks the app to slow down since %s; %s.", wayOf(c.Outlet), since, next),
 			"It passes by itself; if it comes often, send fewer messages or have the quota raised.")

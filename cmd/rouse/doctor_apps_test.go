@@ -106,6 +106,7 @@ func TestDoctorTellsOfExpiryAndCircuits(t *testing.T) {
 			{Outlet: tokens.Outlet{App: app, Provider: tokens.APNs, Environment: tokens.Production}, State: tokens.CircuitOpen, Cause: tokens.CauseCredential, Reason: "InvalidProviderToken"},
 			{Outlet: tokens.Outlet{App: app, Provider: tokens.FCM, Onward: tokens.OnwardApple}, State: tokens.CircuitOpen, Cause: tokens.CauseCredential, Reason: "THIRD_PARTY_AUTH_ERROR"},
 			{Outlet: tokens.Outlet{App: app, Provider: tokens.FCM}, State: tokens.CircuitOpen, Cause: tokens.CauseThrottled, Reason: "QUOTA_EXCEEDED"},
+			{Outlet: tokens.Outlet{App: app, Provider: tokens.APNs, Environment: tokens.Sandbox}, State: tokens.CircuitOpen, Cause: tokens.CauseThrottled, Reason: "TooManyProviderTokenUpdates"},
 			{Outlet: tokens.Outlet{App: app, Provider: tokens.APNs}, State: tokens.CircuitOpen, Cause: tokens.CauseMassDeath, Reason: "BadDeviceToken"},
 		} {
 			c.OpenedAt, c.RetryAt, c.Pauses = now, now.Add(5*time.Minute), 2
@@ -123,6 +124,9 @@ func TestDoctorTellsOfExpiryAndCircuits(t *testing.T) {
 		t.Errorf("the cure is %q", f.Cure)
 	}
 	x.want(t, "fcm_circuit", providers.FindingWarn, "QUOTA_EXCEEDED")
+	if f := x.want(t, "apns_sandbox_circuit", providers.FindingWarn, "TooManyProviderTokenUpdates"); !strings.Contains(f.Cure, "who else signs") {
+		t.Errorf("the cure is %q: fewer messages do not help", f.Cure)
+	}
 	if f := x.want(t, "apns_circuit", providers.FindingFail, "BadDeviceToken"); !strings.Contains(f.Cause, "Of the 2 devices registered there, 2 have a good token") {
 		t.Errorf("the numbers are not told: %s", f.Cause)
 	}
