@@ -168,7 +168,7 @@ func TestFCMChecksTheCallerFirst(t *testing.T) {
 	}
 	check("unknown project", "no-such-project", 404, "NOT_FOUND")
 	check("another project", "other-project", 403, "PERMISSION_DENIED")
-	if got := g.post(g.base+"/projects/other-project/messages:send", "application/json", `{}`); !strings.Contains(string(got.body), `"IAM_PERMISSION_DENIED"`) {
+	if got := g.post(g.base+"/projects/other-project/messages:send", "application/json", `{}`); !strings.Contains(got.body, `"IAM_PERMISSION_DENIED"`) {
 		t.Errorf("not in Google's word for a missing role: %s", got.body)
 	}
 	g.bearer = ""
