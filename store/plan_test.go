@@ -36,7 +36,7 @@ func TestEveryHotStatementUsesAnIndex(t *testing.T) {
 		"inbox": readInbox, "item": readItem, "waiting": readWaiting, "ack up to": ackUpTo, "ack one": ackOne, "ack many": ackMany,
 		"end": endDelivery, "mark a page": markPage, "deliveries of a message": selectDeliveries, "sweep": sweepRows, "boxes": selectBoxes[3],
 		"device": selectDevice, "counts": updateCounts, "marks": updateMarks, "post": selectPost, "wakes": selectWakes, "wake chain": wakeChain + " SELECT id FROM chain", "wake": insertWake,
-		"auth": selectAuth, "token": updateVerdict, "supersede": supersede, "holder": selectHolder, "demotion": noteDemotion, "sleeper": selectSleeper,
+		"auth": selectAuth, "token": updateVerdict, "supersede": supersede, "holder": selectHolder, "demotion": noteDemotion, "deaths": selectDeaths, "sleeper": selectSleeper,
 		"circuit": selectCircuit, "close a circuit": deleteCircuit, "change a circuit": changeCircuit, "may open a circuit": mayOpenCircuit,
 		"a provider's circuits": providersOpen, "an app's circuits": appsCircuits, "credential": "SELECT " + credentialColumns + " FROM credentials c WHERE c.app = ? AND c.provider = ?",
 		"events": selectEvents, "old events": oldEvents, "an app's events": appsEvents, "event": insertEvent,

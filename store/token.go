@@ -125,7 +125,7 @@ func mark(d *tokens.Device, m tokens.TokenMark) {
 	if m.Strike {
 		d.Strikes++
 	}
-	if m.Strike || m.State == tokens.TokenSuspect && d.StruckAt.IsZero() {
+	if m.Strike || m.State == tokens.TokenDead || m.State == tokens.TokenSuspect && d.StruckAt.IsZero() {
 		d.StruckAt = fromMillis(millis(m.At))
 	}
 	d.TokenState, d.TokenReason, d.OtherTried = m.State, m.Reason, d.OtherTried || m.OtherTried
@@ -137,6 +137,37 @@ func (t *tx) storeVerdict(d tokens.Device) error {
 		return fmt.Errorf("store a verdict on a token: %w", err)
 	}
 	return nil
+}
+
+// deathsAtATime bounds the deaths that one commit takes back.
+const deathsAtATime = 256
+
+const selectDeaths = `SELECT id FROM devices WHERE app = ? AND provider = ? AND token_state = 'dead' AND struck_at >= ?
+	ORDER BY struck_at LIMIT 0 + ?`
+
+// TakeBackDeaths makes suspects of the app's tokens of a provider that were given up since a time, and returns whose they are, in
+// the order in which they died. It commits them in pages; beside an error it returns those that are committed.
+func (s *Store) TakeBackDeaths(ctx context.Context, app ident.App, p tokens.Provider, since time.Time) (back []ident.Device, err error) {
+	for more := true; more; {
+		var page []ident.Device
+		err := s.write(ctx, "take deaths back", newOp(func(t *tx) error {
+			page = nil
+			if err := t.list(&page, selectDeaths, string(app), string(p), millis(since), deathsAtATime); err != nil {
+				return fmt.Errorf("list deaths: %w", err)
+			}
+			for _, d := range page {
+				if _, err := t.exec("UPDATE devices SET token_state = ? WHERE id = ?", string(tokens.TokenSuspect), string(d)); err != nil {
+					return fmt.Errorf("take a death back: %w", err)
+				}
+			}
+			return nil
+		}))
+		if err != nil {
+			return back, err
+		}
+		back, more = append(back, page...), len(page) == deathsAtATime
+	}
+	return back, nil
 }
 
 // deviceOfGeneration reads a registered device whose token is still of that generation; ok is false for any other.

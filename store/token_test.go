@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ var tokenTests = map[string]func(*testing.T, *world){
 	"strikes are counted until something forgives":    strikesCounted,
 	"a new credential forgives, wherever one looks":   strikesForgiven,
 	"a death is taken back and forgiven":              deathTakenBack,
+	"the deaths since a time are taken back":          deathsTakenBack,
 	"a token moves to its environment":                tokenMoved,
 	"who registered a moved token last holds it":      tokenMovedOnto,
 	"whatever happens, one device holds a token":      tokenHeldOnce,
@@ -69,6 +71,50 @@ func (w *world) everywhere(what string, want tokens.Device) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			w.t.Errorf("%s, by %s: %s", what, by, diff)
 		}
+	}
+}
+
+func deathsTakenBack(t *testing.T, w *world) {
+	var devices []tokens.Device
+	for i := range 300 {
+		devices = append(devices, w.register(func(e *tokens.Enrol) {
+			e.Installation, e.Token = fmt.Sprintf("i-%d", i), tokens.Token(fmt.Sprintf("%064x", i))
+		}))
+	}
+	day := w.now
+	for i, d := range devices {
+		w.mark(d, tokens.TokenDead, true, func(m *tokens.TokenMark) { m.At = day.Add(time.Duration(i) * time.Second) })
+	}
+	revived := devices[299]
+	_, err := w.PatchDevice(w.ctx(), revived.ID, tokens.Patch{Token: &revived.Token}, w.now)
+	w.must(err)
+	for p, want := range map[tokens.Provider]int{tokens.FCM: 0, tokens.APNs: 289} {
+		back, err := w.TakeBackDeaths(w.ctx(), w.app, p, day.Add(10*time.Second))
+		if err != nil || len(back) != want {
+			t.Errorf("%s: took back %d, %v, want %d", p, len(back), err, want)
+		}
+	}
+	for i, d := range devices {
+		want := tokens.TokenSuspect
+		switch {
+		case i < 10:
+			want = tokens.TokenDead
+		case i == 299:
+			want = tokens.TokenActive
+		}
+		got, err := w.Device(w.ctx(), w.app, d.ID)
+		w.must(err)
+		if got.TokenState != want || want == tokens.TokenSuspect && (got.Strikes != 0 || got.TokenReason != "why") {
+			t.Fatalf("device %d: %s, %d strikes, %q; want %s", i, got.TokenState, got.Strikes, got.TokenReason, want)
+		}
+	}
+	if back, err := w.TakeBackDeaths(w.ctx(), w.app, tokens.APNs, day.Add(10*time.Second)); err != nil || len(back) != 0 {
+		t.Errorf("took back %d once more, %v", len(back), err)
+	}
+	w.now = day.Add(time.Hour)
+	w.credential(tokens.APNs)
+	if got, _ := w.Device(w.ctx(), w.app, devices[50].ID); got.TokenState != tokens.TokenActive {
+		t.Errorf("after a new credential the token is %s", got.TokenState)
 	}
 }
 
@@ -264,7 +310,7 @@ func deathTakenBack(_ *testing.T, w *world) {
 	w.now = w.now.Add(time.Minute)
 	w.mark(d, tokens.TokenDead, true)
 	dead := d
-	dead.TokenState, dead.TokenReason = tokens.TokenDead, "why"
+	dead.TokenState, dead.TokenReason, dead.StruckAt = tokens.TokenDead, "why", w.now
 	w.everywhere("dead", dead)
 	w.mark(d, tokens.TokenSuspect, true)
 	doubted := dead

@@ -137,8 +137,8 @@ type Device struct {
 	Generation int64
 	// RegisteredAt is when the token was last registered or confirmed.
 	RegisteredAt time.Time
-	// Strikes counts the refusals of this generation of the token that may be the app's own mistake, StruckAt is the last
-	// one's time, or that of a death that was taken back before any. What was refused before the app last put its credential does not count.
+	// Strikes counts the refusals of this generation of the token that may be the app's own mistake, StruckAt is the time
+	// of the last one, or of the death. What was refused before the app last put its credential does not count.
 	Strikes  int
 	StruckAt time.Time
 	// OtherTried is whether the other environment of APNs has refused this generation too.

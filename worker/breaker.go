@@ -2,8 +2,6 @@ package worker
 
 import (
 	"time"
-
-	"rouse/ident"
 )
 
 const (
@@ -19,8 +17,6 @@ const (
 	calmShare = 0.1
 	// waveProbes is how many tokens in a row must be refused for a pause to go on.
 	waveProbes = 5
-	// maxDeaths bounds the deaths that can be taken back.
-	maxDeaths = 10_000
 )
 
 // breaker tells a wave of refused tokens that is too sudden to be true, from the answers to one app's pushes
@@ -30,7 +26,6 @@ type breaker struct {
 	// tripped: no token is given up. It ends with waveSamples answers of which few are refusals.
 	tripped bool
 	since   tally // answers since it tripped, or since they were last judged
-	deaths  []death
 }
 
 // tally counts answers about tokens.
@@ -41,16 +36,6 @@ type tally struct {
 
 func (t tally) wave() bool {
 	return t.all >= waveSamples && float64(t.bad) > waveShare*float64(t.all)
-}
-
-// death is a token that was given up, and can be taken back.
-type death struct {
-	device     ident.Device
-	generation int64
-	reason     string
-	at         time.Time
-	// written is closed when the store was told.
-	written chan struct{}
 }
 
 // note counts one answer about a token. It reports whether the breaker trips with it, or ends.
@@ -93,28 +78,4 @@ func (b *breaker) sum(slot int64) tally {
 		}
 	}
 	return sum
-}
-
-// buried remembers a token that was given up in this window.
-func (b *breaker) buried(d death) {
-	from := 0
-	for from < len(b.deaths) && d.at.Sub(b.deaths[from].at) > waveWindow {
-		from++
-	}
-	b.deaths = append(b.deaths[from:], d)
-	if len(b.deaths) > maxDeaths {
-		b.deaths = b.deaths[len(b.deaths)-maxDeaths:]
-	}
-}
-
-// exhume returns the deaths of the window that tripped the breaker, and forgets them.
-func (b *breaker) exhume(now time.Time) []death {
-	var recent []death
-	for _, d := range b.deaths {
-		if now.Sub(d.at) <= waveWindow {
-			recent = append(recent, d)
-		}
-	}
-	b.deaths = nil
-	return recent
 }

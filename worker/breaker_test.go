@@ -45,25 +45,3 @@ func TestBreaker(t *testing.T) {
 		})
 	}
 }
-
-func TestBreakerTakesBackTheDeathsOfItsWindow(t *testing.T) {
-	t.Parallel()
-	var b breaker
-	now := time.Unix(1_700_000_000, 0)
-	b.buried(death{device: "old", at: now})
-	b.buried(death{device: "a", at: now.Add(9 * time.Minute)})
-	b.buried(death{device: "b", at: now.Add(11 * time.Minute)})
-	got := b.exhume(now.Add(12 * time.Minute))
-	if len(got) != 2 || got[0].device != "a" || got[1].device != "b" {
-		t.Errorf("took back %+v, want a and b", got)
-	}
-	if again := b.exhume(now.Add(12 * time.Minute)); len(again) != 0 {
-		t.Errorf("took back %+v a second time", again)
-	}
-	for i := range 3 * maxDeaths {
-		b.buried(death{generation: int64(i), at: now.Add(13 * time.Minute)})
-	}
-	if got := b.exhume(now.Add(13 * time.Minute)); len(got) != maxDeaths || got[0].generation != 2*maxDeaths {
-		t.Errorf("%d deaths kept from %d on, want the last %d", len(got), got[0].generation, maxDeaths)
-	}
-}

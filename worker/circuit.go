@@ -133,7 +133,7 @@ func (h *hub) note(c *circuit) {
 		defer cancel()
 		var err error
 		for _, t := range told {
-			if err = h.w.o.Store.NoteCircuit(ctx, t, at); err != nil {
+			if err = h.w.o.Circuits.NoteCircuit(ctx, t, at); err != nil {
 				h.w.o.Log.Error("cannot note a circuit", "app", t.App, "provider", t.Provider, "error", err)
 				break
 			}
@@ -203,6 +203,7 @@ func (h *hub) restore(all []tokens.Circuit) {
 		switch {
 		case n.Cause == tokens.CauseMassDeath:
 			c, f.breaker.tripped = &f.deaths, true
+			h.exhume(f, n.OpenedAt.Add(-waveWindow)) // the process may have died over it
 		case n.Environment != "" || n.Onward != "" || n.Cause == tokens.CauseCredential:
 			c = &h.outlet(n.Outlet).circuit
 		}

@@ -281,7 +281,7 @@ func TestACircuitIsNotedWhenTheStoreListensAgain(t *testing.T) {
 		h.stop()
 		deaf := &deafStore{Store: h.store}
 		deaf.deaf.Store(true)
-		h.startWith(worker.Options{Store: deaf})
+		h.startWith(worker.Options{Circuits: deaf})
 		h.provider.answer = func(int, worker.Outlet, providers.Push) providers.Outcome { return refusedKey }
 		h.sendAll(h.devices(1, tokens.APNs))
 		h.pass(time.Second)

@@ -158,6 +158,8 @@ func (h *hub) handle(event any, now time.Time) {
 		h.spared(e, now)
 	case buriedEvent:
 		h.buried(e, now)
+	case diedEvent:
+		h.died(e)
 	case tidiedEvent:
 		h.tidied(e, now)
 	case notedEvent:

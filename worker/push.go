@@ -347,21 +347,22 @@ func (h *hub) mark(p pushedEvent, d decision, now time.Time) {
 		return
 	}
 	o := p.entry.slot
-	written := make(chan struct{})
 	if d.token == tokens.TokenDead {
 		h.w.metrics.tokenDead.WithLabelValues(string(p.device.Provider)).Inc()
-		o.family.breaker.buried(death{device: p.device.ID, generation: p.device.Generation, reason: p.outcome.Reason, at: now, written: written})
 	}
 	m := tokens.TokenMark{Device: p.device.ID, Generation: p.device.Generation, State: d.token, Reason: p.outcome.Reason,
 		Strike: d.strike, OtherTried: d.otherTried, At: now}
 	h.write(func(ctx context.Context) error {
-		defer close(written)
 		if d.move {
-			_, err := h.w.o.Store.MoveToken(ctx, p.device.ID, p.device.Generation, o.key.Environment)
+			_, err := h.w.o.Tokens.MoveToken(ctx, p.device.ID, p.device.Generation, o.key.Environment)
 			return err
 		}
-		changed, err := h.w.o.Store.MarkToken(ctx, m)
-		if err == nil && !changed && d.token == tokens.TokenDead {
+		changed, err := h.w.o.Tokens.MarkToken(ctx, m)
+		switch {
+		case err != nil || d.token != tokens.TokenDead:
+		case changed:
+			h.w.events <- diedEvent{family: o.family, at: now}
+		default:
 			// It was registered again while the push was under way: what waits is looked at anew.
 			h.w.events <- tokenHint(p.device.App, p.device.ID)
 		}

@@ -37,7 +37,7 @@ func (h *hub) tidy(now time.Time) {
 		return
 	}
 	h.write(func(ctx context.Context) error {
-		known, err := h.w.o.Store.Circuits(ctx, "")
+		known, err := h.w.o.Circuits.Circuits(ctx, "")
 		if err != nil {
 			return fmt.Errorf("asking which circuits are open: %w", err)
 		}

@@ -46,13 +46,17 @@ func (m *moody) NoteCircuit(ctx context.Context, c tokens.Circuit, now time.Time
 }
 
 func (m *moody) MarkToken(ctx context.Context, t tokens.TokenMark) (bool, error) {
-	if t.State == tokens.TokenSuspect && !t.Strike && m.unmoved.Add(-1) >= 0 {
-		return false, errors.New("unmoved")
-	}
 	if t.State == tokens.TokenDead && m.late.Load() {
 		<-m.gate
 	}
 	return m.Store.MarkToken(ctx, t)
+}
+
+func (m *moody) TakeBackDeaths(ctx context.Context, app ident.App, p tokens.Provider, since time.Time) ([]ident.Device, error) {
+	if m.unmoved.Add(-1) >= 0 {
+		return nil, errors.New("unmoved")
+	}
+	return m.Store.TakeBackDeaths(ctx, app, p, since)
 }
 
 func (m *moody) Waiting(ctx context.Context, d ident.Device, now time.Time) (messages.Waiting, tokens.Device, error) {
@@ -67,7 +71,7 @@ func (m *moody) Waiting(ctx context.Context, d ident.Device, now time.Time) (mes
 func (h *home) moodily(o worker.Options) *moody {
 	h.stop()
 	m := &moody{Store: h.store, gate: make(chan struct{})}
-	o.Store = m
+	o.Store, o.Tokens, o.Circuits = m, m, m
 	h.startWith(o)
 	return m
 }

@@ -25,48 +25,57 @@ func (h *hub) sample(o *outlet, s sample, reason string, now time.Time) {
 			"provider", o.key.Provider, "reason", f.refused)
 		f.probed = 0
 		h.open(&f.deaths, tokens.CauseMassDeath, f.refused, probes[0], now)
-		h.exhume(f.breaker.exhume(now))
+		h.exhume(f, now.Add(-waveWindow))
 	case ends:
 		h.shut(&f.deaths)
 	}
 }
 
-// exhume takes back the deaths of a wave, however long the store takes for it.
-func (h *hub) exhume(deaths []death) {
-	if len(deaths) == 0 {
-		return
-	}
+// exhume takes back the deaths of a family since a time, however long the store takes for it. They are found in the store: the
+// process that wrote them need not be this one.
+func (h *hub) exhume(f *family, since time.Time) {
+	key := f.deaths.key
 	h.write(func(ctx context.Context) error {
-		for i, d := range deaths {
-			<-d.written
-			m := tokens.TokenMark{Device: d.device, Generation: d.generation, State: tokens.TokenSuspect, Reason: d.reason, At: d.at}
-			changed, err := h.w.o.Store.MarkToken(ctx, m)
-			if err != nil {
-				h.w.events <- buriedEvent{deaths: deaths[i:]}
-				return err
-			}
-			if changed {
-				h.w.events <- sparedEvent{device: d.device}
-			}
+		back, err := h.w.o.Tokens.TakeBackDeaths(ctx, key.App, key.Provider, since)
+		for _, d := range back {
+			h.w.events <- sparedEvent{device: d}
 		}
-		return nil
+		if err != nil {
+			h.w.events <- buriedEvent{family: f, since: since}
+		}
+		return err
 	})
 }
 
 type (
 	// sparedEvent says that a token is not given up after all.
 	sparedEvent struct{ device ident.Device }
-	// buriedEvent brings deaths that could not be taken back yet.
-	buriedEvent struct{ deaths []death }
+	// buriedEvent says that deaths could not be taken back yet.
+	buriedEvent struct {
+		family *family
+		since  time.Time
+	}
+	// diedEvent says that a death was written.
+	diedEvent struct {
+		family *family
+		at     time.Time
+	}
 )
 
 // buried tries again to take deaths back.
 func (h *hub) buried(e buriedEvent, now time.Time) {
 	h.timers.set(&timer{fire: func() {
 		if !h.stopping {
-			h.exhume(e.deaths)
+			h.exhume(e.family, e.since)
 		}
 	}}, now.Add(storeRetry))
+}
+
+// died takes back at once what was decided before a wave and written after it.
+func (h *hub) died(e diedEvent) {
+	if e.family.breaker.tripped {
+		h.exhume(e.family, e.at)
+	}
 }
 
 // spared lets the ladder call for a device again.

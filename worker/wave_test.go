@@ -236,3 +236,62 @@ func TestAfterANewCredentialDeathsAreBelievedAgain(t *testing.T) {
 		}
 	})
 }
+
+// What a wave has cost is found in the store: neither the process that saw the first deaths nor the one that began to take
+// them back need live on.
+func TestAWavesDeathsAreTakenBackWhateverProcessSawThem(t *testing.T) {
+	refusals := func(h *home) {
+		h.provider.answer = func(int, worker.Outlet, providers.Push) providers.Outcome {
+			return providers.Outcome{Verdict: providers.TokenDead, Reason: "UNREGISTERED", Status: 404}
+		}
+	}
+	dead := func(h *home, phones []ident.Device) (n int) {
+		for _, d := range phones {
+			if h.token(d).TokenState == tokens.TokenDead {
+				n++
+			}
+		}
+		return n
+	}
+	t.Run("a kill before it is one", func(t *testing.T) {
+		atHome(t, func(h *home) {
+			refusals(h)
+			old := h.devices(20, tokens.FCM)
+			h.sendAll(old)
+			h.pass(11 * time.Minute)
+			first := h.devices(40, tokens.FCM)
+			h.sendAll(first)
+			h.pass(time.Second)
+			h.stop()
+			h.start()
+			h.sendAll(h.devices(60, tokens.FCM))
+			h.pass(time.Second)
+			h.circuits(tokens.CauseMassDeath)
+			if n := dead(h, first); n != 0 {
+				t.Errorf("%d tokens that died minutes before stay dead", n)
+			}
+			if n := dead(h, old); n != len(old) {
+				t.Errorf("%d tokens that died long before it are dead, want all %d", n, len(old))
+			}
+		})
+	})
+	t.Run("a kill while they are taken back", func(t *testing.T) {
+		atHome(t, func(h *home) {
+			m := h.moodily(worker.Options{})
+			m.unmoved.Store(1000)
+			refusals(h)
+			phones := h.devices(60, tokens.FCM)
+			h.sendAll(phones)
+			h.pass(time.Second)
+			if dead(h, phones) == 0 {
+				t.Fatal("no token died: nothing is tested")
+			}
+			h.stop()
+			h.start()
+			h.pass(time.Second)
+			if n := dead(h, phones); n != 0 {
+				t.Errorf("%d tokens stay dead", n)
+			}
+		})
+	})
+}

@@ -25,11 +25,21 @@ type Store interface {
 	Waiting(ctx context.Context, device ident.Device, now time.Time) (messages.Waiting, tokens.Device, error)
 	// RecordWake notes a push; it does not block.
 	RecordWake(messages.Wake)
+}
+
+// Tokens keeps what providers say of tokens.
+type Tokens interface {
 	// MarkToken changes the state of a token if the device still has that generation of it.
 	MarkToken(ctx context.Context, m tokens.TokenMark) (bool, error)
 	// MoveToken puts a token of that generation into the environment it turned out to belong to.
 	MoveToken(ctx context.Context, device ident.Device, generation int64, to tokens.Environment) (bool, error)
-	// NoteCircuit writes what a circuit is now, Circuits reads all that are not closed.
+	// TakeBackDeaths makes suspects of the app's tokens that died since, and returns whose; some even beside an error.
+	TakeBackDeaths(ctx context.Context, app ident.App, p tokens.Provider, since time.Time) ([]ident.Device, error)
+}
+
+// Circuits keeps what is paused, so that a start begins with it.
+type Circuits interface {
+	// NoteCircuit writes what a circuit is now, Circuits reads all of an app that are not closed, or of all apps.
 	NoteCircuit(ctx context.Context, c tokens.Circuit, now time.Time) error
 	Circuits(ctx context.Context, app ident.App) ([]tokens.Circuit, error)
 }
@@ -65,9 +75,11 @@ type Listener interface {
 	Listen(ctx context.Context, receive func(hints []messages.Hint, lost bool)) error
 }
 
-// Options is everything a Worker needs. Store, Sweeps, Expiries, Hints and Pusher are required.
+// Options is everything a Worker needs. The first seven are required.
 type Options struct {
 	Store    Store
+	Tokens   Tokens
+	Circuits Circuits
 	Sweeps   Sweeps
 	Expiries Expiries
 	Hints    Listener
@@ -141,7 +153,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	attempts, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	hub := newHub(w, attempts, cut)
-	circuits, err := w.o.Store.Circuits(ctx, "")
+	circuits, err := w.o.Circuits.Circuits(ctx, "")
 	if err != nil {
 		return fmt.Errorf("reading the circuits: %w", err)
 	}

@@ -104,6 +104,12 @@ func (h *home) startWith(o worker.Options) {
 	if o.Store == nil {
 		o.Store = h.store
 	}
+	if o.Tokens == nil {
+		o.Tokens = h.store
+	}
+	if o.Circuits == nil {
+		o.Circuits = h.store
+	}
 	if o.Hints == nil {
 		o.Hints = h.bus
 	}

@@ -38,10 +38,13 @@ ALTER TABLE devices ADD COLUMN struck_at BIGINT;
 ALTER TABLE devices ADD COLUMN other_tried BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE devices ADD COLUMN demotions BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE devices ADD COLUMN demoted_at BIGINT;
+-- The latest deaths of an app's tokens, to be taken back if they were too many to be true.
+CREATE INDEX devices_died ON devices (app, provider, struck_at) WHERE token_state = 'dead';
 -- Nobody counted how often these were refused: the count begins anew.
 UPDATE devices SET token_state = 'active', token_reason = '' WHERE token_state = 'suspect';
 
 -- +goose Down
+DROP INDEX devices_died;
 ALTER TABLE devices DROP COLUMN demoted_at;
 ALTER TABLE devices DROP COLUMN demotions;
 ALTER TABLE devices DROP COLUMN other_tried;
