@@ -17,48 +17,6 @@ import (
 	"rouse/worker"
 )
 
-// quiet sends from a goroutine of its own: it does not wait for the bubble.
-func (h *home) quiet(to ident.Device) {
-	m, err := messages.New(messages.Send{App: h.app, To: messages.Target{Device: to}, Urgency: messages.High,
-		Data: []byte("1"), TTL: messages.DefaultTTL, CreatedAt: time.Now()})
-	if err != nil {
-		panic(err)
-	}
-	r, err := h.store.Accept(context.Background(), m)
-	if err != nil {
-		panic(err)
-	}
-	for _, p := range r.Pending {
-		h.bus.Hint(messages.Hint{Kind: messages.HintNew, App: h.app, Device: p.Device, Seq: p.Seq, Class: p.Class})
-	}
-}
-
-// holdFirst lets the first push hang until goOn is closed, then answers it with first.
-func (h *home) holdFirst(first providers.Outcome, then func(n int, o worker.Outlet) providers.Outcome) (started, goOn chan struct{}) {
-	started, goOn = make(chan struct{}, 1), make(chan struct{})
-	h.provider.answer = func(n int, o worker.Outlet, _ providers.Push) providers.Outcome {
-		if n > 1 {
-			return then(n, o)
-		}
-		started <- struct{}{}
-		<-goOn
-		return first
-	}
-	return started, goOn
-}
-
-// prove lets a push through that shows that the credential works, and forgets it: from now on pushes go out side by side.
-func (h *home) prove(p tokens.Provider) {
-	answer := h.provider.answer
-	h.provider.answer = nil
-	d := h.device(p).ID
-	h.send(d, messages.High)
-	h.fetch(d, true)
-	h.provider.mu.Lock()
-	defer h.provider.mu.Unlock()
-	h.provider.answer, h.provider.pushes = answer, nil
-}
-
 var taken = providers.Outcome{Verdict: providers.Accepted}
 
 func TestAHighMessageDoesNotWaitForAPostponedBackgroundPush(t *testing.T) {

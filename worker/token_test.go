@@ -16,37 +16,6 @@ import (
 	"rouse/worker"
 )
 
-func TestACredentialThatIsNotForTheOtherEnvironmentIsShownThereOnce(t *testing.T) {
-	atHome(t, func(h *home) {
-		goOn, sandbox := make(chan struct{}), make(chan struct{})
-		h.provider.answer = func(_ int, o worker.Outlet, _ providers.Push) providers.Outcome {
-			if o.Environment == tokens.Sandbox {
-				<-sandbox
-				return providers.Outcome{Verdict: providers.CredentialBad, Reason: "BadEnvironmentKeyIdInToken", Status: 403}
-			}
-			<-goOn
-			return badToken("BadDeviceToken")
-		}
-		h.prove(tokens.APNs)
-		phones := h.devices(20, tokens.APNs)
-		h.sendSoon(phones...)
-		h.wants(20, "all at once")
-		close(goOn)
-		synctest.Wait()
-		close(sandbox) // by now all of them wait for it
-		h.pass(time.Second)
-		if n := h.through(0, func(p pushed) bool { return p.outlet.Environment == tokens.Sandbox }); n != 1 {
-			t.Errorf("the sandbox was shown the credential %d times, want once", n)
-		}
-		for _, d := range phones {
-			if dev := h.token(d); dev.TokenState != tokens.TokenSuspect || dev.Strikes != 1 {
-				t.Errorf("a token is %s with %d strikes, want one", dev.TokenState, dev.Strikes)
-			}
-		}
-		h.circuits()
-	})
-}
-
 func TestATokenThatComesDuringAPushIsNotHeldByItsAnswer(t *testing.T) {
 	for name, answer := range map[string]providers.Outcome{
 		"a pause": refusedKey, "an outage": {Verdict: providers.Unavailable, Status: 503, RetryAfter: time.Hour}, "a refusal": badToken("DeviceTokenNotForTopic"),
@@ -89,27 +58,6 @@ func TestATokenWhoseHintWasLostIsFoundByTheLadder(t *testing.T) {
 		h.register(d, "") // its hint reaches nobody
 		h.pass(80 * time.Second)
 		h.wants(2, "the ladder asks the store")
-	})
-}
-
-func TestACredentialWakesTokensThatNoEnvironmentKnew(t *testing.T) {
-	atHome(t, func(h *home) {
-		h.credential(tokens.APNs)
-		var right atomic.Bool
-		h.provider.answer = func(int, worker.Outlet, providers.Push) providers.Outcome {
-			if right.Load() {
-				return taken
-			}
-			return badToken("BadDeviceToken")
-		}
-		phones := h.devices(3, tokens.APNs)
-		h.sendAll(phones)
-		h.pass(time.Second)
-		h.wants(6, "each in both environments")
-		right.Store(true)
-		h.credential(tokens.APNs)
-		h.pass(time.Second)
-		h.wants(9, "the right credential wakes them at once")
 	})
 }
 
@@ -274,42 +222,62 @@ func TestWhatAnOldCredentialWasGoodForDoesNotProveTheNewOne(t *testing.T) {
 	})
 }
 
-// A phone that its own environment refused waits for its turn in the other one, and then the right credential comes.
-func TestACredentialEndsTheSearchElsewhere(t *testing.T) {
+func badToken(reason string) providers.Outcome {
+	return providers.Outcome{Verdict: providers.TokenSuspect, Reason: reason, Status: 400}
+}
+
+func TestATokenRefusedEverywhereRestsAfterTwoStrikes(t *testing.T) {
 	atHome(t, func(h *home) {
-		h.credential(tokens.APNs)
-		release := make(chan struct{})
+		h.provider.answer = func(int, worker.Outlet, providers.Push) providers.Outcome { return badToken("BadDeviceToken") }
+		d := h.device(tokens.APNs)
+		h.send(d.ID, messages.High)
+		h.pass(time.Second)
+		h.wants(2, "here, and once in the other environment")
+		if dev := h.token(d.ID); dev.TokenState != tokens.TokenSuspect || dev.Strikes != 1 || !dev.OtherTried {
+			t.Errorf("device %+v", dev)
+		}
+		h.pass(2 * time.Minute)
+		h.wants(3, "the ladder tries here once more, and not elsewhere")
+		h.pass(9 * time.Hour)
+		h.wants(3, "two strikes: it rests")
+		h.pass(6 * time.Hour)
+		h.wants(4, "the long steps of the ladder try")
+		before := len(h.provider.sent())
+		_, err := h.store.PatchDevice(h.t.Context(), d.ID, tokens.Patch{Token: &d.Token}, time.Now())
+		must(h.t, err)
+		h.bus.Hint(messages.Hint{Kind: messages.HintToken, App: h.app, Device: d.ID})
+		h.pass(time.Second)
+		if n := len(h.provider.sent()) - before; n != 2 {
+			t.Errorf("%d pushes after the token was registered again, want it tried in both environments anew", n)
+		}
+	})
+}
+
+func TestStrikesOfAnotherCredentialDoNotCount(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.credential(tokens.FCM)
 		var right atomic.Bool
-		h.provider.answer = func(_ int, o worker.Outlet, _ providers.Push) providers.Outcome {
-			switch {
-			case o.Environment == tokens.Sandbox && !right.Load():
-				<-release // one stranger at a time, and this one takes long
-				return badToken("BadDeviceToken")
-			case o.Environment == tokens.Production && right.Load():
+		h.provider.answer = func(int, worker.Outlet, providers.Push) providers.Outcome {
+			if right.Load() {
 				return taken
 			}
-			return badToken("BadDeviceToken")
+			return providers.Outcome{Verdict: providers.TokenSuspect, Reason: "SENDER_ID_MISMATCH", Status: 403}
 		}
-		phones := h.devices(3, tokens.APNs)
+		phones := h.devices(5, tokens.FCM)
 		h.sendAll(phones)
-		h.pass(time.Second)
+		h.pass(3 * time.Minute)
+		h.wants(10, "each twice")
+		h.stop() // and nothing is remembered
+		h.start()
+		h.pass(time.Minute)
 		right.Store(true)
-		h.credential(tokens.APNs)
-		close(release)
-		h.pass(10 * time.Second)
+		h.credential(tokens.FCM)
+		h.pass(time.Second)
+		h.wants(15, "the right project's credential wakes all at once")
 		for _, d := range phones {
 			if dev := h.token(d); dev.TokenState != tokens.TokenActive || dev.Strikes != 0 {
-				t.Errorf("a token is %s with %d strikes", dev.TokenState, dev.Strikes)
+				t.Errorf("device %+v", dev)
 			}
-		}
-		woken := map[ident.Device]bool{}
-		for _, p := range h.provider.sent() {
-			if p.outlet.Environment == tokens.Production && p.at.After(h.began.Add(time.Second)) {
-				woken[p.Device] = true
-			}
-		}
-		if len(woken) != len(phones) {
-			t.Errorf("%d of %d phones were tried with the right credential", len(woken), len(phones))
 		}
 	})
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -74,54 +73,6 @@ func (h *home) moodily(o worker.Options) *moody {
 	o.Store, o.Tokens, o.Circuits = m, m, m
 	h.startWith(o)
 	return m
-}
-
-// sendSoon sends without waiting for what follows: the provider may hang.
-func (h *home) sendSoon(to ...ident.Device) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for _, d := range to {
-			h.quiet(d)
-		}
-	}()
-	<-done
-	synctest.Wait()
-}
-
-// through counts the pushes from the nth on that match.
-func (h *home) through(from int, match func(pushed) bool) int {
-	n := 0
-	for _, p := range h.provider.sent()[from:] {
-		if match(p) {
-			n++
-		}
-	}
-	return n
-}
-
-// register gives a device another token, with the hint.
-func (h *home) register(d tokens.Device, e tokens.Environment) {
-	h.t.Helper()
-	token := tokens.Token(strings.Repeat("cd", 32))
-	p := tokens.Patch{Token: &token}
-	if e != "" {
-		p.Environment = &e
-	}
-	_, err := h.store.PatchDevice(h.t.Context(), d.ID, p, time.Now())
-	must(h.t, err)
-}
-
-func (h *home) hintToken(d ident.Device) {
-	h.bus.Hint(messages.Hint{Kind: messages.HintToken, App: h.app, Device: d})
-	synctest.Wait()
-}
-
-func (h *home) anotherApp() ident.App {
-	h.t.Helper()
-	app := ident.NewApp()
-	must(h.t, h.store.CreateApp(h.t.Context(), tokens.App{ID: app, Name: "other", InboxOverflow: tokens.OverflowReject, CreatedAt: time.Now()}, nil))
-	return app
 }
 
 // One push of the project's shows that its quota is there again: that frees the iPhones behind it too.
@@ -288,26 +239,6 @@ func TestAPausedCircuitIsCountedOnceWhateverItsCause(t *testing.T) {
 	})
 }
 
-func TestACircuitThatTheStoreTookInWithoutAWordIsClosed(t *testing.T) {
-	atHome(t, func(h *home) {
-		m := h.moodily(worker.Options{})
-		m.mute.Store(true)
-		h.provider.answer = func(n int, _ worker.Outlet, _ providers.Push) providers.Outcome {
-			if n == 1 {
-				return providers.Outcome{Verdict: providers.AppThrottled, Reason: "QUOTA_EXCEEDED", Status: 429, RetryAfter: time.Second}
-			}
-			return taken
-		}
-		h.send(h.device(tokens.FCM).ID, messages.High)
-		h.circuits(tokens.CauseThrottled)
-		m.mute.Store(false)
-		h.pass(3 * time.Second)
-		h.wants(2, "it was taken before the store was told again")
-		h.pass(10 * time.Second)
-		h.circuits()
-	})
-}
-
 func TestProbesOfACredentialKeepTheirSchedule(t *testing.T) {
 	atHome(t, func(h *home) {
 		h.provider.answer = func(int, worker.Outlet, providers.Push) providers.Outcome { return refusedKey }
@@ -441,105 +372,5 @@ func TestAPauseEndsWithoutThePhoneThatBeganIt(t *testing.T) {
 		h.fetch(phones[0], true)
 		h.pass(61 * time.Second)
 		h.wants(1+2, "the others are woken when the pause is over")
-	})
-}
-
-func TestACircuitWithAnotherCauseTakesTheFormersPlace(t *testing.T) {
-	atHome(t, func(h *home) {
-		h.provider.answer = func(n int, _ worker.Outlet, _ providers.Push) providers.Outcome {
-			if n == 1 {
-				return refusedKey
-			}
-			return providers.Outcome{Verdict: providers.AppThrottled, Reason: "TooManyProviderTokenUpdates", Status: 429, RetryAfter: 10 * time.Minute}
-		}
-		h.sendAll(h.devices(2, tokens.APNs))
-		h.circuits(tokens.CauseCredential)
-		h.pass(61 * time.Second)
-		h.circuits(tokens.CauseThrottled)
-		if n := h.told(); n[messages.CircuitOpened] != 2 || n[messages.CircuitClosed] != 1 {
-			t.Errorf("events %v, want two openings and the first one's closing", n)
-		}
-	})
-}
-
-func TestACircuitThatClosesWhileItsOpeningIsWrittenIsClosed(t *testing.T) {
-	atHome(t, func(h *home) {
-		m := h.moodily(worker.Options{})
-		m.slow.Store(true)
-		h.provider.answer = func(n int, _ worker.Outlet, _ providers.Push) providers.Outcome {
-			if n == 1 {
-				return providers.Outcome{Verdict: providers.AppThrottled, Reason: "QUOTA_EXCEEDED", Status: 429, RetryAfter: time.Second}
-			}
-			return taken
-		}
-		h.send(h.device(tokens.FCM).ID, messages.High)
-		h.pass(3 * time.Second)
-		h.wants(2, "the pause is over before the store has written that it began")
-		close(m.gate)
-		h.pass(time.Second)
-		h.circuits()
-		if n := h.told(); n[messages.CircuitOpened] != 1 || n[messages.CircuitClosed] != 1 {
-			t.Errorf("events %v, want one of each", n)
-		}
-	})
-}
-
-func TestAnOutletKeepsItsLimit(t *testing.T) {
-	atHome(t, func(h *home) {
-		h.stop()
-		h.startWith(worker.Options{InFlight: 3})
-		h.provider.answer = func(int, worker.Outlet, providers.Push) providers.Outcome { return providers.Outcome{Verdict: "hang"} }
-		h.prove(tokens.FCM)
-		h.sendAll(h.devices(10, tokens.FCM))
-		h.wants(3, "no more at a time")
-	})
-}
-
-func TestRoomThatBecomesFreeGoesToWhoWaitsForIt(t *testing.T) {
-	atHome(t, func(h *home) {
-		h.stop()
-		h.startWith(worker.Options{Total: 40})
-		slow, other := make(chan struct{}), h.anotherApp()
-		h.provider.answer = func(n int, o worker.Outlet, _ providers.Push) providers.Outcome {
-			switch {
-			case n == 1:
-				return taken // it proves the other app's credential
-			case o.App == h.app:
-				<-slow
-				return taken
-			}
-			return providers.Outcome{Verdict: "hang"}
-		}
-		h.prove(tokens.FCM)
-		theirs := func() {
-			h.sendAs(other, messages.Send{To: messages.Target{Device: h.deviceOf(other, tokens.FCM).ID}, Urgency: messages.High})
-		}
-		theirs()
-		h.sendSoon(h.devices(40, tokens.FCM)...)
-		for range 30 {
-			theirs()
-		}
-		h.wants(1+40+16, "all places are taken, but for the few that each has")
-		close(slow)
-		synctest.Wait()
-		h.wants(1+40+30, "what is freed is theirs")
-	})
-}
-
-func TestAProbeThatComesToNothingMakesWayForOtherOutlets(t *testing.T) {
-	atHome(t, func(h *home) {
-		h.provider.answer = func(n int, _ worker.Outlet, _ providers.Push) providers.Outcome {
-			switch n {
-			case 1:
-				return providers.Outcome{Verdict: providers.AppThrottled, Reason: "QUOTA_EXCEEDED", Status: 429, RetryAfter: 10 * time.Second}
-			case 2, 3:
-				return providers.Outcome{Verdict: providers.Rejected, Status: 400}
-			}
-			return taken
-		}
-		h.sendAll([]ident.Device{h.device(tokens.FCM).ID, h.behindGoogle(tokens.IOS), h.behindGoogle(tokens.Web)})
-		h.pass(13 * time.Second)
-		h.wants(4, "each in turn")
-		h.circuits()
 	})
 }

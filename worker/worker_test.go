@@ -1,215 +1,20 @@
 package worker_test
 
 import (
-	"context"
-	"crypto/sha256"
-	"errors"
+	"encoding/json"
 	"fmt"
-	"path/filepath"
+	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"rouse/bus"
 	"rouse/ident"
 	"rouse/messages"
 	"rouse/providers"
-	"rouse/store"
 	"rouse/tokens"
 	"rouse/worker"
 )
-
-// provider stands in for the two companies: it answers what the test says and
-// keeps what it was sent. The real ones are met in providers/ and cmd/rouse.
-type provider struct {
-	mu     sync.Mutex
-	pushes []pushed
-	answer func(n int, o worker.Outlet, p providers.Push) providers.Outcome
-}
-
-type pushed struct {
-	providers.Push
-	outlet worker.Outlet
-	at     time.Time
-}
-
-func (p *provider) Push(ctx context.Context, o worker.Outlet, push providers.Push) providers.Outcome {
-	p.mu.Lock()
-	p.pushes = append(p.pushes, pushed{Push: push, outlet: o, at: time.Now()})
-	n, answer := len(p.pushes), p.answer
-	p.mu.Unlock()
-	if answer == nil {
-		return providers.Outcome{Verdict: providers.Accepted, Status: 200}
-	}
-	out := answer(n, o, push)
-	if out.Verdict == "hang" {
-		<-ctx.Done()
-		return providers.Outcome{Verdict: providers.Unavailable, Reason: "timeout"}
-	}
-	return out
-}
-
-func (p *provider) sent() []pushed {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return append([]pushed(nil), p.pushes...)
-}
-
-// home is a store, a bus and a worker on virtual time.
-type home struct {
-	t        *testing.T
-	store    *store.Store
-	bus      *bus.Memory
-	provider *provider
-	app      ident.App
-	began    time.Time
-	stop     func() // ends the worker and waits for it
-}
-
-// atHome runs test in a bubble of virtual time with a real store on SQLite.
-func atHome(t *testing.T, test func(h *home)) {
-	t.Helper()
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "rouse.db")
-	synctest.Test(t, func(t *testing.T) {
-		ring, err := tokens.ParseRing(tokens.NewRingKey("a"))
-		must(t, err)
-		s, err := store.Open(t.Context(), store.Options{DSN: "sqlite:" + path, Ring: ring})
-		must(t, err)
-		must(t, s.Migrate(t.Context()))
-		ctx, cancel := context.WithCancel(context.Background())
-		ended := make(chan error, 1)
-		go func() { ended <- s.Run(ctx) }()
-		h := &home{t: t, store: s, bus: &bus.Memory{}, provider: &provider{}, app: ident.NewApp(), began: time.Now()}
-		must(t, s.CreateApp(t.Context(), tokens.App{ID: h.app, Name: "test", InboxOverflow: tokens.OverflowReject, CreatedAt: time.Now()}, nil))
-		h.start()
-		defer func() {
-			h.stop()
-			cancel()
-			if err := errors.Join(<-ended, s.Close()); err != nil {
-				t.Error(err)
-			}
-		}()
-		test(h)
-	})
-}
-
-// start starts a worker that remembers nothing.
-func (h *home) start() { h.startWith(worker.Options{}) }
-
-func (h *home) startWith(o worker.Options) {
-	o.Sweeps, o.Expiries, o.Pusher = h.store, h.store, h.provider
-	if o.Store == nil {
-		o.Store = h.store
-	}
-	if o.Tokens == nil {
-		o.Tokens = h.store
-	}
-	if o.Circuits == nil {
-		o.Circuits = h.store
-	}
-	if o.Hints == nil {
-		o.Hints = h.bus
-	}
-	w := worker.New(o)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- w.Run(ctx) }()
-	h.stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			h.t.Error(err)
-		}
-	})
-	synctest.Wait()
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// pass lets virtual time go by.
-func (h *home) pass(d time.Duration) {
-	timer := time.NewTimer(d)
-	<-timer.C
-	synctest.Wait()
-}
-
-func (h *home) device(p tokens.Provider) tokens.Device {
-	return h.deviceOf(h.app, p)
-}
-
-func (h *home) deviceOf(app ident.App, p tokens.Provider) tokens.Device {
-	r := tokens.Registration{App: app, Installation: string(ident.NewDevice()), Platform: tokens.Android, Provider: p}
-	switch p {
-	case tokens.APNs:
-		r.Platform, r.Environment = tokens.IOS, tokens.Production
-		r.Token = tokens.Token(fmt.Sprintf("%x", sha256.Sum256([]byte(r.Installation))))
-	case tokens.FCM:
-		r.Token = tokens.Token("fcm-token-" + r.Installation)
-	}
-	d, _, err := h.store.Register(h.t.Context(), tokens.Enrol{Registration: r, As: tokens.PublishableKey, ID: ident.NewDevice(), Now: time.Now()})
-	must(h.t, err)
-	return d
-}
-
-func (h *home) send(to ident.Device, u messages.Urgency) messages.Receipt {
-	h.t.Helper()
-	return h.sendAs(h.app, messages.Send{App: h.app, To: messages.Target{Device: to}, Urgency: u})
-}
-
-func (h *home) sendAs(app ident.App, m messages.Send) messages.Receipt {
-	h.t.Helper()
-	m.App, m.CreatedAt, m.Data = app, time.Now(), []byte(`{"secret":"words"}`)
-	if m.TTL == 0 {
-		m.TTL = messages.DefaultTTL
-	}
-	checked, err := messages.New(m)
-	must(h.t, err)
-	receipt, err := h.store.Accept(h.t.Context(), checked)
-	must(h.t, err)
-	for _, p := range receipt.Pending {
-		h.bus.Hint(messages.Hint{Kind: messages.HintNew, App: app, Device: p.Device, Seq: p.Seq, Class: p.Class})
-	}
-	synctest.Wait()
-	return receipt
-}
-
-// fetch does what GET /v1/inbox does for a phone that does not wait, and returns how many it read.
-func (h *home) fetch(d ident.Device, ack bool) int {
-	h.t.Helper()
-	page, err := h.store.Inbox(h.t.Context(), messages.Query{Device: d, Limit: 100, Now: time.Now()})
-	must(h.t, err)
-	if len(page.Items) == 0 {
-		h.bus.Hint(messages.Hint{Kind: messages.HintSeen, Device: d, Seq: page.Seen})
-		return 0
-	}
-	h.bus.Hint(messages.Hint{Kind: messages.HintServed, Device: d, Seq: max(page.Last, page.Seen), More: page.More})
-	if ack {
-		_, err := h.store.AckUpTo(h.t.Context(), d, page.Last, time.Now())
-		must(h.t, err)
-		h.bus.Hint(messages.Hint{Kind: messages.HintAcked, Device: d, Seq: page.Last})
-	}
-	synctest.Wait()
-	return len(page.Items)
-}
-
-// wants checks how many pushes have gone out since the test began.
-func (h *home) wants(n int, why string) {
-	h.t.Helper()
-	sent := h.provider.sent()
-	if len(sent) != n {
-		for _, p := range sent {
-			h.t.Logf("%s push to %s", p.at.Sub(h.began), p.Device)
-		}
-		h.t.Fatalf("%d pushes, want %d: %s", len(sent), n, why)
-	}
-}
 
 func TestAHundredMessagesMakeOnePush(t *testing.T) {
 	atHome(t, func(h *home) {
@@ -418,30 +223,6 @@ func TestAnOlderDeathDoesNotKillANewerRegistration(t *testing.T) {
 	})
 }
 
-func TestAHangingProviderOfOneAppDelaysNoOther(t *testing.T) {
-	atHome(t, func(h *home) {
-		slow := ident.NewApp()
-		must(t, h.store.CreateApp(h.t.Context(), tokens.App{ID: slow, Name: "slow", InboxOverflow: tokens.OverflowReject, CreatedAt: time.Now()}, nil))
-		h.provider.answer = func(_ int, o worker.Outlet, _ providers.Push) providers.Outcome {
-			if o.App == slow {
-				return providers.Outcome{Verdict: "hang"}
-			}
-			return providers.Outcome{Verdict: providers.Accepted}
-		}
-		for range 400 {
-			d := h.deviceOf(slow, tokens.FCM)
-			h.sendAs(slow, messages.Send{To: messages.Target{Device: d.ID}, Urgency: messages.High})
-		}
-		d := h.device(tokens.FCM)
-		before := time.Now()
-		h.send(d.ID, messages.High)
-		sent := h.provider.sent()
-		if last := sent[len(sent)-1]; last.Device != d.ID || last.at.Sub(before) > time.Millisecond {
-			t.Errorf("the other app's push did not go out at once")
-		}
-	})
-}
-
 func TestStoppingLetsAPushInFlightEndAndStartsNoOther(t *testing.T) {
 	atHome(t, func(h *home) {
 		release, started := make(chan struct{}), make(chan struct{}, 1)
@@ -481,6 +262,62 @@ func TestExpiryIsNoticedWithoutAnyoneAsking(t *testing.T) {
 		must(t, err)
 		if m.Counters[messages.Expired] != 1 {
 			t.Errorf("counters %v, want one expired within 30 s of its end", m.Counters)
+		}
+	})
+}
+
+func TestADemotedPhoneGetsFewerPushesOfHighPriority(t *testing.T) {
+	atHome(t, func(h *home) {
+		d := h.device(tokens.FCM)
+		var kinds []providers.Kind
+		wake := func() {
+			h.send(d.ID, messages.High)
+			sent := h.provider.sent()
+			kinds = append(kinds, sent[len(sent)-1].Kind)
+			h.fetch(d.ID, true)
+			h.pass(5 * time.Minute)
+		}
+		report := func(demoted bool) { must(h.t, h.store.NotePush(h.t.Context(), d.ID, demoted, time.Now())) }
+		wake()
+		report(true)
+		for range 4 { // 15 minutes apart at most: at 0, not at 5 and 10, at 15
+			wake()
+		}
+		report(false)
+		wake()
+		want := []providers.Kind{providers.Alert, providers.Alert, providers.Background, providers.Background, providers.Alert, providers.Alert}
+		for i := range want {
+			if kinds[i] != want[i] {
+				t.Fatalf("kinds %v, want %v", kinds, want)
+			}
+		}
+		report(true)
+		h.sendAs(h.app, messages.Send{To: messages.Target{Device: d.ID}, Urgency: messages.High, Notification: &messages.Notification{Body: "seen"}})
+		h.fetch(d.ID, true)
+		h.pass(time.Minute)
+		h.sendAs(h.app, messages.Send{To: messages.Target{Device: d.ID}, Urgency: messages.High, Notification: &messages.Notification{Body: "seen"}})
+		if sent := h.provider.sent(); sent[len(sent)-1].Kind != providers.Alert {
+			t.Error("a push that shows something is not demoted, and need not be spared")
+		}
+	})
+}
+
+func TestACredentialThatRunsOutIsTold(t *testing.T) {
+	atHome(t, func(h *home) {
+		must(h.t, h.store.PutCredential(h.t.Context(), tokens.Credential{App: h.app, Provider: tokens.APNs, Fingerprint: "f",
+			Public: []byte("{}"), Secret: []byte("{}"), UpdatedAt: time.Now(), ExpiresAt: time.Now().Add(7*24*time.Hour + 90*time.Minute)}))
+		h.bus.Hint(messages.Hint{Kind: messages.HintCredential, App: h.app, Provider: string(tokens.APNs)})
+		h.pass(4 * time.Hour)
+		list, _, err := h.store.Events(h.t.Context(), h.app, 0, 100)
+		must(h.t, err)
+		var days []int
+		for _, e := range list {
+			var data struct{ Days int }
+			must(h.t, json.Unmarshal(e.Data, &data))
+			days = append(days, data.Days)
+		}
+		if want := []int{8, 7}; !slices.Equal(days, want) {
+			t.Errorf("told %v days before, want %v: at once within thirty, and within seven", days, want)
 		}
 	})
 }
