@@ -112,8 +112,8 @@ const (
 	TokenActive TokenState = "active"
 	// TokenDead is a token the provider proved gone; a new one revives.
 	TokenDead TokenState = "dead"
-	// TokenSuspect is a token the provider refused in a way that may be our own fault; a
-	// second strike or a refresh decides.
+	// TokenSuspect is a token the provider refused in a way that may be our own fault; it is tried
+	// less often until it is taken, registered anew, or the app puts its credential.
 	TokenSuspect TokenState = "suspect"
 	// TokenSuperseded is a token that a newer registration of the same app
 	// holds now; a refresh by this device takes it back.
@@ -196,8 +196,8 @@ type Enrol struct {
 // Quarantine is how many strikes put a suspect token into quarantine.
 const Quarantine = 2
 
-// Quarantined reports whether the device's token was refused so often that it is left alone: the device has to register
-// it anew, or the app to put its credential.
+// Quarantined reports whether the device's token was refused so often that it is tried only every 12 hours or so, until the
+// device registers it anew or the app puts its credential.
 func (d Device) Quarantined() bool { return d.TokenState == TokenSuspect && d.Strikes >= Quarantine }
 
 // Other returns the other environment of APNs.

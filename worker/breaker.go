@@ -1,8 +1,6 @@
 package worker
 
-import (
-	"time"
-)
+import "time"
 
 const (
 	// waveWindow is how far back refusals of tokens are counted, in waveSteps steps.

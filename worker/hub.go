@@ -223,7 +223,7 @@ func (h *hub) swept(f found, now time.Time) {
 	h.settle(e, now)
 }
 
-// recredentialed opens the app's circuits and looks again at all that waited for them.
+// recredentialed closes the circuits of the app's provider and looks again at all that waited for them.
 // Devices that are not in memory are found by a sweep.
 func (h *hub) recredentialed(t messages.Hint, now time.Time) {
 	f := h.familyOf(Outlet{App: t.App, Provider: tokens.Provider(t.Provider)})

@@ -161,7 +161,7 @@ func decideElsewhere(a attempt, jitter float64) decision {
 	}
 }
 
-// distrust puts a token into quarantine. Wrong environment, topic or project are mistakes of the app far more often
+// distrust makes a token a suspect, with a strike. Wrong environment, topic or project are mistakes of the app far more often
 // than dead phones: the token stays, and only the ladder tries it again. In a wave of refusals it is not even counted.
 func distrust(a attempt) decision {
 	return decision{refuse: true, works: true, token: tokens.TokenSuspect, strike: !a.tripped}

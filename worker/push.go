@@ -25,12 +25,11 @@ const backgroundGap = 20 * time.Minute
 const storeRetry = 5 * time.Second
 
 const (
-	// maxStrikes is how many refusals of a token it takes until the short steps of the ladder leave it alone too.
-	maxStrikes = 2
+	// quarantine is how long a token that was refused tokens.Quarantine times is left alone by the short steps of the ladder
+	// too: the step of 12 hours tries it again.
+	quarantine = 9 * time.Hour
 	// strangerRest is how long an environment is not asked about tokens of the other one after it refused the credential.
 	strangerRest = time.Hour
-	// quarantine is how long they do: the step of 12 hours tries again.
-	quarantine = 9 * time.Hour
 )
 
 // looked decides, with the store's own word, whether e is pushed now.
@@ -135,10 +134,10 @@ func (h *hub) verdict(e *entry, l lookedEvent, forced bool, now time.Time) messa
 	return class
 }
 
-// quarantined reports whether a token that was refused twice is still to be left alone: its phone has to register
+// quarantined reports whether a token that was refused too often is still to be left alone: its phone has to register
 // it anew, or its app its credential. Once in a while it is tried all the same.
 func quarantined(d tokens.Device, now time.Time) bool {
-	return d.Strikes >= maxStrikes && now.Sub(d.StruckAt).Abs() < quarantine
+	return d.Quarantined() && now.Sub(d.StruckAt).Abs() < quarantine
 }
 
 // backgroundFrom is when the next background push may go out. One that lies in the future was sent before
