@@ -34,6 +34,11 @@ func (a appAccess) client(term *terminal) (*client.Client, error) {
 	return dial(term, a.URL, a.Key, lender{"ROUSE_SECRET_KEY", func(p profile) string { return p.SecretKey }})
 }
 
+// isOf reports whether what was given, if anything was, is the server and the app of the profile.
+func (a appAccess) isOf(p profile) bool {
+	return (a.URL == "" || a.URL == p.URL) && (a.Key == "" || a.Key == p.SecretKey)
+}
+
 // lender is which key of the profile stands in for one that was left out.
 type lender struct {
 	// setting is where the caller would have put a key.

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -31,6 +33,40 @@ func TestRefusedKeyOfTheProfileIsNamed(t *testing.T) {
 			t.Errorf("%v with a key of one's own:\n%s", words, out)
 		}
 	}
+}
+
+// TestPhoneOfTheProfileIsForItsServerAlone: a message for another server or app never goes to a phone that only rouse dev knows.
+func TestPhoneOfTheProfileIsForItsServerAlone(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		w.WriteHeader(http.StatusAccepted)
+		_, _ = w.Write([]byte(`{"id":"msg_1","status":"accepted","recipients":1}`))
+	}))
+	t.Cleanup(server.Close)
+	t.Cleanup(http.DefaultTransport.(*http.Transport).CloseIdleConnections)
+	path := filepath.Join(t.TempDir(), "profile.json")
+	p := profile{URL: server.URL, SecretKey: "sk", Phones: filepath.Join(t.TempDir(), "phones")}
+	if err := errors.Join(writeJSON(path, p), p.savePhone(phoneFile{Name: "fcm", Device: "dev_1"})); err != nil {
+		t.Fatal(err)
+	}
+	known, none := "ROUSE_PROFILE="+path, "ROUSE_PROFILE="+path+".none"
+	for name, env := range map[string][]string{
+		"another server":            {known, "ROUSE_URL=http://127.0.0.1:1", "ROUSE_SECRET_KEY=sk"},
+		"another key":               {known, "ROUSE_SECRET_KEY=other"},
+		"another key, server named": {known, "ROUSE_URL=" + server.URL, "ROUSE_SECRET_KEY=other"},
+		"no profile":                {none, "ROUSE_URL=" + server.URL, "ROUSE_SECRET_KEY=sk"},
+	} {
+		if code, out := command(t, env, "send", "hello"); code != exitUsage || !strings.Contains(out, "give --to or --user") {
+			t.Errorf("%s: exit %d\n%s", name, code, out)
+		}
+	}
+	if n := asked.Load(); n != 0 {
+		t.Errorf("%d messages were sent", n)
+	}
+	mustCommand(t, []string{known}, "send", "hello")
+	mustCommand(t, []string{known, "ROUSE_URL=" + server.URL, "ROUSE_SECRET_KEY=sk"}, "send", "hello")
 }
 
 func TestServerThatIsNotThere(t *testing.T) {

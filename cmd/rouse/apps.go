@@ -107,7 +107,7 @@ func writeCircuits(w io.Writer, list *[]client.Circuit) {
 		return
 	}
 	if len(*list) == 0 {
-		fmt.Fprintln(w, "circuits\tall closed: pushes flow")
+		fmt.Fprintln(w, "circuits\tnone open: nothing is held back")
 	}
 	for _, c := range *list {
 		fmt.Fprintf(w, "circuit\t%s: %s\n", c.State, circuitWords(c))

@@ -138,7 +138,7 @@ func (p *tenant) circuits(ctx context.Context, i *store.Inspection, now time.Tim
 		p.stored = append(p.stored, f)
 	}
 	if len(list) == 0 && len(p.uses) > 0 {
-		p.stored = append(p.stored, fine("circuits", "No way to the app's phones is closed."))
+		p.stored = append(p.stored, fine("circuits", "No way to the app's phones is held back."))
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ func TestBadCredentialIsToldEverywhere(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	env := r.adminEnv()
-	if out := mustCommand(t, env, "apps", "show", r.app.Id); !strings.Contains(out, "all closed") {
+	if out := mustCommand(t, env, "apps", "show", r.app.Id); !strings.Contains(out, "none open") {
 		t.Errorf("apps show said:\n%s", out)
 	}
 	if out := mustCommand(t, env, "events"); !strings.Contains(out, "no events") {
@@ -52,7 +52,7 @@ func TestBadCredentialIsToldEverywhere(t *testing.T) {
 	if err := putDemoCredentials(t.Context(), r.client(r.admin), r.sim, r.app.Id); err != nil {
 		t.Fatal(err)
 	}
-	says([]string{"all closed"}, "apps", "show", r.app.Id)
+	says([]string{"none open"}, "apps", "show", r.app.Id)
 	if out := mustCommand(t, env, "events", "--after", *all.Cursor); strings.Count(out, "\n") != 1 || !strings.Contains(out, "circuit.closed") {
 		t.Errorf("what came later:\n%s", out)
 	}

@@ -16,7 +16,7 @@ type sendCmd struct {
 	appAccess
 	output
 	Text        string        `arg:"" help:"What to send: JSON, or any text, which goes as {\"text\": ...}. - reads it from standard input."`
-	To          string        `help:"A device, dev_... Left out, the phone registered last." xor:"target"`
+	To          string        `help:"A device, dev_... Left out, the phone of rouse dev that registered last." xor:"target"`
 	User        string        `help:"A user instead: all devices bound to it." xor:"target"`
 	Urgency     string        `enum:"very-low,low,normal,high" default:"high" help:"very-low, low, normal or high."`
 	TTL         time.Duration `name:"ttl" default:"168h" help:"How long it lives, up to 720h. 0s reaches only who is polling now."`
@@ -100,6 +100,9 @@ func (c *sendCmd) recipient(term *terminal) (client.Recipient, error) {
 		return client.Recipient{UserId: &c.User}, nil
 	}
 	p, err := term.profile()
+	if (c.URL != "" || c.Key != "") && (err != nil || !c.isOf(p)) {
+		return client.Recipient{}, mistake("give --to or --user: the phone that stands in for them is known to `rouse dev` alone, and this server or key is another (ROUSE_URL, ROUSE_SECRET_KEY, --url, --key)")
+	}
 	if err != nil {
 		return client.Recipient{}, err
 	}

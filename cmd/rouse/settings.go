@@ -15,8 +15,8 @@ type settings struct {
 	AdminKey   tokens.Secret `help:"The administrator's key, 24 characters or more. Required." placeholder:"KEY" setting:"ROUSE_ADMIN_KEY"`
 	MasterKeys config.Hidden `help:"What seals secrets at rest: id:base64 of 32 bytes, comma separated, the first seals. Left out, a key file is made beside the database." placeholder:"KEYS" setting:"ROUSE_MASTER_KEYS"`
 
-	APNsEndpoint        string `name:"apns-endpoint" help:"Another address for Apple's production environment." placeholder:"URL" setting:"ROUSE_APNS_ENDPOINT"`
-	APNsSandboxEndpoint string `name:"apns-sandbox-endpoint" help:"Another address for Apple's sandbox." placeholder:"URL" setting:"ROUSE_APNS_SANDBOX_ENDPOINT"`
+	APNsEndpoint        string `name:"apns-endpoint" help:"Another address for Apple's production environment, https://host[:port]." placeholder:"URL" setting:"ROUSE_APNS_ENDPOINT"`
+	APNsSandboxEndpoint string `name:"apns-sandbox-endpoint" help:"Another address for Apple's sandbox, https://host[:port]." placeholder:"URL" setting:"ROUSE_APNS_SANDBOX_ENDPOINT"`
 	APNsCA              string `name:"apns-ca" help:"Whom to trust there, a PEM file." placeholder:"FILE" setting:"ROUSE_APNS_CA"`
 	FCMEndpoint         string `name:"fcm-endpoint" help:"Another address for Google's FCM, including /v1." placeholder:"URL" setting:"ROUSE_FCM_ENDPOINT"`
 	FCMTokenEndpoint    string `name:"fcm-token-endpoint" help:"Another address for Google's OAuth tokens." placeholder:"URL" setting:"ROUSE_FCM_TOKEN_ENDPOINT"`
