@@ -37,7 +37,7 @@ type Raw struct {
 	// MasterKeys is "id:base64 of 32 bytes", comma separated.
 	MasterKeys Hidden
 
-	// APNsEndpoint and APNsSandboxEndpoint are https base URLs; empty is Apple's own.
+	// APNsEndpoint and APNsSandboxEndpoint are https://host[:port], without a path; empty is Apple's own.
 	APNsEndpoint        string
 	APNsSandboxEndpoint string
 	// APNsCA is a PEM file of the authorities to trust instead of the system's.
@@ -135,8 +135,8 @@ func Check(r Raw) (Serve, error) {
 		OpsListen: c.address("ops-listen", r.OpsListen),
 		AdminKey:  c.adminKey(r.AdminKey),
 		Endpoints: Endpoints{
-			APNs:        c.endpoint("apns-endpoint", r.APNsEndpoint, "https"),
-			APNsSandbox: c.endpoint("apns-sandbox-endpoint", r.APNsSandboxEndpoint, "https"),
+			APNs:        c.origin("apns-endpoint", r.APNsEndpoint),
+			APNsSandbox: c.origin("apns-sandbox-endpoint", r.APNsSandboxEndpoint),
 			APNsCA:      c.pool("apns-ca", r.APNsCA),
 			FCM:         c.endpoint("fcm-endpoint", r.FCMEndpoint, "https", "http"),
 			FCMToken:    c.endpoint("fcm-token-endpoint", r.FCMTokenEndpoint, "https", "http"),
@@ -240,12 +240,30 @@ func (c *checker) bus(value string) {
 	}
 }
 
+// origin reads where Apple is: the path of every request is the protocol's.
+func (c *checker) origin(flag, value string) string {
+	if value == "" {
+		return ""
+	}
+	u, err := url.Parse(value)
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" || (u.Path != "" && u.Path != "/") || !isBare(u) {
+		c.bad(flag, "is not of the form https://host[:port], without user, path, query and fragment")
+		return ""
+	}
+	return strings.TrimSuffix(value, "/")
+}
+
+// isBare reports whether a URL has nothing but scheme, host and path.
+func isBare(u *url.URL) bool {
+	return u.User == nil && u.RawQuery == "" && !u.ForceQuery && u.Fragment == ""
+}
+
 func (c *checker) endpoint(flag, value string, schemes ...string) string {
 	if value == "" {
 		return ""
 	}
 	u, err := url.Parse(value)
-	ok := err == nil && u.Host != "" && u.User == nil && u.RawQuery == "" && u.Fragment == ""
+	ok := err == nil && u.Hostname() != "" && isBare(u)
 	if ok {
 		for _, scheme := range schemes {
 			if u.Scheme == scheme {

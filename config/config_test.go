@@ -65,6 +65,26 @@ func TestCheckTellsEveryMistakeAtOnceAndNoSecret(t *testing.T) {
 	}
 }
 
+// TestCheckWantsNoPathAtApple: the SDK puts its own behind, so a path would break every push.
+func TestCheckWantsNoPathAtApple(t *testing.T) {
+	t.Parallel()
+	for value, right := range map[string]bool{
+		"https://127.0.0.1:2197": true, "https://[::1]:2197/": true, "https://apns.example": true,
+		"https://127.0.0.1:2197/3/device": false, "https://apns.example/v1": false, "https://u@apns.example": false, "https://apns.example?": false,
+		"https://apns.example?a=1": false, "https://apns.example#a": false, "https://:443": false, "http://apns.example": false,
+	} {
+		raw := good()
+		raw.APNsEndpoint, raw.APNsSandboxEndpoint = value, value
+		got, err := config.Check(raw)
+		if right && (err != nil || got.Endpoints.APNs != strings.TrimSuffix(value, "/")) {
+			t.Errorf("%s: %q, %v", value, got.Endpoints.APNs, err)
+		}
+		if !right && (err == nil || strings.Count(err.Error(), "https://host[:port],") != 2) {
+			t.Errorf("%s: %v", value, err)
+		}
+	}
+}
+
 func TestSettingsPrintRedacted(t *testing.T) {
 	t.Parallel()
 	raw := good()
