@@ -35,7 +35,8 @@ func (c *Client) Verify(ctx context.Context) []providers.Finding {
 	if c.sdk.Token != nil && out.Reason == "InvalidProviderToken" && c.swapped(ctx) {
 		return []providers.Finding{c.fail("ids_swapped",
 			"Team id and key id are swapped: Apple takes the key with the two exchanged.",
-			fmt.Sprintf("Delete the credential, and put it again with team id %s and key id %s.", c.secret.KeyID, c.secret.TeamID))}
+			fmt.Sprintf("Put it again with the two exchanged: team id %s and key id %s. If this server refuses that as swapped, because no push has failed with the stored one yet, delete the stored one first.",
+				c.secret.KeyID, c.secret.TeamID))}
 	}
 	return []providers.Finding{c.finding(out)}
 }

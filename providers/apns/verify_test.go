@@ -65,7 +65,7 @@ func TestVerifyTellsSwappedIDs(t *testing.T) {
 		reason, says string
 		tokens       int
 	}{
-		"swapped":                            {anywhere, "KEY0000001", "TEAM000001", "ids_swapped", "team id TEAM000001 and key id KEY0000001", 2},
+		"swapped":                            {anywhere, "KEY0000001", "TEAM000001", "ids_swapped", "Put it again with the two exchanged: team id TEAM000001 and key id KEY0000001. If", 2},
 		"right":                              {anywhere, "TEAM000001", "KEY0000001", "", "takes the credential", 1},
 		"another key":                        {anywhere, "TEAM000001", "KEY0000009", "InvalidProviderToken", "AuthKey_", 2},
 		"swapped, for the other environment": {inSandbox, "KEY0000001", "TEAM000001", "ids_swapped", "exchanged", 2},
