@@ -72,6 +72,7 @@ var home = map[string][]string{
 	"golang.org/x/oauth2":                 {"providers/fcm"},
 	"google.golang.org/api":               {"providers/fcm"},
 	"github.com/alecthomas/kong":          {"cmd/rouse"},
+	"software.sslmate.com/src/go-pkcs12":  {"providers/apns", "providers/sim"},
 	"github.com/prometheus/client_golang": {"store", "worker", "api", "cmd/rouse", "bench"},
 }
 
