@@ -13,15 +13,16 @@ type Sleeper struct {
 	Provider    string
 	TokenState  string
 	TokenReason string
-	// Quarantined is whether a suspect token was refused so often that it is left alone.
+	// Quarantined is whether a suspect token was refused so often that it is hardly tried any more.
 	Quarantined bool
 	// HasCredential is whether the app has a credential for that provider.
 	HasCredential bool
 	// Pause is what holds pushes to the device back; without a Cause, nothing does.
 	Pause Pause
-	// Verdict and Reason are what came of the last push for it, in the words of package providers; empty for none.
-	Verdict string
-	Reason  string
+	// Failed is the last push, if the provider did not take it; without a Verdict, there is none.
+	Failed FailedPush
+	// RegisteredAt is when the device's token was last registered.
+	RegisteredAt time.Time
 	// Seen and Woken are the newest places handed to the device and covered by an accepted wake.
 	Seen  Seq
 	Woken Seq
@@ -37,6 +38,15 @@ type Pause struct {
 	Reason string
 	// Until is when it is tried next.
 	Until time.Time
+}
+
+// FailedPush is a push that the provider did not take, in the words of package providers.
+type FailedPush struct {
+	At      time.Time
+	Verdict string
+	Reason  string
+	// Earlier is whether it stood for earlier messages of the device alone. It may hold back later ones all the same.
+	Earlier bool
 }
 
 // WhyNotWoken names the one reason, the most lasting first. Its codes are those of NotWoken.
@@ -74,20 +84,49 @@ func WhyNotWoken(s Sleeper) NotWoken {
 	return NotWoken{"wake_due", due(s)}
 }
 
+// intervals is how the ladder calls, in a newcomer's words.
+const intervals = "at growing intervals, until the device has not been heard of for 7 days"
+
 // due says why a wake that nothing stands in the way of has not gone through yet.
 func due(s Sleeper) string {
-	because := s.Verdict
-	if s.Reason != "" {
-		because = s.Reason + ", " + s.Verdict
-	}
-	switch s.Verdict {
-	case "":
+	f := s.Failed
+	switch {
+	case f.Verdict == "" || f.At.Before(s.RegisteredAt):
 		return "a wake is due: at once, or when a pause that a burst or the provider asked for this device is over"
-	case "rejected":
-		return fmt.Sprintf("%s did not take the last push (%s); a newer message or the next step of the ladder tries again", s.Provider, because)
+	case f.Verdict == "token_dead":
+		return s.notBelieved(f.Reason) + fmt.Sprintf("; the last push went out at %s, and it is tried again when a newer message comes or the device registers its token, and %s",
+			f.at(), intervals)
+	case f.Verdict == "rejected" && f.Earlier:
+		return fmt.Sprintf("%s did not take the last push (%s), which was for an earlier message, at %s; for this one a wake is due at once", s.Provider, f.because(), f.at())
+	case f.Verdict == "rejected":
+		return fmt.Sprintf("%s did not take the last push (%s), at %s; it is tried again when a newer message comes, and %s", s.Provider, f.because(), f.at(), intervals)
 	}
-	return fmt.Sprintf("the last push through %s failed (%s); it is tried again after a pause that grows with each failure, and in the end by the ladder",
-		s.Provider, because)
+	return fmt.Sprintf("the last push to the device through %s failed (%s), at %s; it is tried again for all that waits, %s", s.Provider, f.because(), f.at(), intervals)
+}
+
+// notBelieved says that the provider's word of a token's death is no proof of it.
+func (s Sleeper) notBelieved(reason string) string {
+	said := s.Provider + " says that the token is gone" + inBrackets(reason) + ", which is not taken as proof"
+	if s.Provider == "apns" && s.TokenState == "active" {
+		return said + ": most often, Apple's word is older than the token's registration"
+	}
+	return said
+}
+
+func (f FailedPush) because() string {
+	if f.Reason == "" {
+		return f.Verdict
+	}
+	return f.Reason + ", " + f.Verdict
+}
+
+func (f FailedPush) at() string { return f.At.UTC().Format(time.RFC3339) }
+
+func inBrackets(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return " (" + reason + ")"
 }
 
 // again says when the pause is tried.
@@ -99,17 +138,18 @@ func (s Sleeper) again() string {
 }
 
 func badToken(s Sleeper) (NotWoken, bool) {
-	because := ""
-	if s.TokenReason != "" {
-		because = " (" + s.TokenReason + ")"
-	}
+	because := inBrackets(s.TokenReason)
 	switch s.TokenState {
 	case "active":
 		return NotWoken{}, false
 	case "dead":
 		return NotWoken{"token_dead", s.Provider + " says that the token is gone" + because + "; the device must register a new one"}, true
 	case "suspect":
-		return NotWoken{"token_suspect", s.Provider + " refused the token" + because + suspectUntil(s)}, true
+		refused := s.Provider + " refused the token" + because
+		if s.Failed.Verdict == "token_dead" {
+			refused = s.notBelieved(s.TokenReason)
+		}
+		return NotWoken{"token_suspect", refused + suspectUntil(s)}, true
 	case "superseded":
 		return NotWoken{"token_superseded", "a newer registration holds the token"}, true
 	}
@@ -121,5 +161,5 @@ func suspectUntil(s Sleeper) string {
 	if !s.Quarantined {
 		return "; it is tried once more, later"
 	}
-	return " more than once; it is in quarantine until the device registers a token, the same or another, or the app puts its credentials again"
+	return "; it was refused more than once and is in quarantine, tried once or twice a day, until the device registers a token, the same or another, or the app puts its credentials again"
 }
