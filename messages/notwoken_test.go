@@ -29,7 +29,7 @@ func TestWhyNotWokenNamesTheMostLastingReason(t *testing.T) {
 	outstanding := func(s *Sleeper) { s.Woken, s.Seen = 5, 4 }
 	answered := func(s *Sleeper) { s.Woken, s.Seen = 5, 5 }
 	silent := func(s *Sleeper) { s.LastContact = now.Add(-SilentAfter) }
-	failed := func(s *Sleeper) { s.Verdict, s.Reason = "unavailable", "timeout" }
+	failed := func(s *Sleeper) { s.Failed = FailedPush{Verdict: "unavailable", Reason: "timeout"} }
 	for _, c := range []struct {
 		name string
 		s    Sleeper
@@ -76,11 +76,18 @@ func TestAReasonSaysWhatEndsIt(t *testing.T) {
 		s.Pause = Pause{cause, "Word", now.Add(until)}
 		return s
 	}
-	after := func(verdict, reason string) Sleeper {
+	after := func(verdict, reason string, change ...func(*Sleeper)) Sleeper {
 		s := awake
-		s.Verdict, s.Reason = verdict, reason
+		s.Failed = FailedPush{At: now.Add(-time.Minute), Verdict: verdict, Reason: reason}
+		for _, f := range change {
+			f(&s)
+		}
 		return s
 	}
+	earlier := func(s *Sleeper) { s.Failed.Earlier = true }
+	google := func(s *Sleeper) { s.Provider = "fcm" }
+	doubted := func(s *Sleeper) { s.TokenState, s.TokenReason = "suspect", s.Failed.Reason }
+	registered := func(s *Sleeper) { s.RegisteredAt = now.Add(-time.Second) }
 	suspect, left := awake, awake
 	suspect.TokenState, suspect.TokenReason = "suspect", "BadDeviceToken"
 	left.TokenState, left.TokenReason, left.Quarantined = "suspect", "BadDeviceToken", true
@@ -95,14 +102,23 @@ func TestAReasonSaysWhatEndsIt(t *testing.T) {
 		"a first strike":         {suspect, []string{"BadDeviceToken", "once more"}},
 		"a token left alone":     {left, []string{"BadDeviceToken", "quarantine", "registers", "puts its credentials"}},
 		"nothing but the moment": {awake, []string{"due"}},
-		"a push that failed":     {after("connection_lost", "goaway"), []string{"apns", "goaway", "connection_lost", "again after a pause"}},
-		"a push refused":         {after("rejected", "PayloadTooLarge"), []string{"apns", "PayloadTooLarge", "newer message"}},
+		"a push that failed":     {after("connection_lost", "goaway"), []string{"apns", "goaway, connection_lost", "2026-11-22T11:59:00Z", "growing intervals", "7 days"}},
+		"an earlier one":         {after("unavailable", "timeout", earlier), []string{"apns", "timeout, unavailable", "2026-11-22T11:59:00Z", "for all that waits"}},
+		"a push refused":         {after("rejected", "PayloadTooLarge"), []string{"apns", "PayloadTooLarge", "2026-11-22T11:59:00Z", "newer message"}},
+		"an earlier one refused": {after("rejected", "PayloadTooLarge", earlier), []string{"PayloadTooLarge", "earlier message", "due at once"}},
+		"an old death":           {after("token_dead", "Unregistered"), []string{"apns", "Unregistered", "not taken as proof", "older than the token's registration", "11:59:00Z"}},
+		"a doubted death":        {after("token_dead", "Unregistered", doubted), []string{"Unregistered", "not taken as proof; it is tried once more"}},
+		"a death at Google":      {after("token_dead", "UNREGISTERED", google), []string{"fcm", "UNREGISTERED", "not taken as proof; the last push"}},
+		"a token since":          {after("token_dead", "Unregistered", registered), []string{"a wake is due: at once"}},
 	} {
 		got := WhyNotWoken(c.s).Detail
 		for _, word := range c.want {
 			if !strings.Contains(got, word) {
 				t.Errorf("%s: %q does not say %q", name, got, word)
 			}
+		}
+		if strings.Contains(got, "ladder") {
+			t.Errorf("%s: %q speaks of a ladder", name, got)
 		}
 	}
 }

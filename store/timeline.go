@@ -141,24 +141,20 @@ func timeline(r messageDelivery, wakes []messages.Moment, e laneEntry) []message
 	return list
 }
 
-// selectSleeper reads what decides whether a device can be woken, and whether its app has a credential.
-const selectSleeper = "SELECT " + deviceColumns + ", c.app IS NOT NULL" + fromDevices +
-	"LEFT JOIN credentials c ON c.app = d.app AND c.provider = d.provider WHERE d.id = ?"
+// selectSleeper reads what decides whether a device can be woken, whether its app has a credential, and its last wake.
+const selectSleeper = "SELECT " + deviceColumns + `, c.app IS NOT NULL, COALESCE(w.at, 0), COALESCE(w.accepted, TRUE), COALESCE(w.verdict, ''), COALESCE(w.reason, '')` +
+	fromDevices + `LEFT JOIN credentials c ON c.app = d.app AND c.provider = d.provider
+	LEFT JOIN wakes w ON w.id = i.last_wake AND w.device = d.id WHERE d.id = ?`
 
 // notWoken says why no wake was accepted for the delivery; nil if one was.
 func (s *Store) notWoken(ctx context.Context, r messageDelivery, d messages.Delivery, e laneEntry) (*messages.NotWoken, error) {
-	var failed messages.Moment
-	for _, m := range d.Timeline {
-		switch m.Event {
-		case "wake_sent":
-			return nil, nil
-		case "wake_failed":
-			failed = m
-		}
+	if slices.ContainsFunc(d.Timeline, func(m messages.Moment) bool { return m.Event == "wake_sent" }) {
+		return nil, nil
 	}
 	var row deviceRow
+	var last wakeRow
 	var credential bool
-	err := s.reads.scan(ctx, append(row.fields(), &credential), selectSleeper, string(r.Device))
+	err := s.reads.scan(ctx, append(row.fields(), &credential, &last.At, &last.Accepted, &last.Verdict, &last.Reason), selectSleeper, string(r.Device))
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil // the device went with its app
 	}
@@ -177,11 +173,29 @@ func (s *Store) notWoken(ctx context.Context, r messageDelivery, d messages.Deli
 	woken, _, _ := e.woken()
 	why := messages.WhyNotWoken(messages.Sleeper{
 		State: d.State, Class: r.Class, Provider: string(device.Provider), TokenState: string(device.TokenState), TokenReason: device.TokenReason,
-		Quarantined: device.Quarantined(), HasCredential: credential, Pause: pause, Verdict: failed.Verdict, Reason: failed.Reason,
+		Quarantined: device.Quarantined(), HasCredential: credential, Pause: pause, Failed: lastFailure(d, last, e), RegisteredAt: device.RegisteredAt,
 		Seen: max(r.Seen, e.seen), Woken: max(r.WokenNormal, r.WokenHigh, woken.Max()),
 		LastContact: later(device.LastContact, fromMillis(e.contact)), Now: time.Now(),
 	})
 	return &why, nil
+}
+
+// lastFailure returns the last push for the delivery, or else the device's last one, if the provider did not take it: what an
+// earlier message met holds back the later ones. last is the last wake in the database.
+func lastFailure(d messages.Delivery, last wakeRow, e laneEntry) messages.FailedPush {
+	for _, m := range slices.Backward(d.Timeline) {
+		if m.Event == "wake_failed" {
+			return messages.FailedPush{At: m.At, Verdict: m.Verdict, Reason: m.Reason}
+		}
+	}
+	if n := len(e.wakes); n > 0 {
+		w := e.wakes[n-1]
+		last = wakeRow{At: millis(w.At), Accepted: w.Accepted, Verdict: w.Verdict, Reason: w.Reason}
+	}
+	if last.Accepted {
+		return messages.FailedPush{}
+	}
+	return messages.FailedPush{At: fromMillis(last.At), Verdict: last.Verdict, Reason: last.Reason, Earlier: true}
 }
 
 // pauseOf returns what holds back pushes on the way to a device: of several circuits the most lasting, then the one tried last.

@@ -205,8 +205,15 @@ func wakeNotSent(t *testing.T, w *world) {
 	pause(tokens.CauseCredential, of(tokens.FCM))
 	pause(tokens.CauseMassDeath, in(""), watching)
 	why(r, "wake_due") // none of these is on its way
+	w.now = w.now.Add(time.Second)
 	w.wake(d.ID, messages.Marks{High: seqOf(r)}, refusedWake)
-	why(r, "wake_due", "apns", "timeout", "unavailable")
+	why(r, "wake_due", "apns", "timeout", "unavailable", w.now.UTC().Format(time.RFC3339))
+	newer := w.accept(d.ID)
+	why(newer, "wake_due", "apns", "timeout, unavailable", w.now.UTC().Format(time.RFC3339), "all that waits")
+	w.ackUpTo(d.ID, 0) // takes what the lane holds along
+	why(newer, "wake_due", "apns", "timeout, unavailable", w.now.UTC().Format(time.RFC3339), "all that waits")
+	w.wake(d.ID, messages.Marks{High: seqOf(newer)}, refusedWake, func(m *messages.Wake) { m.Verdict, m.Reason = "token_dead", "Unregistered" })
+	why(newer, "wake_due", "Unregistered", "not taken as proof")
 	throttled := pause(tokens.CauseThrottled)
 	why(r, "provider_paused", "slow down", "TooManyRequests", soon.Format(time.RFC3339))
 	wide := pause(tokens.CauseThrottled, in(""), func(c *tokens.Circuit) { c.RetryAt = late })
