@@ -2,12 +2,14 @@ package sim
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
 
+	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/http2"
 )
 
@@ -80,6 +82,9 @@ const (
 	tinyWindow   = 16
 )
 
+// mostStreams bounds the streams of an action: far more than any provider allows.
+const mostStreams = 1_000_000
+
 // resetCode is what each RST_STREAM says.
 var resetCode = map[string]http2.ErrCode{
 	FaultRSTRefused: http2.ErrCodeRefusedStream, FaultRSTInternal: http2.ErrCodeInternal,
@@ -123,7 +128,7 @@ type Action struct {
 	Fault string `json:"fault,omitempty"`
 	// Latency is drawn anew for each request and passes before it is processed, beside Delay.
 	Latency Latency `json:"latency,omitzero"`
-	// Streams is a new MAX_CONCURRENT_STREAMS for the connection, sent before the answer; 0 for none. APNs only.
+	// Streams is a new MAX_CONCURRENT_STREAMS for the connection, at most 1000000, sent before the answer; 0 for none. APNs only.
 	Streams int `json:"streams,omitempty"`
 	// Code is the error code of a GOAWAY, such as ENHANCE_YOUR_CALM; NO_ERROR if empty. APNs only.
 	Code string `json:"code,omitempty"`
@@ -156,25 +161,15 @@ func (a Action) MarshalJSON() ([]byte, error) {
 	})
 }
 
-// UnmarshalJSON reads what MarshalJSON writes and refuses unknown fields.
+// UnmarshalJSON reads what MarshalJSON writes and refuses unknown fields; the
+// error names every mistake.
 func (a *Action) UnmarshalJSON(data []byte) error {
-	var w wireAction
-	if err := decodeStrict(data, &w); err != nil {
-		return err
+	if string(data) == "null" {
+		return nil
 	}
-	read := Action(w.plainAction)
-	for _, field := range []struct {
-		name, text string
-		to         *time.Duration
-	}{{"delay", w.Delay, &read.Delay}, {"retry_after_date", w.RetryAfterDate, &read.RetryAfterDate}, {"timestamp_in", w.TimestampIn, &read.TimestampIn}} {
-		if field.text == "" {
-			continue
-		}
-		d, err := time.ParseDuration(field.text)
-		if err != nil {
-			return fmt.Errorf("action.%s is %q, not a duration such as \"300ms\"", field.name, field.text)
-		}
-		*field.to = d
+	var read Action
+	if wrong := readObject(data, "action.", read.members()); len(wrong) > 0 {
+		return errors.New(strings.Join(wrong, "; "))
 	}
 	*a = read
 	return nil
@@ -246,8 +241,11 @@ func (a Action) mistakes() []string {
 	}
 	is(a.Fault != "" && !slices.Contains(faults, a.Fault), "action.fault is %q, not one of %s", a.Fault, strings.Join(faults, ", "))
 	is(a.Status != 0 && (a.Status < 200 || a.Status > 599), "action.status is %d, not between 200 and 599", a.Status)
-	is(a.Delay < 0 || a.RetryAfterDate < 0, "action.delay and action.retry_after_date must not be negative")
-	is(a.Streams < 0, "action.streams must not be negative")
+	is(a.Delay < 0, "action.delay is %v, not 0 or more", a.Delay)
+	is(a.RetryAfterDate < 0, "action.retry_after_date is %v, not 0 or more", a.RetryAfterDate)
+	is(!httpguts.ValidHeaderFieldValue(a.RetryAfter), "action.retry_after has a line break or another character that a header cannot hold")
+	is(!httpguts.ValidHeaderFieldValue(a.Location), "action.location has a line break or another character that a header cannot hold")
+	is(a.Streams < 0 || a.Streams > mostStreams, "action.streams is %d, not between 0 and %d", a.Streams, mostStreams)
 	_, known := http2Codes[a.Code]
 	is(!known, "action.code is %q, not an HTTP/2 error code such as ENHANCE_YOUR_CALM", a.Code)
 	is(!slices.Contains([]string{"", ThenStay, ThenClose}, a.Then), "action.then is %q, not stay, close or empty", a.Then)

@@ -81,12 +81,13 @@ func (s *Sim) controlEndpoints(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *Sim) controlAddRule(w http.ResponseWriter, r *http.Request) {
-	var rule Rule
-	if !readJSON(w, r, &rule) {
+	var raw json.RawMessage
+	if !readJSON(w, r, &raw) {
 		return
 	}
-	if err := rule.check(); err != nil {
-		refuse(w, http.StatusUnprocessableEntity, err.Error())
+	rule, wrong := readRule(raw)
+	if len(wrong) > 0 {
+		refuse(w, http.StatusUnprocessableEntity, strings.Join(wrong, "; "))
 		return
 	}
 	writeJSON(w, http.StatusCreated, map[string]int{"id": s.rules.add(rule)})
@@ -218,6 +219,8 @@ func (s *Sim) controlToken(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	switch {
+	case in.Provider != APNs && in.Provider != FCM:
+		refuse(w, http.StatusUnprocessableEntity, fmt.Sprintf("provider is %q, not apns or fcm", in.Provider))
 	case in.Provider == APNs && in.Topic != "" && in.Project == "":
 		writeJSON(w, http.StatusCreated, map[string]string{"token": s.NewAPNsToken(in.Topic, in.Sandbox)})
 	case in.Provider == FCM && in.Project != "" && in.Topic == "" && !in.Sandbox:

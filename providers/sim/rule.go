@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -44,6 +43,14 @@ type Rule struct {
 
 // check says all that is wrong with the rule.
 func (r Rule) check() error {
+	if wrong := r.mistakes(); len(wrong) > 0 {
+		return errors.New(strings.Join(wrong, "; "))
+	}
+	return nil
+}
+
+// mistakes are sentences about what is wrong with the rule.
+func (r Rule) mistakes() []string {
 	var wrong []string
 	is := func(bad bool, format string, args ...any) {
 		if bad {
@@ -54,53 +61,25 @@ func (r Rule) check() error {
 	is(!slices.Contains([]string{"", APNs, FCM, Token}, r.Provider), "provider is %q, not apns, fcm, token or empty", r.Provider)
 	is(!slices.Contains([]string{"", Production, Sandbox}, r.Environment), "environment is %q, not production, sandbox or empty", r.Environment)
 	is(r.Environment != "" && !onAPNs, "environment needs provider apns")
-	is(r.Nth < 0 || r.Count < 0 || r.Connection < 0 || r.OpenOver < 0, "nth, count, connection and open_over must not be negative")
+	is(r.Nth < 0, "nth is %d, not 0 or more", r.Nth)
+	is(r.Count < 0, "count is %d, not 0 or more", r.Count)
+	is(r.Connection < 0, "connection is %d, not 0 or more", r.Connection)
+	is(r.OpenOver < 0, "open_over is %d, not 0 or more", r.OpenOver)
 	is(r.Probability < 0 || r.Probability > 1, "probability is %v, not between 0 and 1", r.Probability)
 	is(r.Action.greets() && r.TokenPrefix != "", "action.fault %q meets connections, which have no token_prefix", r.Action.Fault)
 	is(r.Action.greets() && r.Provider == Token, "action.fault %q meets connections; those of the token endpoint are provider fcm", r.Action.Fault)
 	is(slices.Contains(apnsOnly, r.Action.Fault) && !onAPNs, "action.fault %q needs provider apns", r.Action.Fault)
 	is(r.Action.onAPNsAlone() && !onAPNs, "action.streams, code, debug and then need provider apns")
-	if wrong = append(wrong, r.Action.mistakes()...); len(wrong) > 0 {
-		return errors.New(strings.Join(wrong, "; "))
-	}
-	return nil
+	return append(wrong, r.Action.mistakes()...)
 }
 
 // checkAll says what is wrong with each of the rules, which it numbers from 1.
 func checkAll(rules []Rule) error {
 	var wrong []error
 	for i, r := range rules {
-		if err := r.check(); err != nil {
-			wrong = append(wrong, fmt.Errorf("rule %d: %w", i+1, err))
-		}
+		wrong = append(wrong, numbered(i+1, r.mistakes())...)
 	}
 	return errors.Join(wrong...)
-}
-
-// ReadRules reads a file of rules, {"rules": [...]}. It is checked whole: the error
-// has a line for each mistake, with the number of the rule from 1.
-func ReadRules(data []byte) ([]Rule, error) {
-	var file struct {
-		Rules []json.RawMessage `json:"rules"`
-	}
-	if err := decodeStrict(data, &file); err != nil {
-		return nil, fmt.Errorf("not a file of rules, {\"rules\": [...]}: %w", err)
-	}
-	if file.Rules == nil {
-		return nil, errors.New("not a file of rules: the member \"rules\" is missing")
-	}
-	rules := make([]Rule, len(file.Rules))
-	var wrong []error
-	for i, raw := range file.Rules {
-		err := decodeStrict(raw, &rules[i])
-		if err == nil {
-			err = rules[i].check()
-		}
-		if err != nil {
-			wrong = append(wrong, fmt.Errorf("rule %d: %w", i+1, err))
-		}
-	}
-	return rules, errors.Join(wrong...)
 }
 
 // AddRule puts the rule behind those already there and returns how to remove it.

@@ -19,30 +19,47 @@ func TestReadRules(t *testing.T) {
 	}
 	_, err = sim.ReadRules([]byte(`{"rules":[
 		{"provider":"gcm","nth":-1,"action":{"fault":"explode","status":99}},
-		{"action":{}},
-		{"provder":"apns","action":{}},
+		{"action":{"status":503}},
+		{"provder":"apns","nth":"2","count":-1,"action":{"stauts":1,"delay":"late","latency":"1s","gzip":1}},
 		{"action":{"delay":"soon"}},
 		{"action":{"latency":"fast"}},
-		{"provider":"fcm","environment":"sandbox","action":{"fault":"refuse"},"token_prefix":"a"}]}`))
+		{"provider":"fcm","environment":"sandbox","action":{"fault":"refuse"},"token_prefix":"a"},
+		{"provider":"fcm"},
+		{"action":{}},
+		{},
+		null,
+		{"probability":7},
+		{"action":5},
+		{"action":{"retry_after":"1\r\nx: y","location":"/\n","streams":4294967296}}]}`))
 	if err == nil {
 		t.Fatal("nonsense was taken")
 	}
 	// Every mistake is named, not the first alone.
 	for _, want := range []string{
-		`rule 1: provider is "gcm"`, "nth, count", `action.fault is "explode"`, "action.status is 99",
-		`rule 3: json: unknown field "provder"`, `rule 4: action.delay is "soon"`, `rule 5: "fast" is not a latency`,
+		`rule 1: provider is "gcm"`, "rule 1: nth is -1", `rule 1: action.fault is "explode"`, "rule 1: action.status is 99",
+		"rule 3: provder is unknown", `rule 3: nth is "2", not a whole number`, "rule 3: count is -1", "rule 3: action.stauts is unknown",
+		`rule 3: action.delay is "late"`, "rule 3: action.gzip is 1, not true or false",
+		`rule 4: action.delay is "soon"`, `rule 5: action.latency is "fast", not a latency`,
 		"rule 6: environment needs provider apns", "have no token_prefix",
+		"rule 7: action is missing", "rule 8: action is missing", "rule 9: action is missing", "rule 10: it is null", "rule 11: action is missing", "rule 11: probability is 7",
+		"rule 12: action is 5", "rule 13: action.retry_after has a line break", "rule 13: action.location has", "rule 13: action.streams is 4294967296",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("nothing about %s in:\n%v", want, err)
 		}
 	}
-	if strings.Contains(err.Error(), "rule 2") {
+	if strings.Contains(err.Error(), "rule 2:") {
 		t.Errorf("rule 2 is good:\n%v", err)
 	}
-	for _, file := range []string{``, `[]`, `{}`, `{"rule":[]}`} {
-		if _, err := sim.ReadRules([]byte(file)); err == nil {
-			t.Errorf("%q was taken", file)
+	if text := err.Error(); strings.Contains(text, "json:") || strings.Count(text, "action is missing") != 4 {
+		t.Errorf("not in our own words, or more than once:\n%s", text)
+	}
+	for file, want := range map[string]string{
+		``: "line 1", `null`: "it is null", `[]`: "it is []", `{}`: "missing", `{"rules":null}`: "missing", `{"rule":[]}`: "rule is unknown",
+		`{"rules":{}}`: "rules is {}", "{\"rules\":\n[}": "line 2", `{"rules":[]} {}`: "line 1",
+	} {
+		if _, err := sim.ReadRules([]byte(file)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, nothing about %s", file, err, want)
 		}
 	}
 }
