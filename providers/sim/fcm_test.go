@@ -106,8 +106,8 @@ func TestFCMRefuses(t *testing.T) {
 	}{
 		"not JSON":          {`{`, 400, "INVALID_ARGUMENT", "INVALID_ARGUMENT", "BadRequest", ""},
 		"an array":          {`[]`, 400, "INVALID_ARGUMENT", "INVALID_ARGUMENT", "BadRequest", ""},
-		"unknown field":     {g.message(`,"colour":"red"`), 400, "INVALID_ARGUMENT", "INVALID_ARGUMENT", "BadRequest", ""},
-		"capital field":     {g.message(`,"Android":{}`), 400, "INVALID_ARGUMENT", "INVALID_ARGUMENT", "BadRequest", ""},
+		"unknown field":     {g.message(`,"colour":"red"`), 400, "INVALID_ARGUMENT", "INVALID_ARGUMENT", "BadRequest", "message"},
+		"capital field":     {g.message(`,"Android":{}`), 400, "INVALID_ARGUMENT", "INVALID_ARGUMENT", "BadRequest", "message"},
 		"data not a string": {strings.Replace(g.message(""), `"1"`, `1`, 1), 400, "INVALID_ARGUMENT", "INVALID_ARGUMENT", "BadRequest", "message.data"},
 		"no message":        {`{}`, 400, "INVALID_ARGUMENT", "INVALID_ARGUMENT", "BadRequest", "message.token"},
 		"no target":         {`{"message":{}}`, 400, "INVALID_ARGUMENT", "INVALID_ARGUMENT", "BadRequest", "message.token"},
@@ -130,7 +130,7 @@ func TestFCMRefuses(t *testing.T) {
 		if len(f.Error.Details) > 0 {
 			first = f.Error.Details[0]["@type"].(string)
 			if violations, ok := f.Error.Details[0]["fieldViolations"].([]any); ok {
-				field = violations[0].(map[string]any)["field"].(string)
+				field, _ = violations[0].(map[string]any)["field"].(string)
 			}
 		}
 		if got.status != row.status || f.Error.Code != row.status || f.Error.Status != row.word || f.errorCode() != row.errorCode ||

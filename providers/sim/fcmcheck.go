@@ -3,7 +3,6 @@ package sim
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -117,54 +116,6 @@ func (s *Sim) checkCaller(r *fcmRequest) (answer, bool) {
 		return fcmError("IAM_PERMISSION_DENIED", 0, r.project, "Permission 'cloudmessaging.messages.create' denied: the access token belongs to another project."), false
 	}
 	return answer{}, true
-}
-
-// readMessage decodes strictly: an unknown field or a value of the wrong type is
-// refused. What could be read of a bad body comes back all the same.
-func readMessage(body []byte) (*sendBody, *answer) {
-	var b sendBody
-	plain, err := snakeNames(body, 0)
-	if err == nil {
-		err = decodeStrict(plain, &b)
-	}
-	if err == nil {
-		return &b, nil
-	}
-	field := ""
-	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
-		field = wrong.Field
-	}
-	ans := badRequest(field, "Invalid JSON payload received. "+err.Error())
-	return &b, &ans
-}
-
-// The objects whose members have fixed names, by depth.
-var fixedNames = []map[string]bool{{"message": true}, {"android": true, "apns": true, "webpush": true}, {}}
-
-// snakeNames turns the camelCase names that Google takes too into their
-// snake_case twins, where names are fixed, and refuses other capitals, which Go's
-// decoder would forgive.
-func snakeNames(body []byte, depth int) ([]byte, error) {
-	var object map[string]json.RawMessage
-	if err := json.Unmarshal(body, &object); err != nil || object == nil {
-		return nil, fmt.Errorf("not a JSON object")
-	}
-	renamed := make(map[string]json.RawMessage, len(object))
-	for name, value := range object {
-		snake := capital.ReplaceAllStringFunc(name, func(c string) string { return "_" + strings.ToLower(c) })
-		if strings.HasPrefix(snake, "_") {
-			return nil, fmt.Errorf("unknown name %q", name)
-		}
-		if fixedNames[depth][snake] && string(value) != "null" {
-			inner, err := snakeNames(value, depth+1)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", name, err)
-			}
-			value = inner
-		}
-		renamed[snake] = value
-	}
-	return json.Marshal(renamed)
 }
 
 func checkTarget(m *fcmMessage) *answer {

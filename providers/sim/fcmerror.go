@@ -3,6 +3,7 @@ package sim
 import (
 	"encoding/json"
 	"net/http"
+	"strings"
 )
 
 // fcmReasons says how Google dresses each reason. A reason that is an errorCode
@@ -93,12 +94,18 @@ func quota(subject, description string) detail {
 	return detail{"@type": typeQuota, "violations": []map[string]string{{"subject": subject, "description": description}}}
 }
 
-// badRequest is a 400 that points at a field; the BadRequest comes before the
-// FcmError, as it does live. The first detail is left out where field is empty.
-func badRequest(field, message string) answer {
-	violation := []map[string]string{{"field": field, "description": message}}
-	return fcmFailure(http.StatusBadRequest, "INVALID_ARGUMENT", "INVALID_ARGUMENT", message, []detail{
-		{"@type": typeRequest, "fieldViolations": violation},
+// badRequest is a 400 that points at a field.
+func badRequest(field, message string) answer { return badForm([]violation{{field, message}}) }
+
+// badForm is a 400 that tells of each violation; the BadRequest comes before the
+// FcmError, as it does live.
+func badForm(wrong []violation) answer {
+	var lines []string
+	for _, v := range wrong {
+		lines = append(lines, v.Description)
+	}
+	return fcmFailure(http.StatusBadRequest, "INVALID_ARGUMENT", "INVALID_ARGUMENT", strings.Join(lines, "\n"), []detail{
+		{"@type": typeRequest, "fieldViolations": wrong},
 		{"@type": typeFCMError, "errorCode": "INVALID_ARGUMENT"},
 	})
 }
