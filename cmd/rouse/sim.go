@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -51,19 +52,33 @@ func (c *simCmd) Run(ctx context.Context, term *terminal) (err error) {
 	if err := os.WriteFile(c.CAFile, s.CAPEM(), 0o644); err != nil {
 		return fmt.Errorf("writing the certificate: %w", err)
 	}
-	fmt.Fprintf(term.out, `The fake Apple and Google are up. Start Rouse with:
-
-  ROUSE_APNS_ENDPOINT=%s
-  ROUSE_APNS_SANDBOX_ENDPOINT=%s
-  ROUSE_APNS_CA=%s
-  ROUSE_FCM_ENDPOINT=%s
-  ROUSE_FCM_TOKEN_ENDPOINT=%s
-  ROUSE_FCM_CA=%s
-
-Control API: %s
-`, s.APNsURL(), s.APNsSandboxURL(), c.CAFile, s.FCMURL(), s.FCMTokenURL(), c.CAFile, s.ControlURL())
+	c.welcome(term.out, s)
 	<-ctx.Done()
 	return nil
+}
+
+// welcome says where everything is: for any backend, and as Rouse's settings.
+func (c *simCmd) welcome(out io.Writer, s *sim.Sim) {
+	fmt.Fprintf(out, `The fake Apple and Google are up. Point your backend at:
+
+  APNs               %[1]s
+  APNs sandbox       %[2]s
+  FCM                %[3]s
+  FCM's tokens       %[4]s
+  FCM without TLS    %[5]s (HTTP/1.1)
+  the CA to trust    %[6]s (made anew at each start)
+
+Rouse takes them as:
+
+  ROUSE_APNS_ENDPOINT=%[1]s
+  ROUSE_APNS_SANDBOX_ENDPOINT=%[2]s
+  ROUSE_APNS_CA=%[6]s
+  ROUSE_FCM_ENDPOINT=%[3]s
+  ROUSE_FCM_TOKEN_ENDPOINT=%[4]s
+  ROUSE_FCM_CA=%[6]s
+
+Control API: %[7]s
+`, s.APNsURL(), s.APNsSandboxURL(), s.FCMURL(), s.FCMTokenURL(), s.FCMPlainURL(), c.CAFile, s.ControlURL())
 }
 
 func (c *simCmd) options() sim.Options {

@@ -36,6 +36,13 @@ func (s *screen) String() string {
 // startSim runs rouse sim until the test ends, and returns its control API.
 func startSim(t *testing.T, flags ...string) (control string) {
 	t.Helper()
+	control, _ = startSimOn(t, flags...)
+	return control
+}
+
+// startSimOn is startSim, and returns what it writes too.
+func startSimOn(t *testing.T, flags ...string) (control string, out *screen) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	out, done := &screen{}, make(chan int, 1)
 	args := append([]string{"sim", "--control-listen", "127.0.0.1:0", "--ca-file", filepath.Join(t.TempDir(), "ca.pem")}, flags...)
@@ -52,7 +59,7 @@ func startSim(t *testing.T, flags ...string) (control string) {
 	deadline := time.After(20 * time.Second)
 	for {
 		if m := at.FindStringSubmatch(out.String()); m != nil {
-			return m[1]
+			return m[1], out
 		}
 		select {
 		case <-tick.C:
@@ -103,18 +110,39 @@ func TestSimTakesItsFlags(t *testing.T) {
 	}
 }
 
+// TestSimSaysWhereEverythingIs: what it prints is what the control API tells, and
+// not for Rouse alone.
+func TestSimSaysWhereEverythingIs(t *testing.T) {
+	t.Parallel()
+	ca := filepath.Join(t.TempDir(), "own.pem")
+	control, out := startSimOn(t, "--ca-file", ca)
+	var where map[string]string
+	if err := json.Unmarshal([]byte(read(t, control+"/control/endpoints")), &where); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"Point your backend at:", "APNs               " + where["apns"] + "\n", "APNs sandbox       " + where["apns_sandbox"] + "\n",
+		"FCM                " + where["fcm"] + "\n", "FCM's tokens       " + where["fcm_token"] + "\n", "FCM without TLS    " + where["fcm_plain"] + " ",
+		ca + " (made anew", "ROUSE_APNS_ENDPOINT=" + where["apns"] + "\n", "ROUSE_FCM_CA=" + ca + "\n",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("nothing about %q in\n%s", want, out)
+		}
+	}
+}
+
 // TestSimSaysWhatIsWrong: the simulator does not start, and each mistake is named.
 func TestSimSaysWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	bad := filepath.Join(t.TempDir(), "rules.json")
-	if err := os.WriteFile(bad, []byte(`{"rules":[{"provider":"gcm","action":{}},{"action":{}},{"nth":-1,"action":{"status":1}}]}`), 0o600); err != nil {
+	if err := os.WriteFile(bad, []byte(`{"rules":[{"provider":"gcm","action":{"status":503}},{"action":{}},{"nth":-1,"action":{"status":1}}]}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, row := range []struct {
 		flags []string
 		says  []string
 	}{
-		{[]string{"--rules", bad}, []string{`rule 1: provider is "gcm"`, "rule 3: nth", "action.status is 1"}},
+		{[]string{"--rules", bad}, []string{`rule 1: provider is "gcm"`, "\nrule 2: action is missing", "\nrule 3: nth", "\nrule 3: action.status is 1"}},
 		{[]string{"--rules", bad + ".none"}, []string{"--rules"}},
 		{[]string{"--apns-latency", "soon"}, []string{`"soon" is not a latency`}},
 		{[]string{"--delivery", "slow"}, []string{"delivery", "real"}},
