@@ -61,7 +61,7 @@ type Moment struct {
 // NotWoken says why no wake was sent for a delivery.
 type NotWoken struct {
 	// Code is stable: no_provider, token_dead, token_suspect, token_superseded, no_credentials, provider_failing,
-	// rides_along, polling, wake_outstanding, wake_due, silent_device, final.
+	// provider_paused, rides_along, polling, wake_outstanding, wake_due, silent_device, final.
 	Code   string
 	Detail string
 }
