@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"rouse/client"
+	"rouse/tokens"
 )
 
 type appsCmd struct {
@@ -97,20 +99,35 @@ func (c *appsShowCmd) Run(ctx context.Context, term *terminal) error {
 	}
 	return c.print(term, app, func(w io.Writer) {
 		writeApp(w, app)
-		writeCircuits(w, app.Circuits)
+		writeCircuits(w, app)
 	})
 }
 
 // writeCircuits tells what keeps pushes back, a line each.
-func writeCircuits(w io.Writer, list *[]client.Circuit) {
-	if list == nil {
+func writeCircuits(w io.Writer, app client.App) {
+	if app.Circuits == nil {
 		return
 	}
-	if len(*list) == 0 {
+	list := *app.Circuits
+	if len(list) == 0 {
 		fmt.Fprintln(w, "circuits\tnone open: nothing is held back")
 	}
-	for _, c := range *list {
+	for _, c := range list {
 		fmt.Fprintf(w, "circuit\t%s: %s\n", c.State, circuitWords(c))
+	}
+	var told []string
+	for _, c := range list {
+		if c.Cause != string(tokens.CauseCredential) {
+			continue
+		}
+		reason := ""
+		if c.Reason != nil {
+			reason = *c.Reason
+		}
+		if hint := askWhy(app.Id, c.Provider, reason); !slices.Contains(told, hint) {
+			told = append(told, hint)
+			fmt.Fprintln(w, hint)
+		}
 	}
 }
 

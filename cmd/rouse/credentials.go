@@ -9,9 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 	"time"
 
 	"rouse/client"
+	"rouse/tokens"
 )
 
 type credentialsCmd struct {
@@ -182,18 +185,34 @@ func (c *credentialsListCmd) Run(ctx context.Context, term *terminal) error {
 		for _, credential := range list.Credentials {
 			writeCredential(w, credential)
 		}
+		for _, credential := range list.Credentials {
+			if credential.Failing != nil {
+				fmt.Fprintln(w, askWhy(c.App, string(credential.Provider), *credential.Failing))
+			}
+		}
 	})
 }
 
+// askWhy says how to find out what is wrong with a credential.
+func askWhy(app, provider, reason string) string {
+	if reason == "no_credentials" {
+		return fmt.Sprintf("give it one: %s credentials put %s %s", self(), provider, app)
+	}
+	return fmt.Sprintf("ask %s why: %s credentials verify %s %s", carriers[tokens.Provider(provider)], self(), app, provider)
+}
+
 func writeCredential(w io.Writer, c client.Credential) {
-	works := "works, as far as is known"
-	if c.Failing != nil {
+	now, works := time.Now(), "works, as far as is known"
+	switch {
+	case c.Failing != nil:
 		works = "refused: " + *c.Failing
 		if c.FailingSince != nil {
 			works += ", since " + at(*c.FailingSince)
 		}
+	case c.CertificateExpiresAt != nil && now.After(*c.CertificateExpiresAt):
+		works = "no longer good: put a new one"
 	}
-	fmt.Fprintf(w, "%s\t%s\ttopic %s\tproject %s\t%s\t%s\n", c.Provider, c.Fingerprint, orDash(c.Topic), orDash(c.ProjectId), ends(c, time.Now()), works)
+	fmt.Fprintf(w, "%s\t%s\ttopic %s\tproject %s\t%s\t%s\n", c.Provider, c.Fingerprint, orDash(c.Topic), orDash(c.ProjectId), ends(c, now), works)
 }
 
 // ends tells until when a credential is good, and where, if not everywhere.
@@ -236,16 +255,39 @@ func (c *credentialsVerifyCmd) Run(ctx context.Context, term *terminal) error {
 		return err
 	}
 	if !found.Ok {
-		return fmt.Errorf("pushes cannot be sent with the %s credential of %s", c.Provider, c.App)
+		return refusal(c.Provider, c.App, found.Checks)
 	}
 	return nil
+}
+
+// refusal sums up why a credential was not taken.
+func refusal(provider, app string, checks []client.Finding) error {
+	who := carriers[tokens.Provider(provider)]
+	for _, f := range checks {
+		if f.Status == "fail" && (f.Reason == nil || !unasked(*f.Reason)) {
+			return fmt.Errorf("pushes cannot be sent with the %s credential of %s", provider, app)
+		}
+	}
+	return fmt.Errorf("%s could not be asked about the %s credential of %s, which may be good", who, provider, app)
+}
+
+// noWord is reasons of a check that met trouble on the way, or the provider's own, and no word on the credential.
+var noWord = []string{
+	"connect_failed", "connect_timeout", "untrusted_certificate", "timeout", "token_timeout", "queue_timeout", "goaway", "connection_reset",
+	"stream_refused", "stream_reset", "enhance_your_calm", "token_endpoint_unavailable",
+	"InternalServerError", "ServiceUnavailable", "Shutdown", "INTERNAL", "UNAVAILABLE",
+}
+
+// unasked reports whether a reason says that the provider gave no word on the credential.
+func unasked(reason string) bool {
+	return slices.Contains(noWord, reason) || strings.HasPrefix(reason, "http_5")
 }
 
 // writeFindings tells of each check what was found, and below it what to do.
 func writeFindings(w io.Writer, checks []client.Finding) {
 	for _, f := range checks {
 		reason := ""
-		if f.Reason != nil {
+		if f.Reason != nil && !strings.Contains(f.Cause, "("+*f.Reason+")") {
 			reason = " (" + *f.Reason + ")"
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s%s\n", f.Status, f.Check, f.Cause, reason)

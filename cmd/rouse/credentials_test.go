@@ -192,3 +192,25 @@ func TestVerifyTellsGoodFromBad(t *testing.T) {
 		t.Errorf("of a pigeon: exit %d", code)
 	}
 }
+
+// TestVerifyTellsTroubleFromARefusal: what nobody could be asked about may be good.
+func TestVerifyTellsTroubleFromARefusal(t *testing.T) {
+	t.Parallel()
+	const path = "/v1/apps/app_1/credentials/apns/verify"
+	check := func(reason string) string {
+		return `{"check":"apns_production","status":"fail","reason":"` + reason + `","cause":"Something (` + reason + `).","cure":"Try again."}`
+	}
+	const unknown, bad = "Apple could not be asked about the apns credential of app_1", "pushes cannot be sent with the apns credential of app_1"
+	for want, lists := range map[string][]string{
+		unknown: {check("connect_failed"), check("http_503"), check("ServiceUnavailable") + "," + check("timeout")},
+		bad:     {check("InvalidProviderToken"), check("http_404"), check("timeout") + "," + check("ids_swapped")},
+	} {
+		for _, checks := range lists {
+			env := canned(t, map[string][]string{path: {`{"ok":false,"checks":[` + checks + `]}`}})
+			code, out := command(t, env, "credentials", "verify", "app_1", "apns")
+			if code != exitFailed || !strings.Contains(out, want) || strings.Count(out, "(") != strings.Count(checks, "(") {
+				t.Errorf("%s: exit %d\n%s", checks, code, out)
+			}
+		}
+	}
+}

@@ -187,7 +187,7 @@ var words = map[providers.FindingStatus]string{providers.FindingOK: "ok", provid
 
 func (f found) write(w io.Writer) {
 	fmt.Fprintf(w, "%-5s %-24s %s", words[f.Status], f.Check, f.Cause)
-	if f.Reason != "" {
+	if f.Reason != "" && !strings.Contains(f.Cause, "("+f.Reason+")") {
 		fmt.Fprintf(w, " [%s]", f.Reason)
 	}
 	fmt.Fprintln(w)

@@ -116,10 +116,24 @@ func credentialFinding(c tokens.Credential, opening error, now time.Time) found 
 	case !now.Before(end):
 		return broken(check, "expired", fmt.Sprintf("The credential ran out on %s.", at(end)), "Make a new one in the Apple developer account and put it.")
 	case end.Sub(now) < expiresSoon:
-		return doubtful(check, "expires_soon", fmt.Sprintf("The credential runs out on %s, in %d days.", at(end), int(end.Sub(now).Hours()/24)),
+		return doubtful(check, "expires_soon", fmt.Sprintf("The credential runs out on %s, %s.", at(end), until(end, now)),
 			"Make a new one in the Apple developer account and put it before that day.")
 	}
 	return fine(check, "The credential opens, and it is good until %s.", at(end))
+}
+
+// until says in how many whole days an end comes.
+func until(end, now time.Time) string {
+	switch days := int(end.Sub(now) / (24 * time.Hour)); {
+	case days == 0 && end.UTC().YearDay() == now.UTC().YearDay():
+		return "today"
+	case days == 0:
+		return "tomorrow"
+	case days == 1:
+		return "in 1 day"
+	default:
+		return fmt.Sprintf("in %d days", days)
+	}
 }
 
 // circuits adds a finding for each way to phones that is not as it should be, or that all are.

@@ -134,3 +134,15 @@ func TestDoctorTellsOfExpiryAndCircuits(t *testing.T) {
 		t.Error("all circuits are said to be closed")
 	}
 }
+
+func TestUntil(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 5, 1, 22, 0, 0, 0, time.UTC)
+	for left, want := range map[time.Duration]string{
+		time.Hour: "today", 3 * time.Hour: "tomorrow", 30 * time.Hour: "in 1 day", 48 * time.Hour: "in 2 days",
+	} {
+		if got := until(now.Add(left), now); got != want {
+			t.Errorf("in %v: %s, want %s", left, got, want)
+		}
+	}
+}

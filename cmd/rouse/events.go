@@ -5,10 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
 	"rouse/client"
+	"rouse/messages"
+	"rouse/tokens"
 )
 
 type eventsCmd struct {
@@ -32,7 +36,10 @@ func (c *eventsCmd) Run(ctx context.Context, term *terminal) error {
 			fmt.Fprintln(w, "no events")
 		}
 		for _, e := range list.Events {
-			fmt.Fprintf(w, "%s\t%s\t%s\n", at(e.CreatedAt), e.Type, eventWords(e))
+			fmt.Fprintf(w, "%s\t%s\t%s\n", at(e.CreatedAt), e.Type, eventWords(e, time.Now()))
+		}
+		for _, hint := range stillFailing(list.Events) {
+			fmt.Fprintln(w, hint)
 		}
 	})
 }
@@ -56,22 +63,56 @@ func allEvents(ctx context.Context, api *client.Client, after string) (client.Ev
 	}
 }
 
-// eventWords tells an event's data in words; what is not known here is shown as it came.
-func eventWords(e client.Event) string {
-	var d struct {
-		Provider, Environment, Onward, Cause, Reason *string
-		RetryAt                                      *time.Time `json:"retry_at"`
-		ExpiresAt                                    *time.Time `json:"expires_at"`
+// eventData is what the events known here tell.
+type eventData struct {
+	Provider, Environment, Onward, Cause, Reason *string
+	RetryAt                                      *time.Time `json:"retry_at"`
+	ExpiresAt                                    *time.Time `json:"expires_at"`
+}
+
+const (
+	circuitOpened = string(messages.CircuitOpened)
+	circuitClosed = string(messages.CircuitClosed)
+)
+
+// stillFailing says how to find out about the circuits that a credential opened and that did not close since.
+func stillFailing(list []client.Event) (hints []string) {
+	open := map[string]string{}
+	for _, e := range list {
+		var d eventData
+		if json.Unmarshal(e.Data, &d) != nil || d.Cause == nil || *d.Cause != string(tokens.CauseCredential) || d.Provider == nil {
+			continue
+		}
+		which := strings.Join(some(d.Provider, d.Environment, d.Onward), " ")
+		switch {
+		case e.Type == circuitOpened && d.Reason != nil:
+			open[which] = askWhy("APP", *d.Provider, *d.Reason)
+		case e.Type == circuitClosed:
+			delete(open, which)
+		}
 	}
+	return slices.Compact(slices.Sorted(maps.Values(open)))
+}
+
+// eventWords tells an event's data in words; what is not known here is shown as it came.
+func eventWords(e client.Event, now time.Time) string {
+	var d eventData
 	if err := json.Unmarshal(e.Data, &d); err != nil {
 		return string(e.Data)
 	}
 	words := some(d.Provider, d.Environment, d.Onward, d.Cause, d.Reason)
+	if e.Type == circuitClosed && d.Reason != nil && *d.Reason != "" {
+		words = some(d.Provider, d.Environment, d.Onward, d.Cause)
+		return strings.Join(words, ", ") + " (was " + *d.Reason + ")"
+	}
 	if d.RetryAt != nil {
 		words = append(words, "tried next "+at(*d.RetryAt))
 	}
-	if d.ExpiresAt != nil {
+	switch {
+	case d.ExpiresAt != nil && now.Before(*d.ExpiresAt):
 		words = append(words, "expires "+at(*d.ExpiresAt))
+	case d.ExpiresAt != nil:
+		words = append(words, "has run out "+at(*d.ExpiresAt))
 	}
 	if len(words) == 0 {
 		return string(e.Data)

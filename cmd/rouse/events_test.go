@@ -41,8 +41,8 @@ func TestBadCredentialIsToldEverywhere(t *testing.T) {
 		return out
 	}
 	says([]string{"open: apns, production, credential, InvalidProviderToken, since", "tried next"}, "apps", "show", r.app.Id)
-	says([]string{"refused: InvalidProviderToken, since "}, "credentials", "list", r.app.Id)
-	says([]string{"circuit.opened      apns, production, credential, InvalidProviderToken, tried next", "credential.failing  apns, production, InvalidProviderToken"}, "events")
+	says([]string{"refused: InvalidProviderToken, since ", " credentials verify " + r.app.Id + " apns\n"}, "credentials", "list", r.app.Id)
+	says([]string{"circuit.opened      apns, production, credential, InvalidProviderToken, tried next", "credential.failing  apns, production, InvalidProviderToken", "ask Apple why: ", " credentials verify APP apns\n"}, "events")
 
 	var all client.EventList
 	if err := json.Unmarshal([]byte(mustCommand(t, env, "events", "-o", "json")), &all); err != nil || len(all.Events) != 2 || all.Cursor == nil {
@@ -100,11 +100,14 @@ func canned(t *testing.T, answers map[string][]string) (env []string) {
 func TestEventsOfLaterServersAreShown(t *testing.T) {
 	t.Parallel()
 	env := canned(t, map[string][]string{"/v1/events": {
-		`{"events":[{"id":"evt_1","type":"credential.expiring","created_at":"2027-01-02T03:04:05.000Z","data":{"provider":"apns","expires_at":"2027-02-01T00:00:00Z","days":30}}],"cursor":"e1","more":true}`,
-		`{"events":[{"id":"evt_2","type":"moon.risen","created_at":"2027-01-02T03:04:06.000Z","data":{"phase":"full"}}],"cursor":"e2","more":false}`,
+		`{"events":[{"id":"evt_1","type":"credential.expiring","created_at":"2127-01-02T03:04:05.000Z","data":{"provider":"apns","expires_at":"2127-02-01T00:00:00Z","days":30}}],"cursor":"e1","more":true}`,
+		`{"events":[{"id":"evt_3","type":"credential.expiring","created_at":"2020-01-02T03:04:05.000Z","data":{"provider":"apns","expires_at":"2020-01-02T03:00:00Z","days":0}},
+		  {"id":"evt_4","type":"circuit.closed","created_at":"2020-01-02T03:04:05.000Z","data":{"provider":"fcm","cause":"mass_death","reason":"SENDER_ID_MISMATCH"}},
+		  {"id":"evt_2","type":"moon.risen","created_at":"2027-01-02T03:04:06.000Z","data":{"phase":"full"}}],"cursor":"e2","more":false}`,
 	}})
 	out := mustCommand(t, env, "events")
-	want := "2027-01-02 03:04:05Z  credential.expiring  apns, expires 2027-02-01 00:00:00Z\n2027-01-02 03:04:06Z  moon.risen           {\"phase\":\"full\"}\n"
+	want := "2127-01-02 03:04:05Z  credential.expiring  apns, expires 2127-02-01 00:00:00Z\n" +
+		"2020-01-02 03:04:05Z  credential.expiring  apns, has run out 2020-01-02 03:00:00Z\n2020-01-02 03:04:05Z  circuit.closed       fcm, mass_death (was SENDER_ID_MISMATCH)\n2027-01-02 03:04:06Z  moon.risen           {\"phase\":\"full\"}\n"
 	if out != want {
 		t.Errorf("got\n%s\nwant\n%s", out, want)
 	}
@@ -119,7 +122,7 @@ func TestEveryCircuitHasALine(t *testing.T) {
 	out := mustCommand(t, env, "apps", "show", "app_1")
 	for _, want := range []string{
 		"half_open: fcm, apple, credential, THIRD_PARTY_AUTH_ERROR, since 2027-01-02 03:04:05Z, tried next 2027-01-02 04:04:05Z\n",
-		"watching: apns, mass_death, since 2027-01-02 03:04:05Z\n",
+		"watching: apns, mass_death, since 2027-01-02 03:04:05Z\n", "ask Google why: ", " credentials verify app_1 fcm\n",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
@@ -134,7 +137,7 @@ func TestExpiredCertificateIsShouted(t *testing.T) {
 		"/v1/apps/app_1/credentials": {`{"credentials":[{"provider":"apns","fingerprint":"f","topic":"a.b","updated_at":"2020-01-02T03:04:05Z","certificate_expires_at":"2021-01-02T03:04:05Z","certificate_environment":"sandbox"}]}`},
 		"/v1/apps/app_2/credentials": {`{"credentials":[]}`},
 	})
-	if out := mustCommand(t, env, "credentials", "list", "app_1"); !strings.Contains(out, "EXPIRED 2021-01-02 03:04:05Z, sandbox only") {
+	if out := mustCommand(t, env, "credentials", "list", "app_1"); !strings.Contains(out, "EXPIRED 2021-01-02 03:04:05Z, sandbox only  no longer good: put a new one") {
 		t.Errorf("got\n%s", out)
 	}
 	if out := mustCommand(t, env, "credentials", "list", "app_2"); !strings.Contains(out, "no credentials") {

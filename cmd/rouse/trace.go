@@ -57,11 +57,11 @@ func trace(ctx context.Context, api *client.Client, id string) (traced, error) {
 }
 
 func (t traced) write(w io.Writer) {
-	fmt.Fprintf(w, "%s  %s, urgency %s, %s, expires %s\n", t.Message.Id, t.Message.Status, t.Message.Urgency, recipients(t.Message.Recipients), at(t.Message.ExpiresAt))
+	fmt.Fprintf(w, "%s  %s, urgency %s, %s, sent %s, expires %s\n", t.Message.Id, t.Message.Status, t.Message.Urgency, recipients(t.Message.Recipients), at(t.Message.CreatedAt), at(t.Message.ExpiresAt))
 	for _, d := range t.Deliveries {
 		fmt.Fprintf(w, "%s  %s\n", d.DeviceId, d.State)
 		for _, moment := range d.Timeline {
-			fmt.Fprintf(w, "  %s\t%s\t%s\t%s\n", moment.At.UTC().Format("15:04:05.000"), since(t.Message.CreatedAt, moment.At), moment.Event, wakeWords(moment))
+			fmt.Fprintf(w, "  %s\t%s\t%s\t%s\n", moment.At.UTC().Format("2006-01-02 15:04:05.000Z"), since(t.Message.CreatedAt, moment.At), moment.Event, wakeWords(moment))
 		}
 		if d.NotWoken != nil {
 			fmt.Fprintf(w, "  not woken: %s (%s)\n", d.NotWoken.Detail, d.NotWoken.Code)
