@@ -75,15 +75,23 @@ func TestSoak(t *testing.T) {
 	c.http.CloseIdleConnections()
 	end := r.settled(start, idleLimit)
 	flat(t, early, late)
+	if *soakFor > ladderTime { // a short soak runs beside other tests, which take the time they take
+		inTime(t, sum, lasted)
+	}
+	t.Logf("seed %d, %v with 1 kill, %d phones: %v, %d turned away by a full inbox", *soakSeed, lasted.Round(time.Second), len(c.phones), sum, load.full.Load())
+	t.Logf("tokens: %s; pushes %s; %v", tallied(states), tallied(merged(before.wakes, r.mustVitals().wakes)), trouble)
+	t.Logf("server at its start: %v; a quarter into its second life: %v; at its end: %v; idle again: %v", start, early, late, end)
+}
+
+// inTime checks what depends on the machine.
+func inTime(t *testing.T, sum tally, lasted time.Duration) {
+	t.Helper()
 	if usual := percentile(sum.delays, 0.5); usual > usualDelay {
 		t.Errorf("half of the messages took %v and more: they waited for the end of the troubles", usual)
 	}
 	if rate := float64(sum.promised) / lasted.Seconds(); rate < float64(*soakRate)/2 {
 		t.Errorf("%.0f sends/s were accepted; want %d", rate, *soakRate)
 	}
-	t.Logf("seed %d, %v with 1 kill, %d phones: %v, %d turned away by a full inbox", *soakSeed, lasted.Round(time.Second), len(c.phones), sum, load.full.Load())
-	t.Logf("tokens: %s; pushes %s; %v", tallied(states), tallied(merged(before.wakes, r.mustVitals().wakes)), trouble)
-	t.Logf("server at its start: %v; a quarter into its second life: %v; at its end: %v; idle again: %v", start, early, late, end)
 }
 
 // stories tells what the server knows of messages that did not come by a time, a few of them.
