@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -129,6 +130,10 @@ func readLogFilter(q url.Values) (logFilter, error) {
 			*to, err = number(value)
 		case name == "token":
 			f.token = value
+		case name == "provider" && !slices.Contains([]string{APNs, FCM, Token}, value):
+			return f, fmt.Errorf("provider is %q, not apns, fcm or token", value)
+		case name == "environment" && value != Production && value != Sandbox:
+			return f, fmt.Errorf("environment is %q, not production or sandbox", value)
 		case name == "provider" || name == "environment" || name == "reason" || name == "fault":
 			f.words[name] = value
 		default:

@@ -159,6 +159,8 @@ func TestControlSaysWhatElseIsWrong(t *testing.T) {
 		says             string
 	}{
 		{"GET", "/control/log?provder=apns", "", 400, "no filter"},
+		{"GET", "/control/log?provider=gcm", "", 400, `"gcm"`},
+		{"GET", "/control/log?environment=test", "", 400, `"test"`},
 		{"GET", "/control/log?status=ok", "", 400, "status is a number"},
 		{"GET", "/control/tokens/x", "", 404, "no such"},
 		{"POST", "/control/tokens/x/online", `{"online":true}`, 404, "no such"},
