@@ -90,7 +90,7 @@ type Options struct {
 	Metrics prometheus.Registerer
 	// Grace is how long presence postpones a wake; 0 is DefaultGrace.
 	Grace time.Duration
-	// InFlight bounds the pushes under way for each outlet; 0 is 500 for APNs, 300 for FCM.
+	// InFlight bounds the pushes under way for each outlet; 0 is 500 for APNs, 200 for FCM.
 	InFlight int
 	// Total bounds the pushes under way in all, but for the few that each outlet may always have; 0 is 5,000.
 	Total int
@@ -107,7 +107,7 @@ const (
 	defaultMemory    = 200_000
 	defaultRetention = 7 * 24 * time.Hour
 	apnsInFlight     = 500
-	fcmInFlight      = 300
+	fcmInFlight      = 200
 	defaultTotal     = 5_000
 	// outletFloor is how many pushes each outlet may have under way when all places are taken.
 	outletFloor = 16
