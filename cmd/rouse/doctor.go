@@ -16,6 +16,7 @@ import (
 	"rouse/config"
 	"rouse/providers"
 	"rouse/store"
+	"rouse/tokens"
 )
 
 // doctorLimit bounds the whole of rouse doctor; what is not known by then is told as not known.
@@ -33,6 +34,7 @@ type doctorCmd struct {
 func (c *doctorCmd) Run(ctx context.Context, term *terminal) error {
 	ctx, cancel := context.WithTimeout(ctx, doctorLimit)
 	defer cancel()
+	dev := c.lookAtDev(ctx, term)
 	cfg, wrong := c.check()
 	var all []found
 	if wrong != nil {
@@ -42,6 +44,7 @@ func (c *doctorCmd) Run(ctx context.Context, term *terminal) error {
 			cfg.Path = whole // a person may be in another folder than they think
 		}
 		e := examination{cfg: cfg, app: c.App, offline: c.Offline, open: openProvider(cfg.Endpoints, slog.New(slog.DiscardHandler))}
+		e.dev = dev
 		all = e.run(ctx)
 	}
 	if err := c.tell(term.out, all); err != nil {
@@ -56,6 +59,25 @@ func (c *doctorCmd) Run(ctx context.Context, term *terminal) error {
 		return fmt.Errorf("%d checks failed", n)
 	}
 	return nil
+}
+
+// lookAtDev takes the settings of the node that rouse dev runs, where it runs and neither a database nor the administrator's key
+// was given. Its simulated Apple and Google are of dev's own making, so they are not asked.
+func (c *doctorCmd) lookAtDev(ctx context.Context, term *terminal) bool {
+	if c.AdminKey != "" || c.DB != defaultDB {
+		return false
+	}
+	p, err := term.profile()
+	if err != nil || p.OpsURL == "" {
+		return false
+	}
+	if status, _ := ask(ctx, p.OpsURL+"/readyz"); status == 0 {
+		return false
+	}
+	c.DB, c.AdminKey = "sqlite:"+filepath.Join(filepath.Dir(p.Phones), "rouse.db"), tokens.Secret(p.AdminKey)
+	c.Listen, c.OpsListen = strings.TrimPrefix(p.URL, "http://"), strings.TrimPrefix(p.OpsURL, "http://")
+	c.Offline = true
+	return true
 }
 
 // misconfigured makes a finding of every mistake in the settings.
@@ -115,6 +137,7 @@ type examination struct {
 	cfg     config.Serve
 	app     string // an id or a name; empty for all
 	offline bool
+	dev     bool // the settings are those of rouse dev
 	open    opener
 }
 
@@ -132,6 +155,9 @@ func (e examination) run(ctx context.Context) []found {
 	wg.Wait()
 	ways = e.ways(reached, tenants)
 	all := []found{fine("configuration", "Every setting is right.")}
+	if e.dev {
+		all[0].Cause = "No database and no key were given: this is the node of rouse dev. Its simulated Apple and Google are not asked."
+	}
 	for _, part := range [][]found{stored, at, ways, e.examineApps(ctx, tenants)} {
 		all = append(all, part...)
 	}

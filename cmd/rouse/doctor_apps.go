@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -23,6 +24,8 @@ const (
 	// expiresSoon is how long before its end a credential is told of.
 	expiresSoon = 30 * 24 * time.Hour
 	appPage     = 500
+	// sealed is the reason of what does not open.
+	sealed = "sealed"
 )
 
 // tenant is an app as the database has it.
@@ -109,7 +112,7 @@ func credentialFinding(c tokens.Credential, opening error, now time.Time) found 
 	end := c.ExpiresAt
 	switch {
 	case opening != nil:
-		return broken(check, "sealed", "The stored credential does not open with the master keys at hand, so nothing can be pushed with it.",
+		return broken(check, sealed, "The stored credential does not open with the master keys at hand, so nothing can be pushed with it.",
 			"Give the master key that sealed it (see master_keys); if that is lost, put the credential again.")
 	case end.IsZero():
 		return fine(check, "The credential opens, and it has no end.")
@@ -134,6 +137,33 @@ func until(end, now time.Time) string {
 	default:
 		return fmt.Sprintf("in %d days", days)
 	}
+}
+
+// gatherSealed makes one finding of all credentials that do not open: with the wrong master keys none does.
+func gatherSealed(tenants []tenant) []tenant {
+	credentials, apps := 0, 0
+	for n, p := range tenants {
+		before := len(p.stored)
+		p.stored = slices.DeleteFunc(p.stored, func(f found) bool { return f.Reason == sealed })
+		if shut := before - len(p.stored); shut > 0 {
+			credentials, apps = credentials+shut, apps+1
+		}
+		tenants[n] = p
+	}
+	if credentials == 0 {
+		return tenants
+	}
+	one := broken("credentials", sealed, fmt.Sprintf("%s of %s cannot be opened with the master keys at hand, so nothing can be pushed with them.",
+		counted(credentials, "credential"), counted(apps, "app")), "Do what the finding on master_keys says; if the key that sealed them is lost, put the credentials again.")
+	return append([]tenant{{stored: []found{one}}}, tenants...)
+}
+
+// counted writes a number with its noun.
+func counted(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // circuits adds a finding for each way to phones that is not as it should be, or that all are.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"rouse/config"
+	"rouse/providers"
 	"rouse/store"
 	"rouse/tokens"
 )
@@ -58,12 +59,15 @@ func (e examination) look(ctx context.Context, ring *tokens.Ring, keys *found) (
 	schema, usable := e.schema(ctx, i)
 	all = append(all, schema, damage(ctx, i), logSize(i))
 	if keys == nil {
-		all = append(all, proof(ctx, i, ring))
-	} else {
-		all = append(all, *keys)
+		f := proof(ctx, i, ring)
+		keys = &f
 	}
+	all = append(all, *keys)
 	if usable {
 		tenants = e.tenants(ctx, i)
+		if keys.Status == providers.FindingFail {
+			tenants = gatherSealed(tenants)
+		}
 	}
 	if !i.Undisturbed() {
 		return nil, nil

@@ -88,7 +88,8 @@ func (e examination) reach(ctx context.Context) []reach {
 	return all
 }
 
-// ways is the findings on the endpoints and the clock. That a provider which no app uses cannot be reached is nothing to fail for.
+// ways is the findings on the endpoints and the clock. That a provider which no app uses cannot be reached is nothing to fail for; where the apps
+// were not read, there are no tenants and each counts.
 func (e examination) ways(reached []reach, tenants []tenant) (all []found) {
 	if e.offline {
 		return nil
@@ -100,7 +101,7 @@ func (e examination) ways(reached []reach, tenants []tenant) (all []found) {
 		}
 	}
 	for _, r := range reached {
-		if r.found.Status == providers.FindingFail && len(used) > 0 && !used[r.provider] {
+		if r.found.Status == providers.FindingFail && len(tenants) > 0 && !used[r.provider] {
 			r.found.Status = providers.FindingWarn
 			r.found.Cause += " No app looked at uses it."
 		}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -62,6 +63,28 @@ func TestDoctorTellsWhyAnEndpointCannotBeReached(t *testing.T) {
 	x.want(t, "endpoint_fcm_token", providers.FindingOK, "")
 }
 
+// TestDoctorFindsTheNodeOfDev: without settings, where rouse dev runs; with a key of one's own it looks at what was named.
+func TestDoctorFindsTheNodeOfDev(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	path := filepath.Join(t.TempDir(), "dev.json")
+	p := profile{URL: r.child.at.api, OpsURL: r.child.at.ops, AdminKey: r.admin, Phones: filepath.Join(r.dir, "phones")}
+	if err := writeJSON(path, p); err != nil {
+		t.Fatal(err)
+	}
+	code, x := doctorWith(r, []string{"ROUSE_PROFILE=" + path})
+	if f := x.want(t, "configuration", providers.FindingOK, ""); code != exitOK || !strings.Contains(f.Cause, "rouse dev") || x.has("endpoint_fcm") {
+		t.Errorf("exit %d: %+v", code, x.Findings)
+	}
+	x.want(t, "server", providers.FindingOK, "")
+	x.want(t, "apns_credential", providers.FindingOK, "")
+	r.kill()
+	if code, x = doctorWith(r, []string{"ROUSE_PROFILE=" + path}); code != exitUsage {
+		t.Errorf("dev is gone: exit %d", code)
+	}
+	x.want(t, "configuration", providers.FindingFail, "bad_setting")
+}
+
 // TestDoctorForgivesAnEndpointThatNobodyUses: an app with Google alone needs no way to Apple.
 func TestDoctorForgivesAnEndpointThatNobodyUses(t *testing.T) {
 	t.Parallel()
@@ -73,6 +96,13 @@ func TestDoctorForgivesAnEndpointThatNobodyUses(t *testing.T) {
 	x.want(t, "endpoint_apns_production", providers.FindingWarn, "dns_failed")
 	if code != exitOK {
 		t.Errorf("exit %d: %+v", code, x.Findings)
+	}
+	mustCommand(t, r.adminEnv(), "apps", "delete", "--yes", r.app.Id)
+	code, x = r.doctor("--apns-endpoint", "https://does-not-exist.invalid")
+	x.want(t, "apps", providers.FindingWarn, "none")
+	x.want(t, "endpoint_apns_production", providers.FindingWarn, "dns_failed")
+	if code != exitOK {
+		t.Errorf("without an app: exit %d: %+v", code, x.Findings)
 	}
 }
 

@@ -5,6 +5,9 @@ import (
 	"rouse/tokens"
 )
 
+// defaultDB is the database where none is given, as the flag has it.
+const defaultDB = "sqlite:rouse.db"
+
 // settings is every setting of a node: a flag and an environment variable each.
 // They are words here; config checks them all together.
 type settings struct {
