@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -56,9 +57,25 @@ func (c *credentialsAPNsCmd) Run(ctx context.Context, term *terminal) error {
 	}
 	credential, err := answer[client.Credential](api.PutApnsCredential(ctx, c.App, body))
 	if err != nil {
-		return fmt.Errorf("putting the credential: %w", err)
+		return notPut(err, c.P12 != "" && c.P12Password == "")
 	}
 	return c.print(term, credential, func(w io.Writer) { writeCredential(w, credential) })
+}
+
+// notPut tells why a credential was refused, each mistake on a line of its own. locked says that a .p12 file was sent without a password.
+func notPut(err error, locked bool) error {
+	var e *client.Error
+	if !errors.As(err, &e) || e.Errors == nil {
+		return fmt.Errorf("putting the credential: %w", err)
+	}
+	all := fmt.Sprintf("putting the credential: %s (%d %s) [%s]", e.Detail, e.Status, e.Code, e.RequestId)
+	for _, f := range *e.Errors {
+		all += "\n  " + f.Pointer + " " + f.Detail
+		if locked && f.Pointer == "/certificate_password" {
+			all += "; give its password in ROUSE_P12_PASSWORD"
+		}
+	}
+	return errors.New(all)
 }
 
 // body makes the request of the one form that was given.
@@ -157,7 +174,7 @@ func (c *credentialsFCMCmd) Run(ctx context.Context, term *terminal) error {
 	body := client.FcmCredentialPut{ServiceAccount: account, Placeholder: placeholder(c.Placeholder)}
 	credential, err := answer[client.Credential](api.PutFcmCredential(ctx, c.App, body))
 	if err != nil {
-		return fmt.Errorf("putting the credential: %w", err)
+		return notPut(err, false)
 	}
 	return c.print(term, credential, func(w io.Writer) { writeCredential(w, credential) })
 }

@@ -117,7 +117,7 @@ func TestCertificateFileAndItsPassword(t *testing.T) {
 	}
 	for _, wrong := range []string{"", password + "x"} {
 		code, out := command(t, r.adminEnv("ROUSE_P12_PASSWORD="+wrong), put...)
-		if code != exitFailed || !strings.Contains(out, "/certificate_password") || strings.Contains(out, password) {
+		if code != exitFailed || !strings.Contains(out, "\n  /certificate_password ") || strings.Contains(out, password) || strings.Contains(out, "ROUSE_P12_PASSWORD") != (wrong == "") {
 			t.Errorf("a wrong password: exit %d\n%s", code, out)
 		}
 	}
