@@ -99,11 +99,11 @@ func (s *Store) Run(ctx context.Context) error {
 	w := &writer{store: s, stmts: map[string]*sqlx.Stmt{}}
 	defer w.refuseRest()
 	if err := s.checkSchema(context.WithoutCancel(ctx)); err != nil {
-		return fmt.Errorf("start the writer: %w", err)
+		return err // a sentence for the operator
 	}
 	release, err := s.dialect.claim()
 	if err != nil {
-		return fmt.Errorf("start the writer: %w", err)
+		return err // the same
 	}
 	defer release()
 	if err := w.start(); err != nil {

@@ -154,7 +154,7 @@ func taken(err error) error {
 func (n *node) start(ctx context.Context) *parts {
 	ctx = context.WithoutCancel(ctx)
 	p := newParts()
-	p.goes(ctx, "store", n.store.Run)
+	p.goes(ctx, "database", n.store.Run)
 	p.goes(ctx, "api", func(ctx context.Context) error { return n.api.Run(ctx, n.hints.Listen) })
 	p.goes(ctx, "worker", n.worker.Run)
 	p.goes(ctx, "operations", func(context.Context) error { return ignoreClosed(n.ops.Serve(n.private)) })
@@ -180,7 +180,7 @@ func (n *node) stop(p *parts, cause error) error {
 	p.end("api")
 	p.end("worker")
 	n.pusher.Close()
-	p.end("store")
+	p.end("database")
 	p.expect("operations")
 	_ = n.ops.Close()
 	p.end("operations")
