@@ -81,10 +81,29 @@ func allApps(ctx context.Context, api *client.Client) ([]client.App, error) {
 	}
 }
 
+// appNamed returns the id of an app that was given by its id or by its exact name.
+func appNamed(ctx context.Context, api *client.Client, which string) (string, error) {
+	if strings.HasPrefix(which, "app_") {
+		return which, nil
+	}
+	apps, err := allApps(ctx, api)
+	if err != nil {
+		return "", fmt.Errorf("looking for the app %q: %w", which, err)
+	}
+	apps = slices.DeleteFunc(apps, func(app client.App) bool { return app.Name != which })
+	switch len(apps) {
+	case 0:
+		return "", fmt.Errorf("there is no app with the id or the name %q; rouse apps list tells which there are", which)
+	case 1:
+		return apps[0].Id, nil
+	}
+	return "", mistake("%d apps are named %q; give the id of one, as rouse apps list tells it", len(apps), which)
+}
+
 type appsShowCmd struct {
 	adminAccess
 	output
-	App string `arg:"" help:"The app's id, app_..."`
+	App string `arg:"" help:"The app: its id, app_..., or its name exactly."`
 }
 
 // Run shows one app.
@@ -93,7 +112,11 @@ func (c *appsShowCmd) Run(ctx context.Context, term *terminal) error {
 	if err != nil {
 		return err
 	}
-	app, err := answer[client.App](api.GetApp(ctx, c.App))
+	id, err := appNamed(ctx, api, c.App)
+	if err != nil {
+		return err
+	}
+	app, err := answer[client.App](api.GetApp(ctx, id))
 	if err != nil {
 		return fmt.Errorf("reading the app: %w", err)
 	}

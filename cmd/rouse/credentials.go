@@ -33,7 +33,7 @@ type credentialsPutCmd struct {
 type credentialsAPNsCmd struct {
 	adminAccess
 	output
-	App            string `arg:"" help:"The app's id, app_..."`
+	App            string `arg:"" help:"The app: its id, app_..., or its name exactly."`
 	Key            string `xor:"form" type:"existingfile" aliases:"key-file" help:"A signing key: the file AuthKey_XXXXXXXXXX.p8. --key-file is the same."`
 	KeyID          string `help:"The signing key's id, 10 characters. Left out, the one in the file's name."`
 	TeamID         string `help:"The team's id, 10 characters. Goes with --key."`
@@ -55,7 +55,11 @@ func (c *credentialsAPNsCmd) Run(ctx context.Context, term *terminal) error {
 	if err != nil {
 		return err
 	}
-	credential, err := answer[client.Credential](api.PutApnsCredential(ctx, c.App, body))
+	app, err := appNamed(ctx, api, c.App)
+	if err != nil {
+		return err
+	}
+	credential, err := answer[client.Credential](api.PutApnsCredential(ctx, app, body))
 	if err != nil {
 		return notPut(err, c.P12 != "" && c.P12Password == "")
 	}
@@ -153,7 +157,7 @@ func placeholder(text string) *client.Placeholder {
 type credentialsFCMCmd struct {
 	adminAccess
 	output
-	App            string `arg:"" help:"The app's id, app_..."`
+	App            string `arg:"" help:"The app: its id, app_..., or its name exactly."`
 	ServiceAccount string `required:"" type:"existingfile" help:"The JSON file of the service account."`
 	Placeholder    string `help:"What Apple's devices behind Firebase show until the app has fetched the message."`
 }
@@ -171,8 +175,12 @@ func (c *credentialsFCMCmd) Run(ctx context.Context, term *terminal) error {
 	if err != nil {
 		return err
 	}
+	app, err := appNamed(ctx, api, c.App)
+	if err != nil {
+		return err
+	}
 	body := client.FcmCredentialPut{ServiceAccount: account, Placeholder: placeholder(c.Placeholder)}
-	credential, err := answer[client.Credential](api.PutFcmCredential(ctx, c.App, body))
+	credential, err := answer[client.Credential](api.PutFcmCredential(ctx, app, body))
 	if err != nil {
 		return notPut(err, false)
 	}
@@ -182,7 +190,7 @@ func (c *credentialsFCMCmd) Run(ctx context.Context, term *terminal) error {
 type credentialsListCmd struct {
 	adminAccess
 	output
-	App string `arg:"" help:"The app's id, app_..."`
+	App string `arg:"" help:"The app: its id, app_..., or its name exactly."`
 }
 
 // Run lists an app's credentials and whether the providers take them.
@@ -191,7 +199,11 @@ func (c *credentialsListCmd) Run(ctx context.Context, term *terminal) error {
 	if err != nil {
 		return err
 	}
-	list, err := answer[client.CredentialList](api.ListCredentials(ctx, c.App))
+	app, err := appNamed(ctx, api, c.App)
+	if err != nil {
+		return err
+	}
+	list, err := answer[client.CredentialList](api.ListCredentials(ctx, app))
 	if err != nil {
 		return fmt.Errorf("listing credentials: %w", err)
 	}
@@ -204,7 +216,7 @@ func (c *credentialsListCmd) Run(ctx context.Context, term *terminal) error {
 		}
 		for _, credential := range list.Credentials {
 			if credential.Failing != nil {
-				fmt.Fprintln(w, askWhy(c.App, string(credential.Provider), *credential.Failing))
+				fmt.Fprintln(w, askWhy(app, credential.Provider, *credential.Failing))
 			}
 		}
 	})
@@ -250,7 +262,7 @@ func ends(c client.Credential, now time.Time) string {
 type credentialsVerifyCmd struct {
 	adminAccess
 	output
-	App      string `arg:"" help:"The app's id, app_..."`
+	App      string `arg:"" help:"The app: its id, app_..., or its name exactly."`
 	Provider string `arg:"" enum:"apns,fcm" help:"apns or fcm."`
 }
 
@@ -264,7 +276,11 @@ func (c *credentialsVerifyCmd) Run(ctx context.Context, term *terminal) error {
 	if c.Provider == "fcm" {
 		ask = api.VerifyFcmCredential
 	}
-	found, err := answer[client.CredentialVerification](ask(ctx, c.App))
+	app, err := appNamed(ctx, api, c.App)
+	if err != nil {
+		return err
+	}
+	found, err := answer[client.CredentialVerification](ask(ctx, app))
 	if err != nil {
 		return fmt.Errorf("verifying the credential: %w", err)
 	}
@@ -272,7 +288,7 @@ func (c *credentialsVerifyCmd) Run(ctx context.Context, term *terminal) error {
 		return err
 	}
 	if !found.Ok {
-		return refusal(c.Provider, c.App, found.Checks)
+		return refusal(c.Provider, app, found.Checks)
 	}
 	return nil
 }

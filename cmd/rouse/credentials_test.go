@@ -214,3 +214,20 @@ func TestVerifyTellsTroubleFromARefusal(t *testing.T) {
 		}
 	}
 }
+
+// TestAppByItsName: exactly, and only where one app alone has it.
+func TestAppByItsName(t *testing.T) {
+	t.Parallel()
+	env := canned(t, map[string][]string{
+		"/v1/apps":                   {`{"apps":[{"id":"app_1","name":"Bakery"},{"id":"app_2","name":"Twin"},{"id":"app_3","name":"Twin"}],"more":false}`},
+		"/v1/apps/app_1/credentials": {`{"credentials":[]}`},
+	})
+	if out := mustCommand(t, env, "credentials", "list", "Bakery"); !strings.Contains(out, "no credentials") {
+		t.Errorf("got\n%s", out)
+	}
+	for which, want := range map[string]string{"bakery": `no app with the id or the name "bakery"`, "Twin": "2 apps are named"} {
+		if code, out := command(t, env, "credentials", "list", which); code == exitOK || !strings.Contains(out, want) {
+			t.Errorf("%s: exit %d\n%s", which, code, out)
+		}
+	}
+}
