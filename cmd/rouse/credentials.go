@@ -241,7 +241,11 @@ func writeCredential(w io.Writer, c client.Credential) {
 	case c.CertificateExpiresAt != nil && now.After(*c.CertificateExpiresAt):
 		works = "no longer good: put a new one"
 	}
-	fmt.Fprintf(w, "%s\t%s\ttopic %s\tproject %s\t%s\t%s\n", c.Provider, c.Fingerprint, orDash(c.Topic), orDash(c.ProjectId), ends(c, now), works)
+	whose := "topic " + orDash(c.Topic)
+	if c.ProjectId != nil {
+		whose = "project " + *c.ProjectId
+	}
+	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", c.Provider, c.Fingerprint, whose, ends(c, now), works)
 }
 
 // ends tells until when a credential is good, and where, if not everywhere.
