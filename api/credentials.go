@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"rouse/api/contract"
-	"rouse/fault"
 	"rouse/ident"
 	"rouse/messages"
 	"rouse/providers"
@@ -48,20 +47,16 @@ func apnsUpload(b contract.ApnsCredentialPut) (providers.APNsUpload, error) {
 	}
 	if b.CertificateP12 == nil {
 		if b.CertificatePassword != nil {
-			return u, invalidAPNs().At("/certificate_password", "opens certificate_p12 and nothing else; leave it out")
+			return u, providers.InvalidCredential("APNs").At("/certificate_password", "opens certificate_p12 and nothing else; leave it out")
 		}
 		return u, nil
 	}
 	var err error
 	if u.P12, err = base64.StdEncoding.DecodeString(*b.CertificateP12); err != nil || len(u.P12) == 0 {
 		// The cause is left out: it quotes what it met.
-		return u, invalidAPNs().At("/certificate_p12", "must be the bytes of the .p12 file in base64 (A-Z, a-z, 0-9, + and /, padded with =)")
+		return u, providers.InvalidCredential("APNs").At("/certificate_p12", "must be the bytes of the .p12 file in base64 (A-Z, a-z, 0-9, + and /, padded with =)")
 	}
 	return u, nil
-}
-
-func invalidAPNs() *fault.Error {
-	return fault.New(fault.Invalid, "invalid_credential", "the APNs credential cannot be used; see errors for what to put right")
 }
 
 // replacedIDs returns team and key id of the app's present credential for Apple; both empty if it has none with a key, and if

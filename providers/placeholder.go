@@ -9,9 +9,9 @@ import (
 
 // What a placeholder may hold: bytes of a title, of a body, and how many locales.
 const (
-	MaxPlaceholderTitle = 200
-	MaxPlaceholderBody  = 1000
-	MaxLocales          = 100
+	maxPlaceholderTitle = 200
+	maxPlaceholderBody  = 1000
+	maxLocales          = 100
 	maxLocaleTag        = 35
 )
 
@@ -27,8 +27,8 @@ func (p Placeholder) Check(wrong func(pointer, detail string)) {
 	if p.Title != "" && p.Body == "" {
 		wrong(at+"/body", "a placeholder with a title needs a body")
 	}
-	if len(p.Locales) > MaxLocales {
-		wrong(at+"/locales", fmt.Sprintf("at most %d locales", MaxLocales))
+	if len(p.Locales) > maxLocales {
+		wrong(at+"/locales", fmt.Sprintf("at most %d locales", maxLocales))
 		return
 	}
 	for _, tag := range slices.Sorted(maps.Keys(p.Locales)) {
@@ -46,10 +46,10 @@ func (p Placeholder) Check(wrong func(pointer, detail string)) {
 }
 
 func (t Text) check(at string, wrong func(pointer, detail string)) {
-	if len(t.Title) > MaxPlaceholderTitle {
-		wrong(at+"/title", fmt.Sprintf("at most %d bytes", MaxPlaceholderTitle))
+	if len(t.Title) > maxPlaceholderTitle {
+		wrong(at+"/title", fmt.Sprintf("at most %d bytes", maxPlaceholderTitle))
 	}
-	if len(t.Body) > MaxPlaceholderBody {
-		wrong(at+"/body", fmt.Sprintf("at most %d bytes", MaxPlaceholderBody))
+	if len(t.Body) > maxPlaceholderBody {
+		wrong(at+"/body", fmt.Sprintf("at most %d bytes", maxPlaceholderBody))
 	}
 }

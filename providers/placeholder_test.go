@@ -9,7 +9,7 @@ import (
 func TestPlaceholderCheck(t *testing.T) {
 	t.Parallel()
 	many := map[string]Text{}
-	for i := range MaxLocales + 1 {
+	for i := range maxLocales + 1 {
 		many["x"+strings.Repeat("a", i%7+1)+"-"+strings.Repeat("b", i/7%8+1)+"-"+strings.Repeat("c", i/56+1)] = Text{Body: "b"}
 	}
 	for name, tt := range map[string]struct {
@@ -37,7 +37,7 @@ func TestPlaceholderCheck(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got, tt.want)
 		}
 	}
-	if len(many) <= MaxLocales {
+	if len(many) <= maxLocales {
 		t.Errorf("only %d locales", len(many))
 	}
 }

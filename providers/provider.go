@@ -5,9 +5,11 @@ package providers
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"time"
 
+	"rouse/fault"
 	"rouse/ident"
 )
 
@@ -81,6 +83,14 @@ type Push struct {
 	Notification *Text
 	// ExpiresAt is when the provider may forget the push.
 	ExpiresAt time.Time
+}
+
+// APNsExpiration is the apns-expiration header for a push that Apple may forget at a time; 0 asks for one try and no storing.
+func APNsExpiration(at, now time.Time) string {
+	if !at.After(now) {
+		return "0"
+	}
+	return strconv.FormatInt(at.Unix(), 10)
 }
 
 // Verdict is what an answer means for token, app and message.
@@ -159,6 +169,11 @@ type Finding struct {
 	Cause  string `json:"cause"`
 	// Cure is empty if there is nothing to do.
 	Cure string `json:"cure,omitempty"`
+}
+
+// InvalidCredential is the refusal of an upload for whom, APNs or FCM; the caller points at what is wrong.
+func InvalidCredential(whom string) *fault.Error {
+	return fault.New(fault.Invalid, "invalid_credential", "the %s credential cannot be used; see errors for what to put right", whom)
 }
 
 // Checked is an upload that can be used.

@@ -179,7 +179,7 @@ func (c *Client) push(ctx context.Context, p providers.Push) providers.Outcome {
 	if err != nil {
 		return providers.Outcome{Verdict: providers.Rejected, Reason: "bad_payload"}
 	}
-	rec := &record{expiration: expiration(p.ExpiresAt, time.Now())}
+	rec := &record{expiration: providers.APNsExpiration(p.ExpiresAt, time.Now())}
 	// The SDK's own view is not asked for: it loses the status of an answer that is no JSON, and all headers.
 	_, _ = c.sdk.PushWithContext(rec.in(ctx), n)
 	if !rec.sent {

@@ -109,7 +109,7 @@ type checker struct{ fault *fault.Error }
 
 func (c *checker) wrong(pointer, format string, args ...any) {
 	if c.fault == nil {
-		c.fault = fault.New(fault.Invalid, "invalid_credential", "the APNs credential cannot be used; see errors for what to put right")
+		c.fault = providers.InvalidCredential("APNs")
 	}
 	c.fault = c.fault.At(pointer, fmt.Sprintf(format, args...))
 }

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"strconv"
-	"time"
 
 	"rouse/providers/wire"
 )
@@ -28,15 +26,6 @@ type recordKey struct{}
 
 func (r *record) in(ctx context.Context) context.Context {
 	return context.WithValue(ctx, recordKey{}, r)
-}
-
-// expiration is the apns-expiration header. 0 asks Apple for one try and no
-// storing; the SDK cannot say that.
-func expiration(at, now time.Time) string {
-	if !at.After(now) {
-		return "0"
-	}
-	return strconv.FormatInt(at.Unix(), 10)
 }
 
 // recorder is the SDK's way to the network.

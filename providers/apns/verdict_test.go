@@ -107,7 +107,7 @@ func TestExpiration(t *testing.T) {
 		now.Add(-time.Hour): "0",
 		{}:                  "0",
 	} {
-		if got := expiration(at, now); got != want {
+		if got := providers.APNsExpiration(at, now); got != want {
 			t.Errorf("%v: %q, want %q", at, got, want)
 		}
 	}

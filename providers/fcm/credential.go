@@ -85,9 +85,7 @@ func openSecret(sealed []byte) (secret, error) {
 	return s, nil
 }
 
-func invalid() *fault.Error {
-	return fault.New(fault.Invalid, "invalid_credential", "the FCM credential cannot be used; see errors for what to put right")
-}
+func invalid() *fault.Error { return providers.InvalidCredential("FCM") }
 
 var (
 	projectID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.:-]{1,62}$`)

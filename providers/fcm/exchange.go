@@ -97,11 +97,11 @@ func ofFetch(ctx context.Context, err, failure error) *accessError {
 	var said struct {
 		Error string `json:"error"`
 	}
-	if json.Unmarshal(refused.Body, &said) != nil || word(said.Error) == "" {
+	if json.Unmarshal(refused.Body, &said) != nil || wire.Word(said.Error) == "" {
 		return e
 	}
 	if status >= 400 && status < 500 && status != http.StatusTooManyRequests && status != http.StatusRequestTimeout {
-		e.bad, e.reason = true, word(said.Error)
+		e.bad, e.reason = true, wire.Word(said.Error)
 	}
 	return e
 }

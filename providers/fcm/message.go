@@ -51,7 +51,7 @@ func message(p providers.Push, placeholder providers.Placeholder, now time.Time)
 
 // appleBlock is for devices that Google reaches through Apple. An alert shows text, unless its owner gave another.
 func appleBlock(p providers.Push, text providers.Text, now time.Time) *messaging.APNSConfig {
-	headers := map[string]string{"apns-push-type": "background", "apns-priority": "5", "apns-expiration": expiration(p.ExpiresAt, now)}
+	headers := map[string]string{"apns-push-type": "background", "apns-priority": "5", "apns-expiration": providers.APNsExpiration(p.ExpiresAt, now)}
 	aps := &messaging.Aps{ContentAvailable: true}
 	if p.Kind == providers.Alert {
 		headers["apns-push-type"], headers["apns-priority"] = "alert", "10"
@@ -67,14 +67,6 @@ func appleBlock(p providers.Push, text providers.Text, now time.Time) *messaging
 		}
 	}
 	return &messaging.APNSConfig{Headers: headers, Payload: &messaging.APNSPayload{Aps: aps}}
-}
-
-// expiration is the apns-expiration header; 0 asks for one try and no storing.
-func expiration(at, now time.Time) string {
-	if !at.After(now) {
-		return "0"
-	}
-	return strconv.FormatInt(at.Unix(), 10)
 }
 
 func webBlock(p providers.Push, ttl time.Duration) *messaging.WebpushConfig {

@@ -51,14 +51,14 @@ func read(status int, body []byte) answer {
 	if said.Error == nil {
 		return a
 	}
-	a.known, a.category = true, word(said.Error.Status)
+	a.known, a.category = true, wire.Word(said.Error.Status)
 	a.badToken = strings.Contains(said.Error.Message, "not a valid FCM registration token")
 	for _, d := range said.Error.Details {
 		switch {
 		case strings.HasSuffix(d.Type, fcmDetail):
-			a.code = word(d.ErrorCode)
+			a.code = wire.Word(d.ErrorCode)
 		case strings.HasSuffix(d.Type, infoDetail):
-			a.info = word(d.Reason)
+			a.info = wire.Word(d.Reason)
 		case strings.HasSuffix(d.Type, quotaDetail):
 			a.oneDevice = d.quotaOfOneDevice()
 		case strings.HasSuffix(d.Type, fieldDetail):
@@ -189,17 +189,6 @@ func (a answer) whyNot() string {
 // oursRefused reports whether FCM refused our access token, and not Apple or a browser's service Google's.
 func (a answer) oursRefused() bool {
 	return a.status == http.StatusUnauthorized && a.code != "THIRD_PARTY_AUTH_ERROR" && a.code != "APNS_AUTH_ERROR"
-}
-
-// word lets through what can be one of Google's codes, so that nothing else reaches a log.
-func word(s string) string {
-	bad := func(r rune) bool {
-		return (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '_'
-	}
-	if len(s) > 64 || strings.ContainsFunc(s, bad) {
-		return ""
-	}
-	return s
 }
 
 // judge makes the outcome of a record, and mends what can be mended before the next push.

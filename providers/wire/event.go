@@ -34,12 +34,12 @@ type Event struct {
 // tell hands the event to whoever observes. The caller does not hold mu.
 func (o Options) tell(kind EventKind, reason string) {
 	if o.Observe != nil {
-		o.Observe(Event{Kind: kind, Reason: word(reason)})
+		o.Observe(Event{Kind: kind, Reason: Word(reason)})
 	}
 }
 
-// word lets through what can be a reason, so that nothing else reaches a log.
-func word(s string) string {
+// Word lets through what can be a reason, at most 64 letters, digits and underscores, so that nothing else reaches a log.
+func Word(s string) string {
 	letter := func(r rune) bool {
 		return r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '_'
 	}
