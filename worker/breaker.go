@@ -32,18 +32,21 @@ type tally struct {
 	all, bad int
 }
 
+func (t *tally) count(bad bool) {
+	t.all++
+	if bad {
+		t.bad++
+	}
+}
+
 func (t tally) wave() bool {
 	return t.all >= waveSamples && float64(t.bad) > waveShare*float64(t.all)
 }
 
 // note counts one answer about a token. It reports whether the breaker trips with it, or ends.
 func (b *breaker) note(bad bool, now time.Time) (trips, ends bool) {
-	one := tally{all: 1}
-	if bad {
-		one.bad = 1
-	}
 	if b.tripped {
-		b.since.all, b.since.bad = b.since.all+one.all, b.since.bad+one.bad
+		b.since.count(bad)
 		if b.since.all < waveSamples {
 			return false, false
 		}
@@ -59,7 +62,7 @@ func (b *breaker) note(bad bool, now time.Time) (trips, ends bool) {
 	if step.slot != slot {
 		*step = tally{slot: slot}
 	}
-	step.all, step.bad = step.all+one.all, step.bad+one.bad
+	step.count(bad)
 	b.tripped = b.sum(slot).wave()
 	return b.tripped, false
 }
