@@ -1,4 +1,4 @@
-# Needs Go alone; `contract` also uses Node when it is there.
+# Needs Go alone; `contract` also uses Node, and `test` PostgreSQL, when they can be had.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
@@ -22,12 +22,30 @@ build: ## the release binary, ./rouse
 run: ## everything in one process, on this machine alone
 	go run ./cmd/rouse dev
 
+# The tests' PostgreSQL: the server of ROUSE_TEST_POSTGRES; else the programs on this machine, with which tests start
+# their own; else Debian's package, where it may be installed; else a container, gone with the tests. See internal/testkit.
+PG_PROGRAMS := command -v initdb || ls /usr/lib/postgresql/*/bin/initdb
+PG_INSTALL  := [ "$$(id -u)" = 0 ] && command -v apt-get && apt-get -qq update && \
+	DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends postgresql
+PG_COMPOSE  := docker compose -f internal/testkit/compose.yml
+define with_postgres
+if [ -n "$${ROUSE_TEST_POSTGRES:-}" ] || { $(PG_PROGRAMS); } >/dev/null 2>&1 || { $(PG_INSTALL); } >/dev/null 2>&1; then :; \
+elif $(PG_COMPOSE) up --detach --wait >/dev/null 2>&1; then \
+	trap '$(PG_COMPOSE) down --volumes >/dev/null 2>&1' EXIT; \
+	export ROUSE_TEST_POSTGRES="postgres://postgres@$$($(PG_COMPOSE) port postgres 5432)/postgres"; \
+else echo "PostgreSQL is neither here nor to be had, so ITS TESTS ARE SKIPPED: install it, or set ROUSE_TEST_POSTGRES"; fi
+endef
+
+# What `test` and `race` run.
+PACKAGES ?= ./...
+
 # The race detector needs a C compiler; without one the tests run without it.
-test: ## all tests, with the race detector where it can be had
-	go test $(if $(filter 1,$(shell go env CGO_ENABLED)),-race) -tags $(TAGS) -timeout 15m ./...
+test: ## all tests, with the race detector where it can be had, and on PostgreSQL where that can be had
+	@$(with_postgres); set -x; \
+	go test $(if $(filter 1,$(shell go env CGO_ENABLED)),-race) -tags $(TAGS) -timeout 15m $(PACKAGES)
 
 race: ## all tests with the race detector, or a complaint
-	go test -race -tags $(TAGS) -timeout 15m ./...
+	@$(with_postgres); set -x; go test -race -tags $(TAGS) -timeout 15m $(PACKAGES)
 
 check: format vet lint generate-diff contract test ## all that a change must pass
 

@@ -1,5 +1,5 @@
 // Package bus carries "look again" hints between the goroutines of one process
-// and, in time, between nodes. It carries no content, and any hint may be lost.
+// and between nodes. It carries no content, and any hint may be lost.
 package bus
 
 import (
@@ -15,66 +15,80 @@ const queueLimit = 65536
 // Memory is the bus of a single process. The zero value is ready.
 type Memory struct {
 	mu        sync.Mutex
-	listeners map[*listener]struct{} // guarded by mu
+	listeners map[*queue]struct{} // guarded by mu
 }
 
-type listener struct {
+// queue is what one listener has still to hear.
+type queue struct {
 	mu     sync.Mutex
-	queue  []messages.Hint // guarded by mu
+	hints  []messages.Hint // guarded by mu
 	lost   bool            // guarded by mu
-	signal chan struct{}   // holds one token when queue or lost changed
+	signal chan struct{}   // holds one token when hints or lost changed
 }
+
+func newQueue() *queue { return &queue{signal: make(chan struct{}, 1)} }
 
 // Hint hands the hints to every listener and returns at once. A listener that
 // is too far behind loses them and is told so.
-func (b *Memory) Hint(hints ...messages.Hint) {
+func (b *Memory) Hint(hints ...messages.Hint) { b.each(hints, false) }
+
+// lose tells every listener that hints are missing.
+func (b *Memory) lose() { b.each(nil, true) }
+
+func (b *Memory) each(hints []messages.Hint, lost bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for l := range b.listeners {
-		l.add(hints)
+	for q := range b.listeners {
+		q.add(hints, lost)
 	}
 }
 
-func (l *listener) add(hints []messages.Hint) {
-	l.mu.Lock()
-	if len(l.queue)+len(hints) > queueLimit {
-		l.lost = true
+func (q *queue) add(hints []messages.Hint, lost bool) {
+	q.mu.Lock()
+	if len(q.hints)+len(hints) > queueLimit {
+		lost = true
 	} else {
-		l.queue = append(l.queue, hints...)
+		q.hints = append(q.hints, hints...)
 	}
-	l.mu.Unlock()
+	q.lost = q.lost || lost
+	q.mu.Unlock()
 	select {
-	case l.signal <- struct{}{}:
+	case q.signal <- struct{}{}:
 	default:
 	}
+}
+
+// take empties the queue.
+func (q *queue) take() (hints []messages.Hint, lost bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	hints, lost = q.hints, q.lost
+	q.hints, q.lost = nil, false
+	return hints, lost
 }
 
 // Listen calls receive, one call at a time and in order, with what was hinted since it
 // was called, until ctx is done; it returns once the last call has. lost says that hints are
 // missing before these: look at everything. The slice is the receiver's to keep.
 func (b *Memory) Listen(ctx context.Context, receive func(hints []messages.Hint, lost bool)) error {
-	l := &listener{signal: make(chan struct{}, 1)}
+	q := newQueue()
 	b.mu.Lock()
 	if b.listeners == nil {
-		b.listeners = map[*listener]struct{}{}
+		b.listeners = map[*queue]struct{}{}
 	}
-	b.listeners[l] = struct{}{}
+	b.listeners[q] = struct{}{}
 	b.mu.Unlock()
 	defer func() {
 		b.mu.Lock()
-		delete(b.listeners, l)
+		delete(b.listeners, q)
 		b.mu.Unlock()
 	}()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-l.signal:
-			l.mu.Lock()
-			hints, lost := l.queue, l.lost
-			l.queue, l.lost = nil, false
-			l.mu.Unlock()
-			receive(hints, lost)
+		case <-q.signal:
+			receive(q.take())
 		}
 	}
 }

@@ -7,12 +7,17 @@ import (
 	"io/fs"
 )
 
-//go:embed sqlite/*.sql
+//go:embed sqlite/*.sql postgres/*.sql
 var files embed.FS
 
 // SQLite returns the migrations of that engine.
-func SQLite() fs.FS {
-	sub, err := fs.Sub(files, "sqlite")
+func SQLite() fs.FS { return of("sqlite") }
+
+// Postgres returns the migrations of PostgreSQL.
+func Postgres() fs.FS { return of("postgres") }
+
+func of(engine string) fs.FS {
+	sub, err := fs.Sub(files, engine)
 	if err != nil {
 		panic(err) // the name is a constant that fs.Sub accepts
 	}

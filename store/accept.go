@@ -137,6 +137,7 @@ func (t *tx) acceptAll(ops []*op) error {
 	p := &plan{t: t, boxes: make(map[ident.Device]*box, len(ops)), users: map[userKey][]ident.Device{}, drops: map[ident.App]bool{},
 		holders: map[pendingKey]holder{}, ended: map[messages.Seq]bool{}, known: map[replayKey]*remembered{},
 		present: map[visit]bool{}, slots: make([]*slot, 0, len(ops))}
+	t.expected = len(ops)
 	if err := p.load(ops); err != nil {
 		return err
 	}

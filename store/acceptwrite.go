@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/bits"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,12 +53,14 @@ func (p *plan) load(ops []*op) error {
 		}
 		devices = append(devices, ofUser...)
 	}
-	for len(devices) > 0 {
-		n := min(len(devices), boxesAtATime)
-		if err := p.loadBoxes(devices[:n]); err != nil {
+	// A user's devices may be others than when the batch took its locks.
+	if err := p.t.lock(devices); err != nil {
+		return err
+	}
+	for piece := range slices.Chunk(devices, p.t.atATime()) {
+		if err := p.loadBoxes(piece); err != nil {
 			return fmt.Errorf("read inboxes: %w", err)
 		}
-		devices = devices[n:]
 	}
 	return nil
 }
@@ -78,10 +81,17 @@ func (p *plan) devicesOf(app ident.App, user string) ([]ident.Device, error) {
 	return list, nil
 }
 
+const (
+	selectBox        = "SELECT device, app, gone_at IS NOT NULL, pending, pending_bytes FROM inboxes WHERE device "
+	selectBoxesOf    = selectBox + anyOf
+	anyOf            = "= ANY (CAST(? AS TEXT[]))"
+	devicesInOneTrip = 4096
+)
+
 // selectBoxes[i] reads 1<<i inboxes, up to boxesAtATime.
 var selectBoxes = func() (queries [7]string) {
 	for i := range queries {
-		queries[i] = "SELECT device, app, gone_at IS NOT NULL, pending, pending_bytes FROM inboxes WHERE device IN (" + repeat("?", 1<<i) + ")"
+		queries[i] = selectBox + "IN (" + repeat("?", 1<<i) + ")"
 	}
 	return queries
 }()
@@ -96,8 +106,24 @@ func forDevices(queries [7]string, devices []ident.Device) (query string, args [
 	return queries[power], args
 }
 
+// forDevices picks the query: with an array of any length, where the engine knows arrays.
+func (t *tx) forDevices(queries [7]string, arrays string, devices []ident.Device) (query string, args []any) {
+	if !t.w.store.dialect.shared {
+		return forDevices(queries, devices)
+	}
+	return arrays, []any{devices}
+}
+
+// atATime is how many devices one query takes.
+func (t *tx) atATime() int {
+	if t.w.store.dialect.shared {
+		return devicesInOneTrip
+	}
+	return boxesAtATime
+}
+
 func (p *plan) loadBoxes(devices []ident.Device) error {
-	query, args := forDevices(selectBoxes, devices)
+	query, args := p.t.forDevices(selectBoxes, selectBoxesOf, devices)
 	rows, err := p.t.rows(query, args...)
 	if err != nil {
 		return err
@@ -136,6 +162,9 @@ func (p *plan) write() error {
 }
 
 func (p *plan) insertSlots() error {
+	if p.t.w.store.dialect.shared {
+		return p.insertSlotsAtOnce()
+	}
 	args := make([]any, 0, insertRows*10)
 	var plain []*slot
 	for _, s := range p.slots {
@@ -311,16 +340,26 @@ func (p *plan) remember(m *messages.Send, receipt messages.Receipt) {
 	p.replays = append(p.replays, r)
 }
 
+// takenError says that another node has used an Idempotency-Key since it was looked up: done again, the send finds its answer.
+type takenError struct{ at replayKey }
+
+func (takenError) Error() string { return "another node has just used this Idempotency-Key" }
+
 func (p *plan) insertReplays() error {
 	const query = `INSERT INTO idempotency (app, key, request, receipt, created_at) VALUES (?, ?, ?, ?, ?)
-		ON CONFLICT (app, key) DO UPDATE SET request = excluded.request, receipt = excluded.receipt, created_at = excluded.created_at`
+		ON CONFLICT (app, key) DO UPDATE SET request = excluded.request, receipt = excluded.receipt, created_at = excluded.created_at
+		WHERE excluded.created_at - idempotency.created_at >= ?`
 	for _, r := range p.replays {
 		receipt, err := json.Marshal(r.receipt)
 		if err != nil {
 			return fmt.Errorf("store a receipt: %w", err)
 		}
-		if _, err := p.t.exec(query, string(r.at.app), r.at.key, r.request, string(receipt), r.created); err != nil {
+		n, err := p.t.exec(query, string(r.at.app), r.at.key, r.request, string(receipt), r.created, idempotencyLife.Milliseconds())
+		if err != nil {
 			return fmt.Errorf("store an idempotency key: %w", err)
+		}
+		if n == 0 {
+			return takenError{r.at}
 		}
 	}
 	return nil

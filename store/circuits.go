@@ -71,6 +71,9 @@ const (
 )
 
 func (t *tx) noteCircuit(c tokens.Circuit, now time.Time) error {
+	if err := t.lockApp(c.App); err != nil {
+		return err
+	}
 	which := []any{string(c.App), string(c.Provider), string(c.Environment), string(c.Onward), string(c.Cause)}
 	var open []circuitRow
 	if err := t.list(&open, selectCircuit, which...); err != nil {

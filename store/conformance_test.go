@@ -17,7 +17,10 @@ import (
 	"rouse/tokens"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	store.PostgresForTest = testkit.Postgres
+	goleak.VerifyTestMain(m)
+}
 
 // opener opens a fresh, migrated store whose writer runs until the test ends.
 type opener func(t testing.TB, change ...func(*store.Options)) *store.Store

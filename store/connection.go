@@ -5,8 +5,6 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"fmt"
-
-	"github.com/jmoiron/sqlx"
 )
 
 // A batch is nobody's alone: no caller's context may end it, so statements run in the background one.
@@ -21,9 +19,10 @@ func (w *writer) connect() error {
 }
 
 func (w *writer) disconnect() error {
-	for _, stmt := range w.stmts {
-		_ = stmt.Close() // the connection it belongs to goes with it
+	for _, close := range w.closers {
+		_ = close() // the connection it belongs to goes with it
 	}
+	w.closers = nil
 	clear(w.stmts)
 	if w.conn == nil {
 		return nil
@@ -33,28 +32,46 @@ func (w *writer) disconnect() error {
 	return err
 }
 
+// begin starts a transaction, on a new connection if the last was lost while nobody needed it.
 func (w *writer) begin() error {
-	_, err := w.exec(w.store.dialect.begin())
-	return err
+	err := w.store.dialect.begin(w)
+	if err == nil || !w.store.dialect.shared || !w.lostConnection(err) {
+		return err
+	}
+	_ = w.disconnect() // it is gone
+	if err := w.connect(); err != nil {
+		return err
+	}
+	return w.store.dialect.begin(w)
 }
 
 func (w *writer) rollback() {
 	// It fails where the engine has rolled back by itself, as SQLite does on a full disk.
-	_, _ = w.exec("ROLLBACK")
+	_ = w.run("ROLLBACK")
 }
 
-func (w *writer) stmt(query string) (*sqlx.Stmt, error) {
+func (w *writer) run(query string) error {
+	_, err := w.exec(query)
+	return err
+}
+
+func (w *writer) stmt(query string) (statement, error) {
 	if stmt := w.stmts[query]; stmt != nil {
 		return stmt, nil
 	}
 	if w.conn == nil {
 		return nil, driver.ErrBadConn
 	}
-	stmt, err := w.conn.PreparexContext(context.Background(), w.store.dialect.rebind(query))
+	bound := w.store.dialect.rebind(query)
+	if !w.store.dialect.prepares {
+		w.stmts[query] = unprepared{w.conn, bound}
+		return w.stmts[query], nil
+	}
+	stmt, err := w.conn.PreparexContext(context.Background(), bound)
 	if err != nil {
 		return nil, err
 	}
-	w.stmts[query] = stmt
+	w.stmts[query], w.closers = stmt, append(w.closers, stmt.Close)
 	return stmt, nil
 }
 

@@ -53,6 +53,9 @@ func (s *Store) PutCredential(ctx context.Context, c tokens.Credential) error {
 		public = []byte("{}")
 	}
 	return s.write(ctx, "store a credential", newOp(func(t *tx) error {
+		if err := t.lockApp(c.App); err != nil {
+			return err
+		}
 		if _, err := t.needApp(c.App); err != nil {
 			return err
 		}
@@ -105,6 +108,9 @@ func (s *Store) Credentials(ctx context.Context, app ident.App) ([]tokens.Creden
 func (s *Store) DeleteCredential(ctx context.Context, app ident.App, p tokens.Provider) error {
 	now := time.Now()
 	return s.write(ctx, "delete a credential", newOp(func(t *tx) error {
+		if err := t.lockApp(app); err != nil {
+			return err
+		}
 		n, err := t.exec("DELETE FROM credentials WHERE app = ? AND provider = ?", string(app), string(p))
 		if err == nil && n == 0 {
 			return noCredential(p)

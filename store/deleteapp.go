@@ -15,6 +15,9 @@ const devicesAtATime = 32
 // interrupted, calling it again, or Purge, finishes. NotFound "app_not_found".
 func (s *Store) DeleteApp(ctx context.Context, id ident.App) error {
 	err := s.write(ctx, "delete an app", newOp(func(t *tx) error {
+		if err := t.lockApp(id); err != nil { // a registration under way comes first, and is deleted
+			return err
+		}
 		n, err := t.exec("UPDATE apps SET deleting = 1 WHERE id = ?", string(id))
 		if err != nil {
 			return err
@@ -112,7 +115,7 @@ func (s *Store) deleteDevices(ctx context.Context, app ident.App) (int, error) {
 				}
 			}
 			return nil
-		}))
+		}).locking(devices...))
 		if err != nil {
 			return total, err
 		}
@@ -122,7 +125,7 @@ func (s *Store) deleteDevices(ctx context.Context, app ident.App) (int, error) {
 
 func (t *tx) deleteDevice(id ident.Device) error {
 	for _, query := range []string{
-		"DELETE FROM wakes WHERE id IN (" + wakeChain + " SELECT id FROM chain)",
+		"DELETE FROM wakes WHERE device = ?1 AND id IN (" + wakeChain + " SELECT id FROM chain)",
 		"DELETE FROM inboxes WHERE device = ?1", "DELETE FROM gaps WHERE device = ?1", "DELETE FROM devices WHERE id = ?1",
 	} {
 		if _, err := t.exec(query, string(id)); err != nil {
@@ -136,7 +139,7 @@ func (t *tx) deleteDevice(id ident.Device) error {
 // deleteDeliveries goes through all places once: what is the app's was committed before its inboxes went.
 func (s *Store) deleteDeliveries(ctx context.Context, app ident.App) (int, error) {
 	var newest, after messages.Seq
-	if err := s.reads.get(ctx, &newest, "SELECT value FROM counters WHERE name = 'seq'"); err != nil {
+	if err := s.reads.get(ctx, &newest, s.dialect.newest); err != nil {
 		return 0, s.readError("read the sequence counter", err)
 	}
 	total := 0

@@ -127,7 +127,11 @@ func (t *tx) needDevice(id ident.Device) (tokens.Device, error) {
 	return d, err
 }
 
+// anyDevice reads a device that is about to be changed: no other node changes it meanwhile.
 func (t *tx) anyDevice(id ident.Device) (tokens.Device, error) {
+	if err := t.lock([]ident.Device{id}); err != nil {
+		return tokens.Device{}, err
+	}
 	var r deviceRow
 	err := t.scan(r.fields(), selectDevice, string(id))
 	if errors.Is(err, sql.ErrNoRows) {

@@ -23,6 +23,9 @@ func (t *tx) event(app ident.App, kind messages.EventType, data any, now time.Ti
 	if err != nil {
 		return fmt.Errorf("encode an event: %w", err)
 	}
+	if err := t.lockApp(app); err != nil {
+		return err
+	}
 	if _, err := t.exec(insertEvent, string(ident.NewEvent()), string(app), string(kind), millis(now), text); err != nil {
 		return fmt.Errorf("write an event: %w", err)
 	}

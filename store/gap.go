@@ -37,10 +37,15 @@ func (e *entry) lose(seq messages.Seq, reason string) {
 	}
 }
 
+const (
+	selectGap    = "SELECT device FROM gaps WHERE device "
+	selectGapsOf = selectGap + anyOf
+)
+
 // selectGaps[i] asks which of 1<<i devices have a gap.
 var selectGaps = func() (queries [7]string) {
 	for i := range queries {
-		queries[i] = "SELECT device FROM gaps WHERE device IN (" + repeat("?", 1<<i) + ")"
+		queries[i] = selectGap + "IN (" + repeat("?", 1<<i) + ")"
 	}
 	return queries
 }()
@@ -53,8 +58,8 @@ func (t *tx) closeGaps() error {
 			acked[d] = true
 		}
 	}
-	for piece := range slices.Chunk(slices.Collect(maps.Keys(acked)), boxesAtATime) {
-		query, args := forDevices(selectGaps, piece)
+	for piece := range slices.Chunk(slices.Collect(maps.Keys(acked)), t.atATime()) {
+		query, args := t.forDevices(selectGaps, selectGapsOf, piece)
 		var found []ident.Device
 		if err := t.list(&found, query, args...); err != nil {
 			return fmt.Errorf("look for gaps: %w", err)

@@ -53,11 +53,12 @@ type InspectOptions struct {
 // Inspect opens a database to look at it. The error is fs.ErrNotExist if there is none, ErrLogWithoutIndex,
 // ErrDamaged, or says why it cannot be opened. It does not look at the schema: ask Schema before anything that needs tables.
 func Inspect(ctx context.Context, o InspectOptions) (*Inspection, error) {
-	d, err := parseDSN(o.DSN)
+	d, err := parseSQLite(o.DSN)
 	if err != nil {
 		return nil, err
 	}
-	want, err := newestMigration(d.migrations())
+	engine := d.dialect()
+	want, err := newestMigration(engine.files)
 	if err != nil {
 		return nil, err
 	}
@@ -69,12 +70,12 @@ func Inspect(ctx context.Context, o InspectOptions) (*Inspection, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Inspection{store: &Store{dialect: d, ring: o.Ring, want: want, reads: newReader(db, d), lane: newLane()}, files: files}, nil
+	return &Inspection{store: &Store{dialect: engine, ring: o.Ring, want: want, reads: newReader(db, engine), lane: newLane()}, files: files}, nil
 }
 
 // inspectFiles finds out how the database must be read. A process that has it open has a log and its index beside it; one
 // that was killed left them. Without them a reader would make them, and so it is told that nothing changes.
-func (d dialect) inspectFiles() (inspected, error) {
+func (d sqliteFile) inspectFiles() (inspected, error) {
 	info, err := os.Stat(d.path)
 	if err != nil {
 		return inspected{}, fmt.Errorf("look for the database: %w", err)
@@ -109,7 +110,7 @@ func sizeOf(path string) (int64, error) {
 }
 
 // openToLook opens the file for reading alone; alone says that nobody else has it open.
-func (d dialect) openToLook(ctx context.Context, alone bool) (*sqlx.DB, error) {
+func (d sqliteFile) openToLook(ctx context.Context, alone bool) (*sqlx.DB, error) {
 	q := url.Values{"mode": {"ro"}, "_pragma": {fmt.Sprintf("busy_timeout(%d)", lookMillis), "query_only(1)", "temp_store(memory)"}}
 	if alone {
 		q.Set("immutable", "1")
@@ -123,7 +124,7 @@ func (d dialect) openToLook(ctx context.Context, alone bool) (*sqlx.DB, error) {
 	db.SetMaxIdleConns(lookers)
 	var tables int // what is no database is found out by the first statement
 	if err := db.GetContext(ctx, &tables, "SELECT COUNT(*) FROM sqlite_master"); err != nil {
-		if d.corrupt(err) {
+		if corrupt(err) {
 			err = errors.Join(ErrDamaged, err)
 		}
 		return nil, errors.Join(fmt.Errorf("open the database: %w", err), db.Close())
@@ -145,7 +146,7 @@ func (i *Inspection) Undisturbed() bool {
 	if !i.files.alone {
 		return true
 	}
-	now, err := i.store.dialect.inspectFiles()
+	now, err := sqliteFile{path: i.files.path}.inspectFiles()
 	return err == nil && now == i.files
 }
 
@@ -171,7 +172,7 @@ func (i *Inspection) Damage(ctx context.Context) ([]string, error) {
 	if ended := ctx.Err(); ended != nil {
 		return nil, ended
 	}
-	if err != nil && i.store.dialect.corrupt(err) { // so much that the check itself stumbles
+	if err != nil && corrupt(err) { // so much that the check itself stumbles
 		return append(found, err.Error()), nil
 	}
 	if err != nil {
@@ -181,7 +182,7 @@ func (i *Inspection) Damage(ctx context.Context) ([]string, error) {
 }
 
 // corrupt reports whether err says that the file is not what the engine wrote.
-func (d dialect) corrupt(err error) bool {
+func corrupt(err error) bool {
 	var e *sqlite.Error
 	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_CORRUPT
 }
@@ -190,7 +191,7 @@ func (d dialect) corrupt(err error) bool {
 func (i *Inspection) Sealers(ctx context.Context, ring *tokens.Ring) (all, shut []string, err error) {
 	s := i.store
 	var tables int
-	if err := s.reads.get(ctx, &tables, s.dialect.hasTable(), "rings"); err != nil || tables == 0 {
+	if err := s.reads.get(ctx, &tables, s.dialect.hasTable, "rings"); err != nil || tables == 0 {
 		return nil, nil, s.readError("look for the proofs of the master keys", err)
 	}
 	var proofs []ringProof

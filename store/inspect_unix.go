@@ -17,7 +17,7 @@ const (
 // User tells whether another process has the database open, and which: 0 if it is one that cannot be seen from here, as in
 // another container. It takes no lock and makes no file. This process must not have the database open: it would lose its locks.
 func User(dsn string) (pid int, used bool, err error) {
-	d, err := parseDSN(dsn)
+	d, err := parseSQLite(dsn)
 	if err != nil {
 		return 0, false, err
 	}

@@ -12,7 +12,7 @@ const (
 		WHERE device = ? AND seq >= ? AND seq <= ? AND ended_at IS NULL AND expires_at > ?`
 	// insertWake appends to the device's chain: to the row given, or, without one, to its newest.
 	insertWake = `INSERT INTO wakes (device, at, head_normal, head_high, accepted, background, took, provider, verdict, reason, previous)
-		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, COALESCE(?11, (SELECT last_wake FROM inboxes WHERE device = ?1), 0))`
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, COALESCE(?11, (SELECT last_wake FROM inboxes WHERE device = ?1), 0)) RETURNING id`
 	tellGap = `UPDATE gaps SET told = ? WHERE device = ? AND told < ?`
 )
 
@@ -53,12 +53,9 @@ func (t *tx) insertWakes(device ident.Device, wakes []messages.Wake) (last int64
 	var previous any
 	for _, w := range wakes {
 		t.writes++
-		r, err := t.w.exec(insertWake, string(device), millis(w.At), int64(w.Head.Normal), int64(w.Head.High), w.Accepted,
+		err := t.get(&last, insertWake, string(device), millis(w.At), int64(w.Head.Normal), int64(w.Head.High), w.Accepted,
 			w.Background, w.Took.Microseconds(), w.Provider, w.Verdict, w.Reason, previous)
 		if err != nil {
-			return 0, err
-		}
-		if last, err = r.LastInsertId(); err != nil {
 			return 0, err
 		}
 		previous = last

@@ -23,7 +23,12 @@ func (s *Store) Migrate(ctx context.Context) error {
 	if s.running.Load() {
 		return fmt.Errorf("migrate before the writer runs")
 	}
-	p, err := goose.NewProvider(s.dialect.goose(), s.writes.DB, s.dialect.migrations(), goose.WithDisableGlobalRegistry(true))
+	unlock, err := s.dialect.lockMigrations(ctx, s.writes)
+	if err != nil {
+		return fmt.Errorf("migrate the database: %w", err)
+	}
+	defer unlock()
+	p, err := goose.NewProvider(s.dialect.goose, s.writes.DB, s.dialect.files, goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return fmt.Errorf("read the migrations: %w", err)
 	}
@@ -36,7 +41,7 @@ func (s *Store) Migrate(ctx context.Context) error {
 // MigrationStatus returns the schema the database has, 0 for an empty one, and the one this program wants.
 func (s *Store) MigrationStatus(ctx context.Context) (have, want int64, err error) {
 	var tables int
-	if err := s.reads.db.GetContext(ctx, &tables, s.dialect.rebind(s.dialect.hasTable()), goose.DefaultTablename); err != nil {
+	if err := s.reads.db.GetContext(ctx, &tables, s.dialect.rebind(s.dialect.hasTable), goose.DefaultTablename); err != nil {
 		return 0, 0, s.readError("read the schema's version", err)
 	}
 	if tables == 0 {

@@ -30,7 +30,7 @@ func newSchema(t *testing.T) schema {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := goose.NewProvider(s.dialect.goose(), s.writes.DB, s.dialect.migrations(), goose.WithDisableGlobalRegistry(true))
+	p, err := goose.NewProvider(s.dialect.goose, s.writes.DB, s.dialect.files, goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		t.Fatal(err)
 	}

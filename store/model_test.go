@@ -58,7 +58,18 @@ type model struct {
 
 func TestTheStoreAgreesWithAModel(t *testing.T) {
 	t.Parallel()
-	s := openFile(t, "", func(o *Options) { o.InboxMessages, o.InboxBytes = modelMessages, modelBytes })
+	agrees(t, openFile(t, "", small))
+}
+
+func TestTheStoreAgreesWithAModelOnPostgres(t *testing.T) {
+	t.Parallel()
+	agrees(t, nodes(t, 1, small)[0])
+}
+
+func small(o *Options) { o.InboxMessages, o.InboxBytes = modelMessages, modelBytes }
+
+func agrees(t *testing.T, s *Store) {
+	t.Helper()
 	stop := start(t, s)
 	rapid.Check(t, func(t *rapid.T) {
 		m := newModel(t, s, rapid.Bool().Draw(t, "drop oldest"))

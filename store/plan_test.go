@@ -28,21 +28,24 @@ func openForPlans(t *testing.T) *Store {
 	return s
 }
 
+// hotStatements are those of the daily work.
+var hotStatements = map[string]string{
+	"inbox": readInbox, "item": readItem, "waiting": readWaiting, "ack up to": ackUpTo, "ack one": ackOne, "ack many": ackMany,
+	"end": endDelivery, "mark a page": markPage, "deliveries of a message": selectDeliveries, "sweep": sweepRows, "boxes": selectBoxes[3],
+	"device": selectDevice, "counts": updateCounts, "marks": updateMarks, "post": selectPost, "wakes": selectWakes, "wake chain": wakeChain + " SELECT id FROM chain", "wake": insertWake,
+	"auth": selectAuth, "token": updateVerdict, "supersede": supersede, "holder": selectHolder, "demotion": noteDemotion, "deaths": selectDeaths, "sleeper": selectSleeper,
+	"circuit": selectCircuit, "close a circuit": deleteCircuit, "change a circuit": changeCircuit, "may open a circuit": mayOpenCircuit,
+	"a provider's circuits": providersOpen, "an app's circuits": appsCircuits, "credential": "SELECT " + credentialColumns + " FROM credentials c WHERE c.app = ? AND c.provider = ?",
+	"events": selectEvents, "old events": oldEvents, "an app's events": appsEvents, "event": insertEvent,
+	"expiring": selectExpiring, "note an expiry": noteExpiry, "expiries": selectExpiries,
+	"expire": "SELECT " + endingColumns + " FROM deliveries WHERE ended_at IS NULL AND expires_at <= ? ORDER BY expires_at LIMIT 0 + ?",
+}
+
 // No statement of the daily work may walk a whole table that grows with traffic.
 func TestEveryHotStatementUsesAnIndex(t *testing.T) {
 	t.Parallel()
 	s := openForPlans(t)
-	for name, query := range map[string]string{
-		"inbox": readInbox, "item": readItem, "waiting": readWaiting, "ack up to": ackUpTo, "ack one": ackOne, "ack many": ackMany,
-		"end": endDelivery, "mark a page": markPage, "deliveries of a message": selectDeliveries, "sweep": sweepRows, "boxes": selectBoxes[3],
-		"device": selectDevice, "counts": updateCounts, "marks": updateMarks, "post": selectPost, "wakes": selectWakes, "wake chain": wakeChain + " SELECT id FROM chain", "wake": insertWake,
-		"auth": selectAuth, "token": updateVerdict, "supersede": supersede, "holder": selectHolder, "demotion": noteDemotion, "deaths": selectDeaths, "sleeper": selectSleeper,
-		"circuit": selectCircuit, "close a circuit": deleteCircuit, "change a circuit": changeCircuit, "may open a circuit": mayOpenCircuit,
-		"a provider's circuits": providersOpen, "an app's circuits": appsCircuits, "credential": "SELECT " + credentialColumns + " FROM credentials c WHERE c.app = ? AND c.provider = ?",
-		"events": selectEvents, "old events": oldEvents, "an app's events": appsEvents, "event": insertEvent,
-		"expiring": selectExpiring, "note an expiry": noteExpiry, "expiries": selectExpiries,
-		"expire": "SELECT " + endingColumns + " FROM deliveries WHERE ended_at IS NULL AND expires_at <= ? ORDER BY expires_at LIMIT 0 + ?",
-	} {
+	for name, query := range hotStatements {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			// p is one row, the chain is a few.

@@ -57,7 +57,7 @@ func (s *Store) purgeDeliveries(ctx context.Context, before int64, limit int) (i
 	const young = "SELECT COALESCE(MIN(seq), 0) FROM deliveries WHERE seq > ? AND seq <= ? AND created_at >= ?"
 	const over = "SELECT seq FROM deliveries WHERE seq > ? AND seq <= ? AND ended_at < ? ORDER BY seq"
 	var newest messages.Seq
-	if err := s.reads.get(ctx, &newest, "SELECT value FROM counters WHERE name = 'seq'"); err != nil {
+	if err := s.reads.get(ctx, &newest, s.dialect.newest); err != nil {
 		return 0, s.readError("read the sequence counter", err)
 	}
 	total := 0

@@ -14,26 +14,27 @@ type reader struct {
 	db      *sqlx.DB
 	dialect dialect
 
-	mu    sync.RWMutex
-	stmts map[string]*sqlx.Stmt // guarded by mu
+	mu      sync.RWMutex
+	stmts   map[string]statement // guarded by mu, as the next
+	closers []func() error
 }
 
 func newReader(db *sqlx.DB, d dialect) *reader {
-	return &reader{db: db, dialect: d, stmts: map[string]*sqlx.Stmt{}}
+	return &reader{db: db, dialect: d, stmts: map[string]statement{}}
 }
 
 func (r *reader) close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var errs []error
-	for _, stmt := range r.stmts {
-		errs = append(errs, stmt.Close())
+	for _, close := range r.closers {
+		errs = append(errs, close())
 	}
 	clear(r.stmts)
 	return errors.Join(append(errs, r.db.Close())...)
 }
 
-func (r *reader) stmt(query string) (*sqlx.Stmt, error) {
+func (r *reader) stmt(query string) (statement, error) {
 	r.mu.RLock()
 	stmt := r.stmts[query]
 	r.mu.RUnlock()
@@ -45,12 +46,17 @@ func (r *reader) stmt(query string) (*sqlx.Stmt, error) {
 	if stmt := r.stmts[query]; stmt != nil {
 		return stmt, nil
 	}
-	stmt, err := r.db.Preparex(r.dialect.rebind(query))
+	bound := r.dialect.rebind(query)
+	if !r.dialect.prepares {
+		r.stmts[query] = unprepared{r.db, bound}
+		return r.stmts[query], nil
+	}
+	prepared, err := r.db.Preparex(bound)
 	if err != nil {
 		return nil, err
 	}
-	r.stmts[query] = stmt
-	return stmt, nil
+	r.stmts[query], r.closers = prepared, append(r.closers, prepared.Close)
+	return prepared, nil
 }
 
 // get reads one row into dest; sql.ErrNoRows if there is none.
@@ -68,7 +74,7 @@ func (r *reader) scan(ctx context.Context, fields []any, query string, args ...a
 	if err != nil {
 		return err
 	}
-	return stmt.Stmt.QueryRow(args...).Scan(fields...)
+	return stmt.QueryRow(args...).Scan(fields...)
 }
 
 // list reads all rows into dest, a pointer to a slice.
@@ -89,7 +95,7 @@ func (r *reader) rows(ctx context.Context, query string, args ...any) (*sqlx.Row
 	return stmt.Queryx(args...)
 }
 
-func (r *reader) ready(ctx context.Context, query string) (*sqlx.Stmt, error) {
+func (r *reader) ready(ctx context.Context, query string) (statement, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}

@@ -21,6 +21,9 @@ func (s *Store) Register(ctx context.Context, e tokens.Enrol) (tokens.Device, bo
 	var d tokens.Device
 	var created bool
 	err := s.write(ctx, "register a device", newOp(func(t *tx) (err error) {
+		if err := t.shareApp(e.App); err != nil {
+			return err
+		}
 		if _, err := t.needApp(e.App); err != nil {
 			return err
 		}

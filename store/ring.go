@@ -1,13 +1,10 @@
 package store
 
-import (
-	"errors"
-	"fmt"
-)
+import "fmt"
 
 const (
 	selectRings = "SELECT id, sealed FROM rings ORDER BY id"
-	insertRing  = "INSERT INTO rings (id, sealed) VALUES (?, ?)"
+	insertRing  = "INSERT INTO rings (id, sealed) VALUES (?, ?) ON CONFLICT (id) DO NOTHING"
 )
 
 // proveRing checks that everything sealed in this database opens, and leaves a proof of the key that seals from now
@@ -44,8 +41,8 @@ func (w *writer) proveRing() (err error) {
 			return fmt.Errorf("leave a proof of the master key: %w", err)
 		}
 	}
-	if _, err := w.exec("COMMIT"); err != nil {
-		return errors.Join(errors.New("leave a proof of the master key"), err)
+	if err := w.store.dialect.commit(w); err != nil {
+		return fmt.Errorf("leave a proof of the master key: %w", err)
 	}
 	return nil
 }

@@ -30,7 +30,8 @@ const (
 
 // Options is what Open needs.
 type Options struct {
-	// DSN is "sqlite:" and the path of a file, which is made, with its folder, if missing.
+	// DSN is "sqlite:" and the path of a file, which is made, with its folder, if missing; or "postgres://" and what PostgreSQL
+	// calls a connection URI. Several processes may open that one at once.
 	DSN string
 	// Ring seals push tokens and credentials. Required.
 	Ring *tokens.Ring
@@ -67,6 +68,9 @@ type Store struct {
 	running atomic.Bool
 	sick    atomic.Pointer[fault.Error] // why the last batch failed, nil if it did not; the writer writes
 	purge   purgeCursor
+	horizon horizon
+	// unlocked leaves shards unlocked: tests show with it what the locks are for.
+	unlocked bool
 }
 
 type inboxLimits struct {
@@ -84,7 +88,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	want, err := newestMigration(d.migrations())
+	want, err := newestMigration(d.files)
 	if err != nil {
 		return nil, err
 	}

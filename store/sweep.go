@@ -46,8 +46,8 @@ const sweepRows = `SELECT d.seq, d.device, d.created_at, d.ended_at IS NULL AND 
 // messages.SilentAfter are left out once they were woken for it. next is where to go on: nothing due lies between q.After and next but what
 // was returned. more says that next was not the end.
 func (s *Store) Sweep(ctx context.Context, q messages.SweepQuery) (due []messages.Due, next messages.Seq, more bool, err error) {
-	var newest messages.Seq
-	if err := s.reads.get(ctx, &newest, "SELECT value FROM counters WHERE name = 'seq'"); err != nil {
+	newest, err := s.settledPlace(ctx)
+	if err != nil {
 		return nil, q.After, false, s.readError("read the sequence counter", err)
 	}
 	end := min(newest, q.After+sweepSpan)
@@ -158,7 +158,7 @@ func (t *tx) expire(now int64, limit int) (int, error) {
 // Pending returns how many deliveries are un-acked in all inboxes.
 func (s *Store) Pending(ctx context.Context) (int64, error) {
 	var n int64
-	if err := s.reads.get(ctx, &n, "SELECT COALESCE(SUM(pending), 0) FROM inboxes"); err != nil {
+	if err := s.reads.get(ctx, &n, "SELECT CAST(COALESCE(SUM(pending), 0) AS BIGINT) FROM inboxes"); err != nil {
 		return 0, s.readError("count what is pending", err)
 	}
 	return n, nil

@@ -142,7 +142,7 @@ func timeline(r messageDelivery, wakes []messages.Moment, e laneEntry) []message
 }
 
 // selectSleeper reads what decides whether a device can be woken, whether its app has a credential, and its last wake.
-const selectSleeper = "SELECT " + deviceColumns + `, c.app IS NOT NULL, COALESCE(w.at, 0), COALESCE(w.accepted, TRUE), COALESCE(w.verdict, ''), COALESCE(w.reason, '')` +
+const selectSleeper = "SELECT " + deviceColumns + `, c.app IS NOT NULL, COALESCE(w.at, 0), COALESCE(w.accepted, 1), COALESCE(w.verdict, ''), COALESCE(w.reason, '')` +
 	fromDevices + `LEFT JOIN credentials c ON c.app = d.app AND c.provider = d.provider
 	LEFT JOIN wakes w ON w.id = i.last_wake AND w.device = d.id WHERE d.id = ?`
 

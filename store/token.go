@@ -150,14 +150,22 @@ const selectDeaths = `SELECT id FROM devices WHERE app = ? AND provider = ? AND 
 func (s *Store) TakeBackDeaths(ctx context.Context, app ident.App, p tokens.Provider, since time.Time) (back []ident.Device, err error) {
 	for more := true; more; {
 		var page []ident.Device
+		found := 0
 		err := s.write(ctx, "take deaths back", newOp(func(t *tx) error {
 			page = nil
-			if err := t.list(&page, selectDeaths, string(app), string(p), millis(since), deathsAtATime); err != nil {
+			var dead []ident.Device
+			if err := t.list(&dead, selectDeaths, string(app), string(p), millis(since), deathsAtATime); err != nil {
 				return fmt.Errorf("list deaths: %w", err)
 			}
-			for _, d := range page {
-				if _, err := t.exec("UPDATE devices SET token_state = ? WHERE id = ?", string(tokens.TokenSuspect), string(d)); err != nil {
+			found = len(dead)
+			for _, d := range dead {
+				// Another node may have registered it since it was read: only what is still dead is touched.
+				n, err := t.exec("UPDATE devices SET token_state = ? WHERE id = ? AND token_state = 'dead'", string(tokens.TokenSuspect), string(d))
+				if err != nil {
 					return fmt.Errorf("take a death back: %w", err)
+				}
+				if n == 1 {
+					page = append(page, d)
 				}
 			}
 			return nil
@@ -165,7 +173,7 @@ func (s *Store) TakeBackDeaths(ctx context.Context, app ident.App, p tokens.Prov
 		if err != nil {
 			return back, err
 		}
-		back, more = append(back, page...), len(page) == deathsAtATime
+		back, more = append(back, page...), found == deathsAtATime
 	}
 	return back, nil
 }

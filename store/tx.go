@@ -28,6 +28,10 @@ type tx struct {
 	done   settled
 
 	seq, lastSeq int64 // where the counter stood and stands; lastSeq 0 is not read yet
+	// Where nodes share a database: places taken and not given yet, about how many more are wanted, the shards that are locked.
+	places   []int64
+	expected int
+	locked   [shards]bool
 }
 
 // entry is what a batch changes in one row of inboxes.
@@ -81,7 +85,7 @@ func (t *tx) scan(fields []any, query string, args ...any) error {
 	if err != nil {
 		return err
 	}
-	return stmt.Stmt.QueryRow(args...).Scan(fields...)
+	return stmt.QueryRow(args...).Scan(fields...)
 }
 
 // list reads all rows into dest, a pointer to a slice.
@@ -119,6 +123,9 @@ func (t *tx) forget(device ident.Device) { delete(t.ledger, device) }
 // nextSeq gives the next place. The counter is stored with the batch: a rollback leaves no trace, a
 // place that was committed is never given again.
 func (t *tx) nextSeq() (messages.Seq, error) {
+	if t.w.store.dialect.shared {
+		return t.placeOfSequence()
+	}
 	if t.lastSeq == 0 {
 		if err := t.get(&t.seq, "SELECT value FROM counters WHERE name = 'seq'"); err != nil {
 			return 0, fmt.Errorf("read the sequence counter: %w", err)
@@ -145,10 +152,8 @@ func (t *tx) flush() error {
 	if err := t.closeGaps(); err != nil {
 		return err
 	}
-	for device, e := range t.ledger {
-		if err := t.flushInbox(device, e); err != nil {
-			return fmt.Errorf("update an inbox: %w", err)
-		}
+	if err := t.flushInboxes(); err != nil {
+		return fmt.Errorf("update inboxes: %w", err)
 	}
 	for _, id := range slices.Sorted(maps.Keys(t.shared)) {
 		if _, err := t.exec(releaseBody, t.shared[id], t.shared[id], string(id)); err != nil {
@@ -166,28 +171,51 @@ const (
 		woken_normal = CASE WHEN woken_normal < ?6 THEN ?6 ELSE woken_normal END,
 		woken_high = CASE WHEN woken_high < ?7 THEN ?7 ELSE woken_high END,
 		woken_at = COALESCE(?8, woken_at), background_at = COALESCE(?9, background_at), contact_at = COALESCE(?10, contact_at),
-		unanswered = ?11 + CASE WHEN ?12 THEN 0 ELSE unanswered END,
-		last_wake = CASE WHEN ?13 > 0 THEN ?13 ELSE last_wake END WHERE device = ?4`
+		unanswered = ?11 + CASE WHEN ?12 = 1 THEN 0 ELSE unanswered END,
+		last_wake = CASE WHEN CAST(?13 AS BIGINT) > 0 THEN ?13 ELSE last_wake END WHERE device = ?4`
 	releaseBody = `UPDATE messages SET pending = pending - ?, body = CASE WHEN pending <= ? THEN NULL ELSE body END WHERE id = ?`
 )
 
-func (t *tx) flushInbox(device ident.Device, e *entry) error {
-	if g := e.gap; g != nil {
-		if _, err := t.exec(mergeGap, string(device), int64(g.From), int64(g.To), g.Count, g.Reason); err != nil {
+func (t *tx) flushInboxes() error {
+	if t.w.store.dialect.shared {
+		return t.flushInboxesAtOnce()
+	}
+	for device, e := range t.ledger {
+		if err := t.flushInbox(device, e); err != nil {
 			return err
 		}
 	}
-	head := int64(e.head)
-	if !e.marks {
-		if e.pending == 0 && e.bytes == 0 && head == 0 {
-			return nil
-		}
-		_, err := t.exec(updateCounts, e.pending, e.bytes, head, string(device))
+	return nil
+}
+
+func (t *tx) flushInbox(device ident.Device, e *entry) error {
+	if err := t.flushGap(device, e); err != nil || !e.changes() {
 		return err
 	}
-	_, err := t.exec(updateMarks, e.pending, e.bytes, head, string(device), int64(e.seen), int64(e.woken.Normal), int64(e.woken.High),
-		e.wokenAt, e.backgroundAt, e.contactAt, e.unanswered, e.served, e.lastWake)
+	if !e.marks {
+		_, err := t.exec(updateCounts, e.pending, e.bytes, int64(e.head), string(device))
+		return err
+	}
+	_, err := t.exec(updateMarks, e.args(device)...)
 	return err
+}
+
+func (t *tx) flushGap(device ident.Device, e *entry) error {
+	g := e.gap
+	if g == nil {
+		return nil
+	}
+	_, err := t.exec(mergeGap, string(device), int64(g.From), int64(g.To), g.Count, g.Reason)
+	return err
+}
+
+// changes reports whether the inbox's row is another afterwards.
+func (e *entry) changes() bool { return e.marks || e.pending != 0 || e.bytes != 0 || e.head != 0 }
+
+// args are updateMarks' parameters.
+func (e *entry) args(device ident.Device) []any {
+	return []any{e.pending, e.bytes, int64(e.head), string(device), int64(e.seen), int64(e.woken.Normal), int64(e.woken.High),
+		e.wokenAt, e.backgroundAt, e.contactAt, e.unanswered, e.served, e.lastWake}
 }
 
 // ending is a pending delivery that comes to its end.

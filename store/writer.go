@@ -2,8 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -46,6 +44,8 @@ type op struct {
 	app ident.App
 	// lands is a device whose lane entry is to be written along, empty for none.
 	lands ident.Device
+	// locks are the devices it reads and then changes: nobody else may between.
+	locks []ident.Device
 	// bytes is about what it adds to a batch.
 	bytes int
 
@@ -55,6 +55,12 @@ type op struct {
 }
 
 func newOp(do func(*tx) error) *op { return &op{do: do, done: make(chan error, 1)} }
+
+// locking says what the op locks.
+func (o *op) locking(devices ...ident.Device) *op {
+	o.locks = devices
+	return o
+}
 
 // write has the writer do o and waits for the commit. If ctx ends while o is queued, it is never done;
 // once it was taken the caller learns the truth.
@@ -96,7 +102,7 @@ func (s *Store) Run(ctx context.Context) error {
 		return errors.New("the store's writer runs already")
 	}
 	defer s.running.Store(false)
-	w := &writer{store: s, stmts: map[string]*sqlx.Stmt{}}
+	w := &writer{store: s, stmts: map[string]statement{}}
 	defer w.refuseRest()
 	if err := s.checkSchema(context.WithoutCancel(ctx)); err != nil {
 		return err // a sentence for the operator
@@ -117,15 +123,19 @@ func (w *writer) start() error {
 	if err := w.connect(); err != nil {
 		return err
 	}
+	if err := w.store.dialect.check(context.Background(), w.conn); err != nil {
+		return err
+	}
 	return w.proveRing()
 }
 
 // writer owns the writing connection. Only Run's goroutine touches it.
 type writer struct {
-	store *Store
-	conn  *sqlx.Conn
-	stmts map[string]*sqlx.Stmt
-	timer *time.Timer
+	store   *Store
+	conn    *sqlx.Conn
+	stmts   map[string]statement
+	closers []func() error
+	timer   *time.Timer
 }
 
 func (w *writer) loop(ctx context.Context) {
@@ -235,7 +245,7 @@ func (w *writer) collect() []*op {
 // others are answered, and the lane's entries are written, given back or given up.
 func (w *writer) settle(ops []*op, entries laneEntries, started time.Time) (alone []*op) {
 	batch := ops
-	for {
+	for tries := 1; ; tries++ {
 		t := newTx(w, entries)
 		culprits, err := w.attempt(t, batch)
 		switch {
@@ -243,6 +253,8 @@ func (w *writer) settle(ops []*op, entries laneEntries, started time.Time) (alon
 			w.committed(batch, t, started)
 			w.store.lane.landed()
 			return alone
+		case w.again(err) && tries < maxTries:
+			// Nobody is to blame, and nothing of it was kept.
 		case errors.Is(err, errLane):
 			w.store.log.Error("wakes and fetches could not be recorded and are given up", slog.Any("error", err))
 			w.store.lane.landed()
@@ -250,7 +262,7 @@ func (w *writer) settle(ops []*op, entries laneEntries, started time.Time) (alon
 		case len(culprits) == 0 || w.store.dialect.storageTrouble(err):
 			w.failed(append(batch, alone...), err)
 			return nil
-		case len(ops) == 1:
+		case len(ops) == 1 && !w.mayPass(err):
 			culprits[0].done <- err
 			batch = nil
 		default:
@@ -268,24 +280,6 @@ func (w *writer) settle(ops []*op, entries laneEntries, started time.Time) (alon
 	}
 }
 
-func (w *writer) retryAlone(o *op) {
-	started := time.Now()
-	if err := w.begin(); err != nil {
-		w.failed([]*op{o}, err)
-		return
-	}
-	t := newTx(w, nil)
-	_, err := w.attempt(t, []*op{o})
-	switch {
-	case err == nil:
-		w.committed([]*op{o}, t, started)
-	case w.store.dialect.storageTrouble(err):
-		w.failed([]*op{o}, err)
-	default:
-		o.done <- err
-	}
-}
-
 // attempt does ops and the lane's entries in the transaction that has begun, and ends it. An op that
 // fails before it wrote anything keeps its error in o.err and hurts nobody. On an error everything was rolled back:
 // culprits are the ops to be done alone; none means that the trouble is not theirs.
@@ -295,12 +289,15 @@ func (w *writer) attempt(t *tx, ops []*op) (culprits []*op, err error) {
 			w.rollback()
 		}
 	}()
+	if err := t.lockAll(ops); err != nil {
+		return nil, err
+	}
 	sends, culprits, err := w.do(t, ops)
 	if err != nil {
 		return culprits, err
 	}
 	if err := t.acceptAll(sends); err != nil {
-		return sends, err
+		return blamed(sends, err), err
 	}
 	if err := t.landLane(); err != nil {
 		if w.store.dialect.storageTrouble(err) {
@@ -320,7 +317,9 @@ func (w *writer) attempt(t *tx, ops []*op) (culprits []*op, err error) {
 		return ops, err
 	}
 	w.store.lane.land()
-	_, err = w.exec("COMMIT")
+	if err = w.store.dialect.commit(w); err != nil && w.lostConnection(err) {
+		err = errors.Join(errUnsure, err)
+	}
 	return nil, err
 }
 
@@ -338,7 +337,7 @@ func (w *writer) do(t *tx, ops []*op) (sends, culprits []*op, err error) {
 		if w.store.dialect.storageTrouble(o.err) || w.lostConnection(o.err) {
 			return nil, nil, o.err
 		}
-		if t.writes != before {
+		if t.writes != before || w.store.dialect.spoils(o.err) {
 			return nil, []*op{o}, o.err
 		}
 	}
@@ -380,5 +379,5 @@ func (w *writer) failed(ops []*op, err error) {
 }
 
 func (w *writer) lostConnection(err error) bool {
-	return errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone)
+	return w.store.dialect.lost(w.conn, err)
 }

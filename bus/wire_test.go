@@ -1,0 +1,134 @@
+package bus
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"rouse/ident"
+	"rouse/messages"
+)
+
+// allKinds is a batch with everything a hint can hold.
+func allKinds() batch {
+	app, until := ident.NewApp(), time.UnixMilli(1_790_000_000_123)
+	d := ident.NewDevice()
+	return batch{node: "n1", number: 77, lost: true, hints: []messages.Hint{
+		{Kind: messages.HintNew, App: app, Device: d, Class: messages.HighWake, Seq: 1 << 40},
+		{Kind: messages.HintPolling, App: app, Device: d, Until: until},
+		{Kind: messages.HintServed, Device: d, Seq: 3, Parked: true, More: true},
+		{Kind: messages.HintSeen, App: ident.NewApp(), Device: d, Seq: 3, Class: messages.NormalWake},
+		{Kind: messages.HintIdle, Device: d},
+		{Kind: messages.HintAcked, Device: d, Seq: -1},
+		{Kind: messages.HintToken, App: app, Device: d},
+		{Kind: messages.HintCredential, App: app, Provider: "a provider\nwith =odd %signs ü"},
+		{Kind: messages.HintGone, App: "=", Device: d},
+	}}
+}
+
+func TestBatchesArriveAsTheyWereSent(t *testing.T) {
+	t.Parallel()
+	sent := allKinds()
+	payload, taken := sent.encode(notifyLimit)
+	if taken != len(sent.hints) {
+		t.Fatalf("took %d hints of %d", taken, len(sent.hints))
+	}
+	got, ok := decode(payload)
+	if diff := cmp.Diff(sent, got, cmp.AllowUnexported(batch{})); !ok || diff != "" {
+		t.Errorf("decoded %v: %s", ok, diff)
+	}
+}
+
+func TestTheWireFormStays(t *testing.T) {
+	t.Parallel()
+	b := batch{node: "n1", number: 40, hints: []messages.Hint{
+		{Kind: messages.HintNew, App: "app_1", Device: "dev_1", Class: messages.HighWake, Seq: 37},
+		{Kind: messages.HintServed, App: "app_1", Device: "dev_2", Seq: 9, Parked: true, More: true},
+		{Kind: messages.HintCredential, App: "app_2", Provider: "apns"},
+	}}
+	want := "1 n1 14\n1 dev_1 app_1 2 11\n3 dev_2 = 0 9 pm\n8  app_2 0 0   apns"
+	if got, _ := b.encode(notifyLimit); got != want {
+		t.Errorf("the form changed; nodes of two versions speak to each other:\n%q, want\n%q", got, want)
+	}
+}
+
+func TestPayloadsKeepTheirLimitAndLoseNothing(t *testing.T) {
+	t.Parallel()
+	b := batch{node: "n1"}
+	for range 1000 {
+		b.hints = append(b.hints, messages.Hint{Kind: messages.HintNew, App: ident.NewApp(), Device: ident.NewDevice(), Seq: 1 << 50})
+	}
+	var got []messages.Hint
+	for rest := b; len(rest.hints) > 0; {
+		payload, taken := rest.encode(notifyLimit)
+		if len(payload) > notifyLimit {
+			t.Fatalf("a payload of %d bytes", len(payload))
+		}
+		read, ok := decode(payload)
+		if !ok || taken == 0 {
+			t.Fatalf("decoded %v, took %d", ok, taken)
+		}
+		got, rest.hints = append(got, read.hints...), rest.hints[taken:]
+	}
+	if diff := cmp.Diff(b.hints, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestAHintTooLargeForAnyPayloadIsPassedOver(t *testing.T) {
+	t.Parallel()
+	b := batch{node: "n1", hints: []messages.Hint{hint(1), {Kind: messages.HintCredential, Provider: strings.Repeat("x", notifyLimit)}, hint(2)}}
+	first, taken := b.encode(notifyLimit)
+	b.hints = b.hints[taken:]
+	second, taken := b.encode(notifyLimit)
+	if taken != len(b.hints) {
+		t.Fatalf("%d hints remain", len(b.hints)-taken)
+	}
+	one, _ := decode(first)
+	two, _ := decode(second)
+	if diff := cmp.Diff([]messages.Hint{hint(1), hint(2)}, append(one.hints, two.hints...)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestWhatIsUnknownIsPassedOver(t *testing.T) {
+	t.Parallel()
+	for payload, want := range map[string][]messages.Hint{
+		"1 n 1 lz extra\n1 dev_x app_a 0 1 pz 0 p more": {{Kind: messages.HintNew, App: "app_a", Device: "dev_x", Seq: 1, Parked: true, Until: time.UnixMilli(0), Provider: "p"}},
+		"1 n 1\n99 dev_y app_b 0 1\n1 dev_x = 0 1":      {{Kind: messages.HintNew, App: "app_b", Device: "dev_x", Seq: 1}},
+		"1 n 1\n\n0\nx\n1 dev_x\n1 dev_x = 0 ?":         nil,
+	} {
+		got, ok := decode(payload)
+		if diff := cmp.Diff(want, got.hints); !ok || diff != "" {
+			t.Errorf("%q: decoded %v: %s", payload, ok, diff)
+		}
+	}
+	for _, payload := range []string{"", "2 n 1\n1 dev_x = 0 1", "1  1", "1 n", "1 n ?", "{}"} {
+		if b, ok := decode(payload); ok {
+			t.Errorf("%q was read as %v", payload, b)
+		}
+	}
+}
+
+// FuzzDecode: whatever arrives, what was understood of it can be sent again and is the same.
+func FuzzDecode(f *testing.F) {
+	payload, _ := allKinds().encode(notifyLimit)
+	f.Add(payload)
+	f.Add("1 n 1\n99 dev_y app_b 0 1\n1 dev_x = 0 1")
+	f.Fuzz(func(t *testing.T, payload string) {
+		b, ok := decode(payload)
+		if !ok {
+			return
+		}
+		again, taken := b.encode(1 << 30)
+		got, ok := decode(again)
+		if !ok || taken != len(b.hints) {
+			t.Fatalf("%q: decoded %v, took %d of %d", again, ok, taken, len(b.hints))
+		}
+		if diff := cmp.Diff(b, got, cmp.AllowUnexported(batch{})); diff != "" {
+			t.Error(diff)
+		}
+	})
+}

@@ -1,0 +1,258 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/jmoiron/sqlx"
+	"github.com/pressly/goose/v3"
+
+	"rouse/migrations"
+)
+
+// Bounds of PostgreSQL. None is set for a session: behind a pooler a session is somebody else's a moment later.
+const (
+	pgReaders  = 16
+	pgWriters  = 4       // what Migrate needs; the writer has one
+	oldestPG   = 14_0000 // the oldest server this program runs on
+	pgConnect  = 5 * time.Second
+	pgIdleLast = time.Second // a connection that was idle for longer is asked whether it lives
+
+	// A statement that takes longer is ended by the server, and so is a transaction whose owner says nothing for so long: a node
+	// that was frozen or cut off does not hold its locks for longer.
+	pgStatement = 15 * time.Second
+	pgSilent    = 10 * time.Second
+	// pgAnswer is how long this side waits for all answers of a transaction, or of one read: the server may be cut off.
+	pgAnswer = 30 * time.Second
+)
+
+// postgres is a database of a PostgreSQL server.
+type postgres struct {
+	config *pgx.ConnConfig
+}
+
+func parsePostgres(dsn string) (dialect, error) {
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		return dialect{}, fmt.Errorf("the database is not like postgres://user:password@host:5432/name: %w", err)
+	}
+	// Nothing is prepared under a name: that would be a session's, and a pooler gives each transaction another one.
+	config.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	config.StatementCacheCapacity = 0
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = pgConnect
+	}
+	if config.RuntimeParams["application_name"] == "" {
+		config.RuntimeParams["application_name"] = "rouse"
+	}
+	return postgres{config}.dialect(), nil
+}
+
+func (p postgres) dialect() dialect {
+	return dialect{
+		files: migrations.Postgres(), goose: goose.DialectPostgres,
+		begin: beginPostgres, commit: commitPostgres,
+		hasTable: "SELECT COUNT(*) FROM pg_tables WHERE schemaname = current_schema() AND tablename = ?",
+		newest:   "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM places",
+		shared:   true,
+		rebind:   (&dollars{}).rebind,
+		open:     p.open,
+		check:    checkPostgres,
+
+		lockMigrations: lockMigrations,
+		claim:          func() (func(), error) { return func() {}, nil }, // many nodes may run on it
+
+		storageTrouble: postgresTrouble,
+		lost:           lostPostgres,
+		raced:          func(err error) bool { return codeIn(err, "40001", "40P01", "23505") },
+		spoils:         func(err error) bool { return sqlState(err) != "" },
+	}
+}
+
+// open returns the pool that the writer takes its connection from and the one for reads, which may write as well: a session
+// that may not would be a session's setting.
+func (p postgres) open(ctx context.Context) (writes, reads *sqlx.DB, err error) {
+	writes, reads = p.pool(pgWriters), p.pool(pgReaders)
+	if err := checkVersion(ctx, writes); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("open the database: %w", err), writes.Close(), reads.Close())
+	}
+	return writes, reads, nil
+}
+
+func (p postgres) pool(size int) *sqlx.DB {
+	db := sqlx.NewDb(stdlib.OpenDB(*p.config,
+		stdlib.OptionAfterConnect(func(_ context.Context, c *pgx.Conn) error { return setDeadline(c) }),
+		// Called whenever a connection leaves the pool, and before anything is sent on it.
+		stdlib.OptionShouldPing(func(_ context.Context, used stdlib.ShouldPingParams) bool {
+			return setDeadline(used.Conn) != nil || used.IdleDuration > pgIdleLast
+		})), "pgx")
+	db.SetMaxOpenConns(size)
+	db.SetMaxIdleConns(size)
+	db.SetConnMaxIdleTime(5 * time.Minute)
+	return db
+}
+
+// setDeadline gives the server pgAnswer for whatever is asked next.
+func setDeadline(c *pgx.Conn) error { return c.PgConn().Conn().SetDeadline(time.Now().Add(pgAnswer)) }
+
+func checkVersion(ctx context.Context, db *sqlx.DB) error {
+	var version int
+	if err := db.GetContext(ctx, &version, "SELECT current_setting('server_version_num')::int"); err != nil {
+		return err
+	}
+	if version < oldestPG {
+		return fmt.Errorf("PostgreSQL %d is too old: rouse needs %d or newer", version/10000, oldestPG/10000)
+	}
+	return nil
+}
+
+// lockMigrations holds a lock as long as a transaction, which works through a pooler as well.
+func lockMigrations(ctx context.Context, db *sqlx.DB) (unlock func(), err error) {
+	tx, err := db.BeginTxx(context.WithoutCancel(ctx), nil)
+	if err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	unlock = func() { _ = tx.Rollback() } // it holds a lock and nothing else
+	for _, query := range []string{"SET LOCAL idle_in_transaction_session_timeout = 0", "SET LOCAL statement_timeout = 0",
+		fmt.Sprintf("SELECT pg_advisory_xact_lock(%d, 0)", migrateLocks)} {
+		if _, err := tx.ExecContext(ctx, query); err != nil {
+			unlock()
+			return nil, fmt.Errorf("lock: %w", err)
+		}
+	}
+	return unlock, nil
+}
+
+// checkPostgres refuses a server that answers before a commit is on disk.
+func checkPostgres(ctx context.Context, conn *sqlx.Conn) error {
+	var durable string
+	if err := conn.GetContext(ctx, &durable, "SELECT current_setting('synchronous_commit')"); err != nil {
+		return fmt.Errorf("ask for synchronous_commit: %w", err)
+	}
+	if durable == "off" {
+		return errors.New("synchronous_commit is off for this role or database: what was accepted could be lost; set it to on")
+	}
+	return nil
+}
+
+// beginPG is one round trip: the bounds go with the transaction, and leave nothing behind in the session.
+var beginPG = fmt.Sprintf("BEGIN; SET LOCAL statement_timeout = %d; SET LOCAL idle_in_transaction_session_timeout = %d",
+	pgStatement.Milliseconds(), pgSilent.Milliseconds())
+
+func beginPostgres(w *writer) error {
+	return w.driver(func(c *pgx.Conn) error {
+		if err := setDeadline(c); err != nil {
+			return err
+		}
+		_, err := c.Exec(context.Background(), beginPG)
+		return err
+	})
+}
+
+var errRolledBack = errors.New("the transaction was rolled back instead of committed")
+
+// commitPostgres looks at the answer: a COMMIT of a transaction in which a statement failed is answered with ROLLBACK, and no
+// error.
+func commitPostgres(w *writer) error {
+	return w.driver(func(c *pgx.Conn) error {
+		tag, err := c.Exec(context.Background(), "COMMIT")
+		if err == nil && tag.String() != "COMMIT" {
+			return errRolledBack
+		}
+		return err
+	})
+}
+
+// driver calls do with the writer's connection as its driver knows it.
+func (w *writer) driver(do func(*pgx.Conn) error) error {
+	if w.conn == nil {
+		return driver.ErrBadConn
+	}
+	return w.conn.Raw(func(c any) error { return do(c.(*stdlib.Conn).Conn()) })
+}
+
+// sqlState is the code of a server's error, "" for any other.
+func sqlState(err error) string {
+	var e *pgconn.PgError
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return ""
+}
+
+func codeIn(err error, codes ...string) bool {
+	state := sqlState(err)
+	for _, code := range codes {
+		if state != "" && strings.HasPrefix(state, code) {
+			return true
+		}
+	}
+	return false
+}
+
+// postgresTrouble is dialect.storageTrouble: connections (08), what a role may or a database is called (28, 3D: set right without
+// us), rollbacks (40, but for constraints), resources (53), cancelled and shut down (57), the system (58), damage (XX), read-only
+// (25006), a lock that did not come (55P03).
+func postgresTrouble(err error) bool {
+	if state := sqlState(err); state != "" {
+		return codeIn(err, "08", "28", "3D", "40001", "40003", "40P01", "53", "57", "58", "XX", "25006", "25P03", "55P03")
+	}
+	return unreachable(err)
+}
+
+// unreachable reports whether err is one of the connection.
+func unreachable(err error) bool {
+	var network net.Error
+	var connecting *pgconn.ConnectError
+	return errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, net.ErrClosed) || errors.As(err, &network) || errors.As(err, &connecting)
+}
+
+// lostPostgres is dialect.lost. It asks the connection: its errors have many forms.
+func lostPostgres(conn *sqlx.Conn, err error) bool {
+	if err == nil || conn == nil {
+		return err != nil
+	}
+	closed := true
+	_ = conn.Raw(func(c any) error { // without a connection it is not called
+		closed = c.(*stdlib.Conn).Conn().IsClosed()
+		return nil
+	})
+	return closed
+}
+
+// dollars rebinds statements, each once.
+type dollars struct {
+	known sync.Map // query to string
+}
+
+var question = regexp.MustCompile(`\?\d*`)
+
+func (d *dollars) rebind(query string) string {
+	if known, ok := d.known.Load(query); ok {
+		return known.(string)
+	}
+	n := 0
+	bound := question.ReplaceAllStringFunc(query, func(p string) string {
+		if len(p) > 1 {
+			return "$" + p[1:]
+		}
+		n++
+		return "$" + strconv.Itoa(n)
+	})
+	d.known.Store(query, bound)
+	return bound
+}

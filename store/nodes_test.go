@@ -1,0 +1,342 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"rouse/ident"
+	"rouse/messages"
+	"rouse/tokens"
+)
+
+// PostgresForTest is testkit.Postgres, which knows this package and so cannot be imported here. TestMain sets it.
+var PostgresForTest func(testing.TB) (dsn string)
+
+// nodes opens n stores on one fresh database of PostgreSQL. Nobody runs their writers yet.
+func nodes(t testing.TB, n int, change ...func(*Options)) (all []*Store) {
+	t.Helper()
+	dsn := PostgresForTest(t)
+	for range n {
+		all = append(all, openFile(t, "", append(change, func(o *Options) { o.DSN = dsn })...))
+	}
+	return all
+}
+
+// startAll runs the nodes' writers until the test ends.
+func startAll(t testing.TB, all []*Store) {
+	t.Helper()
+	for _, s := range all {
+		start(t, s)
+	}
+}
+
+func roomy(o *Options) { o.InboxMessages, o.InboxBytes = 1<<20, 1<<40 }
+
+// pager reads an inbox page by page, as a device does that acks nothing, until done, and returns what it was handed.
+func pager(t testing.TB, s *Store, device ident.Device, done <-chan struct{}) (seen []messages.Seq) {
+	t.Helper()
+	var after messages.Seq
+	for last := false; ; {
+		p, err := s.Inbox(context.Background(), messages.Query{Device: device, After: &after, Limit: 100, Now: time.Now()})
+		if err != nil {
+			t.Error(err)
+			return seen
+		}
+		for _, item := range p.Items {
+			seen = append(seen, item.Seq)
+		}
+		after = p.Last
+		if last && !p.More {
+			return seen
+		}
+		select {
+		case <-done:
+			last = true // what was committed until now is read once more
+		default:
+		}
+	}
+}
+
+// skipped has eight nodes accept for one device while another pages through its inbox, and returns how many of all messages
+// the pages never held.
+func skipped(t testing.TB, each int, change func(*Store)) int {
+	t.Helper()
+	all := nodes(t, 9, roomy)
+	writers, reader := all[:8], all[8]
+	for _, s := range all {
+		change(s)
+	}
+	startAll(t, all)
+	app, device := populate(t, reader)
+	var sends sync.WaitGroup
+	for _, s := range writers {
+		for range 2 {
+			sends.Go(func() {
+				for range each / 2 {
+					if _, err := s.Accept(context.Background(), sendTo(app, device)); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+	}
+	done := make(chan struct{})
+	go func() { sends.Wait(); close(done) }()
+	seen := pager(t, reader, device, done)
+	if !slices.IsSorted(seen) || len(slices.Compact(slices.Clone(seen))) != len(seen) {
+		t.Error("the pages are not in order")
+	}
+	return 8*each - len(seen)
+}
+
+func TestACursorSkipsNothingWhileEightNodesWrite(t *testing.T) {
+	t.Parallel()
+	if n := skipped(t, 150, func(*Store) {}); n != 0 {
+		t.Errorf("%d messages were skipped", n)
+	}
+}
+
+// Without the locks a cursor does skip: the test above can fail.
+func TestWithoutLocksACursorSkips(t *testing.T) {
+	t.Parallel()
+	if n := skipped(t, 150, func(s *Store) { s.unlocked = true }); n == 0 {
+		t.Error("nothing was skipped, though nothing was locked")
+	}
+}
+
+// A place that somebody holds and has not committed is not passed by a sweep, whatever came after it.
+func TestASweepPassesNoOpenTransaction(t *testing.T) {
+	t.Parallel()
+	all := nodes(t, 2, roomy)
+	startAll(t, all)
+	app, device := populate(t, all[0])
+	other := another(t, all[1], app)
+	for shardOf(string(other)) == shardOf(string(device)) {
+		other = another(t, all[1], app)
+	}
+	placed, goOn := make(chan messages.Seq, 1), make(chan struct{})
+	slow := newOp(func(x *tx) error {
+		o := &op{send: &acceptance{send: sendTo(app, device)}}
+		if err := errors.Join(x.lock([]ident.Device{device}), x.acceptAll([]*op{o}), o.err); err != nil {
+			return err
+		}
+		placed <- o.send.receipt.Pending[0].Seq
+		<-goOn
+		return nil
+	})
+	queued(t, all[0], slow)
+	held := <-placed
+	if _, err := all[1].Accept(t.Context(), sendTo(app, other)); err != nil {
+		t.Fatal(err)
+	}
+	sweep := func(after messages.Seq) (due []messages.Due, next messages.Seq) {
+		due, next, _, err := all[1].Sweep(t.Context(), messages.SweepQuery{Class: messages.HighWake, After: after, Before: time.Now().Add(time.Hour), Now: time.Now().Add(time.Hour), Limit: 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return due, next
+	}
+	due, next := sweep(0)
+	if len(due) != 0 || next >= held {
+		t.Errorf("while place %d is open: %v up to %d", held, due, next)
+	}
+	close(goOn)
+	if err := <-slow.done; err != nil {
+		t.Fatal(err)
+	}
+	if due, _ = sweep(next); len(due) != 2 {
+		t.Errorf("afterwards: %v", due)
+	}
+}
+
+func TestOneIdempotencyKeyOnTwoNodesIsOneMessage(t *testing.T) {
+	t.Parallel()
+	all := nodes(t, 4, roomy)
+	startAll(t, all)
+	app, device := populate(t, all[0])
+	devices := []ident.Device{device} // of several shards: no lock but the key's own keeps the nodes apart
+	for range 7 {
+		devices = append(devices, another(t, all[0], app))
+	}
+	for round := range 20 {
+		var ids sync.Map
+		var sends sync.WaitGroup
+		for i, s := range all {
+			for j := range 2 {
+				sends.Go(func() {
+					m := sendTo(app, devices[i*2+j])
+					m.Idempotency.Key = fmt.Sprint("key ", round)
+					r, err := s.Accept(context.Background(), m)
+					if err != nil {
+						t.Error(err)
+					}
+					ids.Store(r.ID, true)
+				})
+			}
+		}
+		sends.Wait()
+		n := 0
+		ids.Range(func(any, any) bool { n++; return true })
+		if n != 1 {
+			t.Errorf("round %d made %d messages", round, n)
+		}
+	}
+	if got, err := all[1].Pending(t.Context()); err != nil || got != 20 {
+		t.Errorf("%d messages are stored, 20 were sent; %v", got, err)
+	}
+}
+
+func TestOneInstallationOnTwoNodesIsOneDevice(t *testing.T) {
+	t.Parallel()
+	all := nodes(t, 2)
+	startAll(t, all)
+	app, _ := populate(t, all[0])
+	for round := range 20 {
+		var made, refused int
+		var mu sync.Mutex
+		var both sync.WaitGroup
+		for _, s := range all {
+			both.Go(func() {
+				_, created, err := s.Register(context.Background(), tokens.Enrol{Registration: tokens.Registration{App: app,
+					Installation: fmt.Sprint("one ", round), Provider: tokens.FCM, Token: tokens.Token(fmt.Sprint("token ", round))}, As: tokens.PublishableKey, ID: ident.NewDevice(), Now: time.Now()})
+				mu.Lock()
+				defer mu.Unlock()
+				switch {
+				case err == nil && created:
+					made++
+				case isFault(err, "installation_exists"):
+					refused++
+				default:
+					t.Error(err)
+				}
+			})
+		}
+		both.Wait()
+		if made != 1 || refused != 1 {
+			t.Errorf("round %d: %d made, %d refused", round, made, refused)
+		}
+	}
+}
+
+// Behind a pooler a session is somebody else's a moment later: what a node leaves in one is what it finds there.
+func TestNothingIsLeftInASession(t *testing.T) {
+	t.Parallel()
+	s := nodes(t, 1)[0]
+	start(t, s)
+	app, device := populate(t, s)
+	for range 3 {
+		if _, err := s.Accept(t.Context(), sendTo(app, device)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inInbox(t, s, device)
+	var left int
+	const prepared = "SELECT COUNT(*) FROM pg_prepared_statements"
+	look := func(x *tx) error { return x.get(&left, prepared) }
+	if err := s.write(t.Context(), "look", newOp(look)); err != nil || left != 0 {
+		t.Errorf("the writer's session holds %d things, %v", left, err)
+	}
+	const query = "SELECT (" + prepared + ") + (SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid())"
+	if err := s.reads.get(t.Context(), &left, query); err != nil || left != 0 {
+		t.Errorf("a reader's session holds %d things, %v", left, err)
+	}
+	var timeout string
+	if err := s.reads.get(t.Context(), &timeout, "SELECT current_setting('statement_timeout')"); err != nil || timeout != "0" {
+		t.Errorf("statement_timeout is %s, %v", timeout, err)
+	}
+}
+
+func TestAServerThatForgetsIsRefused(t *testing.T) {
+	t.Parallel()
+	dsn := PostgresForTest(t)
+	on := func(o *Options) { o.DSN = dsn }
+	s := openFile(t, "", on)
+	var name string
+	if err := s.writes.Get(&name, "SELECT current_database()"); err != nil {
+		t.Fatal(err)
+	}
+	s.onWriter(t, "ALTER DATABASE "+name+" SET synchronous_commit = off")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openFile(t, "", on)
+	defer s.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // one that does run ends at once
+	if err := s.Run(ctx); err == nil || !strings.Contains(err.Error(), "synchronous_commit") {
+		t.Errorf("runs all the same: %v", err)
+	}
+}
+
+// What PostgreSQL does not take for text harms nobody, neither in a batch nor in the lane.
+func TestTextThatPostgresDoesNotTakeIsReplaced(t *testing.T) {
+	t.Parallel()
+	s := nodes(t, 1, roomy)[0]
+	start(t, s)
+	app, device := populate(t, s)
+	m := sendTo(app, device)
+	m.CorrelationID, m.CollapseKey = "a\x00b", "c\xff"
+	r, err := s.Accept(t.Context(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := wakeOf(device, r.Pending[0].Seq)
+	w.Reason = "no\x00reason"
+	s.RecordWake(w)
+	if _, err := s.AckUpTo(t.Context(), device, r.Pending[0].Seq, time.Now()); err != nil { // it takes the lane along
+		t.Fatal(err)
+	}
+	var reasons []string
+	if err := s.reads.list(t.Context(), &reasons, "SELECT reason FROM wakes WHERE device = ?", string(device)); err != nil || !slices.Equal(reasons, []string{"no\uFFFDreason"}) {
+		t.Errorf("the wake says %q, %v", reasons, err)
+	}
+	if sum, err := s.Message(t.Context(), app, m.ID); err != nil || sum.CorrelationID != "a\uFFFDb" || sum.CollapseKey != "c\uFFFD" {
+		t.Errorf("stored as %q and %q, %v", sum.CorrelationID, sum.CollapseKey, err)
+	}
+}
+
+// A verdict that one node is about to store does not meet a registration that another node stores meanwhile.
+func TestAVerdictDoesNotOvertakeARegistrationOnAnotherNode(t *testing.T) {
+	t.Parallel()
+	all := nodes(t, 2)
+	startAll(t, all)
+	app, device := populate(t, all[0])
+	read, goOn := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	verdict := newOp(func(x *tx) error {
+		d, ok, err := x.deviceOfGeneration(device, 1)
+		if err != nil || !ok {
+			return err
+		}
+		once.Do(func() { close(read); <-goOn })
+		mark(&d, tokens.TokenMark{State: tokens.TokenDead, Reason: "Unregistered", At: time.Now()})
+		return x.storeVerdict(d)
+	})
+	queued(t, all[0], verdict)
+	<-read
+	registered := make(chan error, 1)
+	go func() {
+		_, err := all[1].PatchDevice(context.Background(), device, tokens.Patch{Token: ref(tokens.Token(strings.Repeat("fresh", 20)))}, time.Now())
+		registered <- err
+	}()
+	waitFor(t, func() bool {
+		var waiting int
+		if err := all[1].reads.get(context.Background(), &waiting, "SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"); err != nil {
+			t.Fatal(err)
+		}
+		return waiting > 0 || len(registered) > 0
+	})
+	close(goOn)
+	if err := errors.Join(<-verdict.done, <-registered); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := all[1].Device(t.Context(), app, device); err != nil || d.TokenState != tokens.TokenActive || d.Generation != 2 {
+		t.Errorf("generation %d is %s, %v", d.Generation, d.TokenState, err)
+	}
+}
