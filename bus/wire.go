@@ -107,7 +107,7 @@ func decodeHint(line string, before ident.App) (h messages.Hint, ok bool) {
 		h.App = ident.App(unescape(f[2]))
 	}
 	kind, err := strconv.ParseUint(f[0], 10, 8)
-	if err != nil || kind == 0 || messages.HintKind(kind) > messages.HintGone {
+	if err != nil || !messages.HintKind(kind).Known() {
 		return h, false
 	}
 	h.Kind, h.Device, h.Provider = messages.HintKind(kind), ident.Device(unescape(f[1])), unescape(f[7])

@@ -30,7 +30,21 @@ const (
 	HintCredential
 	// HintGone: the device was unregistered.
 	HintGone
+	// HintDue: the sweep found the device due for a wake of Class for what lies up to Seq, at Until, or at once if that is
+	// zero; its home answers with HintTaken.
+	HintDue
+	// HintTaken: the device's home has taken in what a HintDue of the same Class and Seq said.
+	HintTaken
+	// HintCircuit: circuits of App and Provider were noted in the store.
+	HintCircuit
+	// HintNodes: a node joined or left: look who is alive.
+	HintNodes
+
+	lastHint = HintNodes
 )
+
+// Known reports whether k is one of the kinds above: another version of Rouse may speak of others.
+func (k HintKind) Known() bool { return k > 0 && k <= lastHint }
 
 // Hint says "look again". It carries no content of a message.
 type Hint struct {
