@@ -12,6 +12,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 var errNoPrograms = errors.New("PostgreSQL is not installed: `apt-get install postgresql` (or your system's package), or set " +
@@ -23,13 +25,14 @@ var errNoPrograms = errors.New("PostgreSQL is not installed: `apt-get install po
 // the server writes does.
 const keeper = `
 trap '' PIPE
-start() {
+start() { # unless it runs
+	[ -z "$server" ] || ! kill -0 "$server" 2>>"$3/log" || return 0
 	"$2" -D "$3/data" -k "$3" -c listen_addresses= -c max_connections=400 -c shared_buffers=64MB \
 		-c log_min_messages=warning >>"$3/log" 2>&1 &
 	server=$!
 }
-stop() {
-	[ -z "$server" ] || { kill -QUIT "$server"; wait "$server"; }
+end() {
+	[ -z "$server" ] || { kill "-$1" "$server"; wait "$server"; }
 	server=
 }
 server=
@@ -38,10 +41,11 @@ exec >&-
 while read -r verb; do
 	case $verb in
 	start) start "$@" ;;
-	stop) stop ;;
+	stop) end QUIT ;;
+	kill) end KILL ;;
 	esac
 done
-stop
+end QUIT
 rm -rf "$3"
 `
 
@@ -75,18 +79,55 @@ func (c *Cluster) DSN() string {
 func (c *Cluster) Stop(t testing.TB) {
 	t.Helper()
 	c.order(t, "stop")
-	if err := c.until(func(err error) bool { return err != nil }); err != nil {
+	if err := c.until(nil, func(err error) bool { return err != nil }); err != nil {
 		t.Fatalf("stop PostgreSQL: %v", err)
 	}
 }
 
-// Start starts the server after Stop, and returns when it takes connections.
+// Kill ends the server's first process with kill -9, and returns when no connection can be made. Its other processes end by
+// themselves, each when it looks for the first one.
+func (c *Cluster) Kill(t testing.TB) {
+	t.Helper()
+	c.order(t, "kill")
+	if err := c.until(nil, func(err error) bool { return err != nil }); err != nil {
+		t.Fatalf("kill PostgreSQL: %v", err)
+	}
+}
+
+// Start starts the server after Stop or Kill, and returns when it takes connections.
 func (c *Cluster) Start(t testing.TB) {
 	t.Helper()
-	c.order(t, "start")
-	if err := c.until(func(err error) bool { return err == nil }); err != nil {
+	again := func() { c.order(t, "start") }
+	again()
+	if err := c.until(again, func(err error) bool { return err == nil }); err != nil {
 		t.Fatalf("start PostgreSQL again: %v", err)
 	}
+}
+
+// Folder holds the server's Unix socket, .s.PGSQL.5432.
+func (c *Cluster) Folder() string { return c.folder }
+
+// Ask returns what a query gives, every value as text, NULL as nothing.
+func (c *Cluster) Ask(ctx context.Context, query string) (rows [][]string, err error) {
+	conn, err := pgx.Connect(ctx, c.DSN())
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
+	results, err := conn.PgConn().Exec(ctx, query).ReadAll()
+	if err != nil {
+		return nil, err
+	}
+	for _, result := range results {
+		for _, values := range result.Rows {
+			row := make([]string, len(values))
+			for i, v := range values {
+				row[i] = string(v)
+			}
+			rows = append(rows, row)
+		}
+	}
+	return rows, nil
 }
 
 func (c *Cluster) order(t testing.TB, verb string) {
@@ -134,7 +175,7 @@ func (c *Cluster) start() (err error) {
 		err = errors.New("initdb failed")
 	}
 	if err == nil {
-		err = c.until(func(err error) bool { return err == nil })
+		err = c.until(nil, func(err error) bool { return err == nil })
 	}
 	if err == nil {
 		return nil
@@ -143,10 +184,12 @@ func (c *Cluster) start() (err error) {
 	return errors.Join(fmt.Errorf("%w\n%s", err, log), c.orders.Close(), c.keeper.Wait())
 }
 
-// until tries to connect until the outcome is as wanted.
-func (c *Cluster) until(wanted func(error) bool) error {
+// until tries to connect until the outcome is as wanted, and calls repeat, if there is one, every second.
+func (c *Cluster) until(repeat func(), wanted func(error) bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	every := time.NewTicker(time.Second)
+	defer every.Stop()
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()
 	for {
@@ -156,6 +199,10 @@ func (c *Cluster) until(wanted func(error) bool) error {
 		}
 		select {
 		case <-again.C:
+		case <-every.C:
+			if repeat != nil {
+				repeat()
+			}
 		case <-ctx.Done():
 			return errors.Join(ctx.Err(), err)
 		}

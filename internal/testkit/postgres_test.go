@@ -2,6 +2,7 @@ package testkit_test
 
 import (
 	"context"
+	"slices"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -76,5 +77,10 @@ func TestAClusterKeepsItsRowsOverACrash(t *testing.T) {
 	c.Start(t)
 	if word := ask(t, c.DSN(), "SELECT word FROM kept"); word != "here" {
 		t.Errorf("read %q", word)
+	}
+	c.Kill(t)
+	c.Start(t)
+	if rows, err := c.Ask(t.Context(), "SELECT word, NULL FROM kept"); err != nil || !slices.EqualFunc(rows, [][]string{{"here", ""}}, slices.Equal) {
+		t.Errorf("read %q, %v", rows, err)
 	}
 }
