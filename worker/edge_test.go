@@ -145,11 +145,11 @@ func TestAMessageFromTheFutureKeepsItsLadder(t *testing.T) {
 }
 
 // lossy is a bus that loses the first hints, and says so.
-type lossy struct{ worker.Listener }
+type lossy struct{ worker.Bus }
 
 func (l lossy) Listen(ctx context.Context, receive func([]messages.Hint, bool)) error {
 	lost := false
-	return l.Listener.Listen(ctx, func(hints []messages.Hint, missing bool) {
+	return l.Bus.Listen(ctx, func(hints []messages.Hint, missing bool) {
 		if !lost {
 			lost = true
 			receive(nil, true)

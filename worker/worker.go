@@ -70,9 +70,22 @@ type Pusher interface {
 	Push(ctx context.Context, o Outlet, p providers.Push) providers.Outcome
 }
 
-// Listener hands over hints until ctx is done; see bus.
-type Listener interface {
+// Bus carries hints; any may be lost. See bus.
+type Bus interface {
+	// Listen hands over hints until ctx is done; lost says that some are missing before these.
 	Listen(ctx context.Context, receive func(hints []messages.Hint, lost bool)) error
+	// Hint tells all nodes, this one included, and does not block.
+	Hint(hints ...messages.Hint)
+}
+
+// Nodes says what of the work is this node's; see cluster.
+type Nodes interface {
+	// Mine reports whether this node is home to the device: at most one node at a time is, and none for a moment while
+	// homes change. It is asked often. After each change Rehome has to be called.
+	Mine(device ident.Device) bool
+	// Lead runs work while this node, as the only one, has the duty, again and again until ctx is done; work's context ends
+	// with the duty. It returns when work has.
+	Lead(ctx context.Context, duty string, work func(context.Context) error) error
 }
 
 // Options is everything a Worker needs. The first seven are required.
@@ -82,8 +95,10 @@ type Options struct {
 	Circuits Circuits
 	Sweeps   Sweeps
 	Expiries Expiries
-	Hints    Listener
+	Hints    Bus
 	Pusher   Pusher
+	// Nodes may be nil: then there is no other node.
+	Nodes Nodes
 	// Log may be nil.
 	Log *slog.Logger
 	// Metrics may be nil.
@@ -123,6 +138,7 @@ type Worker struct {
 	metrics *metrics
 	events  chan any       // everything the hub reacts to; see hub.handle
 	resweep chan struct{}  // hints were lost: look at everything new; holds one token
+	rehomed chan struct{}  // homes have changed; holds one token
 	retried chan ident.App // apps with a new credential: look at all they have pending
 }
 
@@ -142,7 +158,13 @@ func New(o Options) *Worker {
 	if o.Total <= 0 {
 		o.Total = defaultTotal
 	}
-	return &Worker{o: o, metrics: newMetrics(o.Metrics), events: make(chan any, 256), resweep: make(chan struct{}, 1), retried: make(chan ident.App, 64)}
+	if o.Nodes == nil {
+		o.Nodes = alone{}
+	}
+	return &Worker{
+		o: o, metrics: newMetrics(o.Metrics), events: make(chan any, 256),
+		resweep: make(chan struct{}, 1), rehomed: make(chan struct{}, 1), retried: make(chan ident.App, 64),
+	}
 }
 
 // Run wakes devices until ctx is done. Then it starts nothing new, lets pushes in

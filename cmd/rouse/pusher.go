@@ -185,17 +185,17 @@ func (p *pusher) Close() {
 	p.closing.Wait()
 }
 
-// before returns a listener that drops what a hint says is stale, and only then hands the hint on: the worker
+// before returns a bus that drops what a hint says is stale, and only then hands the hint on: the worker
 // closes its circuit on the same hint, and its next push must not meet the old credential.
-func (p *pusher) before(hints worker.Listener) worker.Listener { return credentialsFirst{hints, p} }
+func (p *pusher) before(hints worker.Bus) worker.Bus { return credentialsFirst{hints, p} }
 
 type credentialsFirst struct {
-	hints  worker.Listener
+	worker.Bus
 	pusher *pusher
 }
 
 func (c credentialsFirst) Listen(ctx context.Context, receive func([]messages.Hint, bool)) error {
-	return c.hints.Listen(ctx, func(hints []messages.Hint, lost bool) {
+	return c.Bus.Listen(ctx, func(hints []messages.Hint, lost bool) {
 		if lost {
 			c.pusher.drop(func(worker.Outlet) bool { return true })
 		}
