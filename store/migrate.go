@@ -62,9 +62,13 @@ func (s *Store) checkSchema(ctx context.Context) error {
 	case have > want:
 		return newerSchema(have, want)
 	case have < want:
-		return fmt.Errorf("the database has schema %d, this program needs %d: run rouse migrate", have, want)
+		return olderSchema(have, want)
 	}
 	return nil
+}
+
+func olderSchema(have, want int64) error {
+	return fmt.Errorf("the database has schema %d, this program needs %d: run rouse migrate", have, want)
 }
 
 func newerSchema(have, want int64) error {

@@ -123,11 +123,16 @@ func (s *Store) Close() error {
 	return errors.Join(s.reads.close(), s.writes.Close())
 }
 
-// Ready returns nil if the database answers, its schema is the one this program knows, the writer is
-// running, and its last batch did not fail.
+// Ready returns nil if the database answers, its schema is not older than the one this program knows, the writer is
+// running, and its last batch did not fail. A newer one is that of a newer program which has begun beside this: a
+// migration only adds, so this one goes on until it is replaced.
 func (s *Store) Ready(ctx context.Context) error {
-	if err := s.checkSchema(ctx); err != nil {
+	have, want, err := s.MigrationStatus(ctx)
+	if err != nil {
 		return err
+	}
+	if have < want {
+		return olderSchema(have, want)
 	}
 	if !s.running.Load() {
 		return errors.New("the writer is not running")
