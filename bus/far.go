@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"rouse/ident"
@@ -36,6 +37,7 @@ type far struct {
 	out  *queue // what the other nodes have still to be told
 	log  *slog.Logger
 	beat time.Duration // beatEvery, but in tests
+	open atomic.Int32  // ways that are connected; each is owned by its keep
 
 	sent  uint64            // batches told; whoever is in tell owns it
 	heard map[string]uint64 // number of each other node's last batch; whoever hears owns it
@@ -61,6 +63,9 @@ func (f *far) Hint(hints ...messages.Hint) {
 func (f *far) Listen(ctx context.Context, receive func(hints []messages.Hint, lost bool)) error {
 	return f.near.Listen(ctx, receive)
 }
+
+// connected reports whether all of so many ways are.
+func (f *far) connected(ways int32) bool { return f.open.Load() == ways }
 
 // listening is called when hints of other nodes begin to arrive, after the first and after any gap. What the nodes
 // counted before no longer says anything.
@@ -150,16 +155,25 @@ func (f *far) pack(hints []messages.Hint, lost bool, limit int) (payloads []stri
 }
 
 // keep runs connect again and again until ctx is done, with longer and longer pauses while it fails; connect calls up
-// once it is connected. It logs the first failure of a series and its end.
+// once it is connected, and may call it again. It logs the first failure of a series and its end.
 func (f *far) keep(ctx context.Context, what string, connect func(up func()) error) {
 	pause, told := retryFirst, false
 	for ctx.Err() == nil {
+		isUp := false
 		err := connect(func() {
+			if isUp {
+				return
+			}
+			isUp = true
+			f.open.Add(1)
 			if told {
 				f.log.Info("the bus is connected again", "way", what)
 			}
 			pause, told = retryFirst, false
 		})
+		if isUp {
+			f.open.Add(-1)
+		}
 		if ctx.Err() != nil {
 			return
 		}

@@ -43,6 +43,9 @@ func (b *NATS) Run(ctx context.Context) error {
 	return nil
 }
 
+// Connected reports whether hints go to the other nodes and come from them.
+func (b *NATS) Connected() bool { return b.connected(1) }
+
 // session is the life of one connection. It is not repaired but replaced: so there is one place where a gap is told.
 func (b *NATS) session(ctx context.Context, up func()) error {
 	conn, closed, err := b.connect(ctx)

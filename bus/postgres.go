@@ -56,6 +56,10 @@ func (b *Postgres) Run(ctx context.Context) error {
 // errDeaf is a connection that looks well and carries nothing.
 var errDeaf = errors.New("this node did not hear itself: the connection is dead, or leads through a pooler in transaction mode")
 
+// Connected reports whether hints go to the other nodes and come from them: both ways were used within the last 15 s. It is
+// false for up to 5 s after a connection was made.
+func (b *Postgres) Connected() bool { return b.connected(2) }
+
 // listen hands on what other nodes notify. This node's own batches come back the same way, at least one every beat: if
 // they do not, the connection is dead, though nobody says so.
 func (b *Postgres) listen(ctx context.Context, conn *pgx.Conn, up func()) error {
@@ -64,7 +68,6 @@ func (b *Postgres) listen(ctx context.Context, conn *pgx.Conn, up func()) error 
 	if _, err := conn.Exec(begin, "LISTEN "+channel); err != nil {
 		return err
 	}
-	up()
 	// After LISTEN: whoever looks now sees what was notified before it.
 	b.listening()
 	echo := time.Now()
@@ -80,6 +83,7 @@ func (b *Postgres) listen(ctx context.Context, conn *pgx.Conn, up func()) error 
 		}
 		if b.hear(n.Payload) {
 			echo = time.Now()
+			up() // only now: through a pooler LISTEN succeeds, and nothing ever comes
 		}
 	}
 }
