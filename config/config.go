@@ -28,10 +28,10 @@ type Raw struct {
 	Listen string
 	// OpsListen is host:port for /livez, /readyz and /metrics; it must not be public.
 	OpsListen string
-	// DB is "sqlite:PATH".
-	DB string
-	// Bus is auto or memory.
-	Bus string
+	// DB is "sqlite:PATH" or "postgres://user:password@host:5432/name".
+	DB DSN
+	// Bus is auto, memory, postgres, a DSN of PostgreSQL, or the URLs of NATS servers.
+	Bus DSN
 	// AdminKey is the instance's administrator key.
 	AdminKey tokens.Secret
 	// MasterKeys is "id:base64 of 32 bytes", comma separated.
@@ -105,12 +105,13 @@ type Limit struct {
 type Serve struct {
 	Listen    string
 	OpsListen string
-	// DSN is "sqlite:PATH", Path its file.
-	DSN  string
+	// DSN is "sqlite:PATH", Path its file; or PostgreSQL's, and Path is empty.
+	DSN  DSN
 	Path string
+	Bus  Bus
 	// AdminKey is at least MinAdminKey characters.
 	AdminKey tokens.Secret
-	// MasterKeys is empty if the key file beside the database is to be used.
+	// MasterKeys is empty if the key file beside the database is to be used, on SQLite alone.
 	MasterKeys Hidden
 	Endpoints  Endpoints
 	// TrustedProxies is whose X-Forwarded-For is believed; empty is nobody's.
@@ -152,18 +153,21 @@ func Check(r Raw) (Serve, error) {
 		DrainTimeout:   c.duration("drain-timeout", r.DrainTimeout, time.Second, 5*time.Minute),
 	}
 	s.DSN, s.Path = c.db(r.DB)
-	c.bus(r.Bus)
+	s.Bus = c.bus(r.Bus, s.DSN)
+	if r.DB.IsPostgres() && r.MasterKeys == "" {
+		c.bad("master-keys", "is missing: on PostgreSQL each node is given the same; `rouse keys generate master` makes one")
+	}
 	if s.Listen != "" && s.Listen == s.OpsListen && !strings.HasSuffix(s.Listen, ":0") {
 		c.bad("ops-listen", "is the same as listen; the operations listener must not be public")
 	}
 	return s, errors.Join(c.mistakes...)
 }
 
-// CheckDB reads the database setting alone, for commands that need no other.
+// CheckDB reads the database setting alone, for commands that need no other. path is the database's file, empty on PostgreSQL.
 func CheckDB(db string) (dsn, path string, err error) {
 	c := &checker{}
-	dsn, path = c.db(db)
-	return dsn, path, errors.Join(c.mistakes...)
+	checked, path := c.db(DSN(db))
+	return string(checked), path, errors.Join(c.mistakes...)
 }
 
 // Env returns the environment variable of the setting with the given flag name.
@@ -211,33 +215,6 @@ func (c *checker) masterKeys(keys Hidden) Hidden {
 		c.bad("master-keys", "%v; `rouse keys generate master` makes one", err)
 	}
 	return keys
-}
-
-// db returns the DSN and the path of its file.
-func (c *checker) db(value string) (dsn, path string) {
-	scheme, rest, found := strings.Cut(value, ":")
-	switch {
-	case found && scheme == "sqlite" && strings.HasPrefix(rest, ":"):
-		c.bad("db", "names no file: a database in memory would lose what it promised; use sqlite:PATH, such as sqlite:rouse.db")
-	case found && scheme == "sqlite" && rest != "" && !strings.HasPrefix(rest, "//") && !strings.ContainsAny(rest, "?#"):
-		return value, rest
-	case found && (scheme == "postgres" || scheme == "postgresql"):
-		c.bad("db", "names PostgreSQL, which this version does not speak yet; use sqlite:PATH")
-	default:
-		// The value may be a DSN with a password in it: it is not repeated.
-		c.bad("db", "is not of the form sqlite:PATH, such as sqlite:rouse.db")
-	}
-	return "", ""
-}
-
-func (c *checker) bus(value string) {
-	switch scheme, _, _ := strings.Cut(value, ":"); scheme {
-	case "auto", "memory":
-	case "postgres", "nats":
-		c.bad("bus", "names %s, which this version does not speak yet; one node needs only memory", scheme)
-	default:
-		c.bad("bus", "is not one of auto, memory")
-	}
 }
 
 // origin reads where Apple is: the path of every request is the protocol's.

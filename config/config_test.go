@@ -40,7 +40,7 @@ func TestCheckTakesWhatIsRight(t *testing.T) {
 func TestCheckTellsEveryMistakeAtOnceAndNoSecret(t *testing.T) {
 	t.Parallel()
 	raw := config.Raw{
-		Listen: "nowhere", OpsListen: "127.0.0.1:99999", DB: "postgres://rouse:hunter2@db/rouse", Bus: "nats://queue",
+		Listen: "nowhere", OpsListen: "127.0.0.1:99999", DB: "postgres://rouse:hunter2@db:five/rouse", Bus: "nats://rouse:hunter3@queue:four",
 		AdminKey: "short-admin", MasterKeys: "k1:bm90IGVub3VnaA==", APNsEndpoint: "http://plain",
 		APNsSandboxEndpoint: "::", APNsCA: filepath.Join(t.TempDir(), "absent.pem"), FCMEndpoint: "ftp://x", FCMTokenEndpoint: "x",
 		TrustedProxies: "10.0.0.0/8,everyone", RegistrationLimit: "50", FailedAuthLimit: "NaN:3", LogLevel: "loud", LogFormat: "xml", Grace: "soon", DrainTimeout: "1h",
@@ -58,7 +58,7 @@ func TestCheckTellsEveryMistakeAtOnceAndNoSecret(t *testing.T) {
 			t.Errorf("nothing about %s in:\n%v", setting, err)
 		}
 	}
-	for _, secret := range []string{"hunter2", "short-admin", "bm90IGVub3VnaA"} {
+	for _, secret := range []string{"hunter", "short-admin", "bm90IGVub3VnaA"} {
 		if strings.Contains(err.Error(), secret) {
 			t.Errorf("the secret %q is in:\n%v", secret, err)
 		}
@@ -89,12 +89,13 @@ func TestSettingsPrintRedacted(t *testing.T) {
 	t.Parallel()
 	raw := good()
 	raw.MasterKeys = config.Hidden(tokens.NewRingKey("a"))
+	raw.DB = elephant
 	got, err := config.Check(raw)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, text := range []string{fmt.Sprintf("%v %+v %#v", raw, raw, raw), fmt.Sprintf("%v %+v %#v", got, got, got)} {
-		if strings.Contains(text, string(raw.AdminKey)) || strings.Contains(text, string(raw.MasterKeys)) {
+		if strings.Contains(text, string(raw.AdminKey)) || strings.Contains(text, string(raw.MasterKeys)) || strings.Contains(text, "hunter") {
 			t.Errorf("a secret is in %s", text)
 		}
 	}
@@ -113,7 +114,7 @@ func TestCheckRefusesADatabaseInMemory(t *testing.T) {
 	t.Parallel()
 	for _, db := range []string{"sqlite::memory:", "sqlite:", "sqlite::"} {
 		raw := good()
-		raw.DB = db
+		raw.DB = config.DSN(db)
 		if _, err := config.Check(raw); err == nil || !strings.Contains(err.Error(), "(ROUSE_DB)") {
 			t.Errorf("%s: %v", db, err)
 		}
@@ -161,5 +162,114 @@ func TestRingRefusesAnOpenOrAMissingKeyFile(t *testing.T) {
 	}
 	if _, _, err := config.Ring("", path); err == nil || !strings.Contains(err.Error(), "chmod 600") {
 		t.Errorf("a key file that others can read: %v", err)
+	}
+}
+
+const (
+	elephant = "postgres://rouse:hunter2@db:5432/rouse?sslmode=disable&application_name=x"
+	shown    = "postgres://rouse@db:5432/rouse"
+)
+
+func TestCheckKnowsWhereHintsGo(t *testing.T) {
+	t.Parallel()
+	const file = "sqlite:rouse.db"
+	for _, c := range []struct {
+		db, bus config.DSN
+		want    config.Bus
+	}{
+		{file, "auto", config.Bus{Carrier: config.CarrierMemory}},
+		{file, "memory", config.Bus{Carrier: config.CarrierMemory}},
+		{elephant, "auto", config.Bus{Carrier: config.CarrierPostgres, URL: elephant}},
+		{elephant, "postgres", config.Bus{Carrier: config.CarrierPostgres, URL: elephant}},
+		{elephant, "memory", config.Bus{Carrier: config.CarrierMemory}},
+		{"postgresql://db/rouse", "postgres://direct/rouse", config.Bus{Carrier: config.CarrierPostgres, URL: "postgres://direct/rouse"}},
+		{"postgres:///rouse?host=/run/postgresql", "nats://a:1,tls://b", config.Bus{Carrier: config.CarrierNATS, URL: "nats://a:1,tls://b"}},
+		{"postgres://a:1,b:2/rouse?target_session_attrs=read-write", "tls://token@b", config.Bus{Carrier: config.CarrierNATS, URL: "tls://token@b"}},
+		{"postgres://db?dbname=rouse", "auto", config.Bus{Carrier: config.CarrierPostgres, URL: "postgres://db?dbname=rouse"}},
+	} {
+		raw := good()
+		raw.DB, raw.Bus = c.db, c.bus
+		if c.db.IsPostgres() {
+			raw.MasterKeys = config.Hidden(tokens.NewRingKey("a"))
+		}
+		got, err := config.Check(raw)
+		if err != nil || got.Bus != c.want || got.DSN != c.db || (got.Path == "") != c.db.IsPostgres() {
+			t.Errorf("%s with %s: %+v, %v", c.db, c.bus, got, err)
+		}
+	}
+}
+
+func TestCheckRefusesDatabasesAndBusesThatCannotBe(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		db, bus config.DSN
+		says    string
+	}{
+		{"sqlite:rouse.db", "postgres", "(ROUSE_BUS) is postgres, and the database is SQLite"},
+		{"sqlite:rouse.db", elephant, "(ROUSE_BUS) is postgres, and the database is SQLite"},
+		{"sqlite:rouse.db", "nats://hunter2@queue", "(ROUSE_BUS) is nats, and the database is SQLite"},
+		{elephant, "pigeons", "(ROUSE_BUS) is not one of"},
+		{elephant, "nats", "(ROUSE_BUS) is not of the form nats://"},
+		{elephant, "nats://a:hunter2@b,http://c", "(ROUSE_BUS) is not of the form nats://"},
+		{elephant, "postgres://a:hunter2@/x y?sslmode=perhaps", "(ROUSE_BUS) cannot be used"},
+		{"postgres://rouse:hunter2@db:5432", "auto", "(ROUSE_DB) names no database"},
+		{"postgres://rouse:hunter2@db:5432/", "auto", "(ROUSE_DB) names no database"},
+		{"postgres://rouse:hun@ter2@db:5432/rouse", "auto", "(ROUSE_DB) has an @"},
+		{"postgres://rouse:hun/ter2@db:5432/rouse", "auto", "(ROUSE_DB) has an @"},
+		{"postgres://rouse:%hunter2@db:5432/rouse", "auto", "(ROUSE_DB) cannot be used"},
+		{"postgres://rouse:hunter2@db:5432/rouse?sslmode=perhaps", "auto", "(ROUSE_DB) cannot be used"},
+		{"postgres://db/rouse?password=hunter2&sslmode=verify-full&sslrootcert=absent.pem", "auto", "(ROUSE_DB) cannot be used"},
+		{"postgres:rouse", "auto", "(ROUSE_DB) is not of the form"},
+		{"host=db password=hunter2", "auto", "(ROUSE_DB) is not of the form"},
+	} {
+		raw := good()
+		raw.DB, raw.Bus, raw.MasterKeys = c.db, c.bus, config.Hidden(tokens.NewRingKey("a"))
+		_, err := config.Check(raw)
+		if err == nil || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s with %s: %v", c.db, c.bus, err)
+			continue
+		}
+		for _, secret := range []string{"hun", "ter2"} {
+			if strings.Contains(err.Error(), secret) {
+				t.Errorf("a password is in: %v", err)
+			}
+		}
+	}
+}
+
+func TestPostgresNeedsTheMasterKeys(t *testing.T) {
+	t.Parallel()
+	raw := good()
+	raw.DB = elephant
+	if _, err := config.Check(raw); err == nil || !strings.Contains(err.Error(), "(ROUSE_MASTER_KEYS) is missing") {
+		t.Errorf("without master keys: %v", err)
+	}
+	if _, file, err := config.Ring("", ""); err == nil || file != "" || !strings.Contains(err.Error(), "ROUSE_MASTER_KEYS") {
+		t.Errorf("a key file beside PostgreSQL: %q, %v", file, err)
+	}
+}
+
+func TestADSNShowsNoPassword(t *testing.T) {
+	t.Parallel()
+	for dsn, want := range map[config.DSN]string{
+		elephant: shown, "sqlite:rouse.db": "sqlite:rouse.db", "auto": "auto", "": "",
+		"postgres://rouse@/postgres?host=/tmp/pg&password=hunter2": "postgres://rouse@/postgres?host=/tmp/pg",
+		"postgresql://db/rouse?sslpassword=hunter2":                "postgresql://db/rouse",
+		"postgres://rouse:hun/ter2@db/rouse":                       "postgres://[redacted]",
+		"postgres://rouse:hun@ter2@db/rouse":                       "postgres://[redacted]",
+		"postgres://rouse:hun?ter2@db/rouse":                       "postgres://rouse@db/rouse",
+		"postgres://rouse:hun#ter2@db/rouse":                       "postgres://rouse@db/rouse",
+		"nats://hunter2@queue:4222":                                "nats://[redacted]@queue:4222",
+		"nats://a:hunter2@one,nats://a:hunter2@two":                "nats://a@one,nats://a@two",
+		"nats://a:hunter2@one,tls://a:hunter2@two":                 "nats://a@one,tls://a@two",
+	} {
+		if got := dsn.String(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+		for _, text := range []string{fmt.Sprintf("%v %+v %#v %q %s", dsn, dsn, dsn, dsn, dsn), dsn.LogValue().String()} {
+			if strings.Contains(text, "hun") || strings.Contains(text, "ter2") {
+				t.Errorf("a password is in %s", text)
+			}
+		}
 	}
 }

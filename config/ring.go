@@ -18,11 +18,15 @@ func KeyFile(path string) string { return path + ".keys" }
 // Ring returns the ring that seals what the database at path holds. With keys
 // left out it reads the key file beside the database, and makes one, readable by its owner alone, where there is
 // no database yet; file then names it. A database whose key file is gone is refused: with a new key
-// nothing in it would open, and the old one may still be found.
+// nothing in it would open, and the old one may still be found. Without path, as on PostgreSQL, there is no such
+// file, and the keys are required.
 func Ring(keys Hidden, path string) (ring *tokens.Ring, file string, err error) {
 	if keys != "" {
 		ring, err = tokens.ParseRing(string(keys))
 		return ring, "", err
+	}
+	if path == "" {
+		return nil, "", fmt.Errorf("the master keys are missing: PostgreSQL has no key file beside it; give the keys in %s", Env("master-keys"))
 	}
 	file = KeyFile(path)
 	content, err := readKeyFile(file)
