@@ -74,7 +74,7 @@ func (c *doctorCmd) lookAtDev(ctx context.Context, term *terminal) bool {
 	if status, _ := ask(ctx, p.OpsURL+"/readyz"); status == 0 {
 		return false
 	}
-	c.DB, c.AdminKey = "sqlite:"+filepath.Join(filepath.Dir(p.Phones), "rouse.db"), tokens.Secret(p.AdminKey)
+	c.DB, c.AdminKey = config.DSN("sqlite:"+filepath.Join(filepath.Dir(p.Phones), "rouse.db")), tokens.Secret(p.AdminKey)
 	c.Listen, c.OpsListen = strings.TrimPrefix(p.URL, "http://"), strings.TrimPrefix(p.OpsURL, "http://")
 	c.Offline = true
 	return true
@@ -172,7 +172,7 @@ type user struct {
 }
 
 func (e examination) user() user {
-	pid, used, err := store.User(e.cfg.DSN)
+	pid, used, err := store.User(string(e.cfg.DSN))
 	return user{pid: pid, used: used, known: err == nil || errors.Is(err, fs.ErrNotExist)}
 }
 

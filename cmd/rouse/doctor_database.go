@@ -49,7 +49,7 @@ func (e examination) database(ctx context.Context) (all []found, tenants []tenan
 
 // look opens the database once; no findings mean that it changed underneath.
 func (e examination) look(ctx context.Context, ring *tokens.Ring, keys *found) (all []found, tenants []tenant) {
-	i, err := store.Inspect(ctx, store.InspectOptions{DSN: e.cfg.DSN, Ring: ring})
+	i, err := store.Inspect(ctx, store.InspectOptions{DSN: string(e.cfg.DSN), Ring: ring})
 	if err != nil {
 		return e.unopened(err, keys), nil
 	}

@@ -36,7 +36,7 @@ func (e examination) server(ctx context.Context, u user) []found {
 			"If that is rouse serve, give doctor its --ops-listen (ROUSE_OPS_LISTEN), or restart it if it hangs; if it is another program, end it.")}
 	case status == http.StatusServiceUnavailable && strings.HasPrefix(text, "not ready: "):
 		return []found{broken("server", "not_ready", sentence("the server answers at "+ops+" and is "+text), "The findings on the database say more; so does the server's log.")}
-	case status != http.StatusOK || text != "ok":
+	case status != http.StatusOK || !strings.HasPrefix(text, "ok"):
 		return []found{broken("server", "not_rouse", fmt.Sprintf("What answers at %s is not rouse.", ops),
 			"Choose another address with --ops-listen (ROUSE_OPS_LISTEN), for serve and for doctor.")}
 	case u.known && !u.used:

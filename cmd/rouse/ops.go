@@ -17,13 +17,19 @@ type readiness interface {
 	Ready(ctx context.Context) error
 }
 
+// connection is how the bus tells whether it reaches the other nodes.
+type connection interface {
+	Connected() bool
+}
+
 // health is what a load balancer wants to know.
 type health struct {
 	store   readiness
+	bus     connection
 	leaving atomic.Bool
 }
 
-func newHealth(store readiness) *health { return &health{store: store} }
+func newHealth(store readiness, bus connection) *health { return &health{store: store, bus: bus} }
 
 // leave makes the node not ready from now on.
 func (h *health) leave() { h.leaving.Store(true) }
@@ -41,6 +47,15 @@ func (h *health) ready(ctx context.Context) error {
 	return h.store.Ready(ctx)
 }
 
+// degraded says what does not work as it should while the node does its work, "" if all does. Without its bus it finds by itself, later,
+// what other nodes would have told it: taking its calls away would only make that worse.
+func (h *health) degraded() string {
+	if h.bus.Connected() {
+		return ""
+	}
+	return "degraded: the bus is not connected; what other nodes accept is found later\n"
+}
+
 // opsHandler is the private listener: /livez says that the process serves, /readyz that
 // it should get calls, /metrics everything else.
 func opsHandler(h *health, registry *prometheus.Registry) http.Handler {
@@ -51,7 +66,7 @@ func opsHandler(h *health, registry *prometheus.Registry) http.Handler {
 			sayPlain(w, http.StatusServiceUnavailable, "not ready: "+err.Error()+"\n")
 			return
 		}
-		sayPlain(w, http.StatusOK, "ok\n")
+		sayPlain(w, http.StatusOK, "ok\n"+h.degraded())
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
 	return mux
@@ -61,6 +76,19 @@ func sayPlain(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)
 	_, _ = w.Write([]byte(text))
+}
+
+// connectedGauge tells whether the bus reaches the other nodes.
+func connectedGauge(bus connection) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "rouse_bus_connected",
+		Help: "1 while hints go to and come from the other nodes, or there are none to be had; 0 while they are looked for by themselves.",
+	}, func() float64 {
+		if bus.Connected() {
+			return 1
+		}
+		return 0
+	})
 }
 
 // pendingCounter is how the store tells how much lies un-acked.

@@ -15,7 +15,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"rouse/api"
-	"rouse/bus"
 	"rouse/config"
 	"rouse/store"
 	"rouse/tokens"
@@ -54,7 +53,7 @@ func serve(ctx context.Context, cfg config.Serve, log *slog.Logger, ready func(a
 	}
 	parts := n.start(ctx)
 	at := addresses{api: "http://" + dialable(n.public.Addr()), ops: "http://" + dialable(n.private.Addr())}
-	log.Info("serving", "version", versionString(), "api", at.api, "ops", at.ops, "db", cfg.DSN)
+	log.Info("serving", "version", versionString(), "api", at.api, "ops", at.ops, "db", cfg.DSN, "bus", cfg.Bus.Carrier)
 	ready(at)
 	return n.stop(parts, parts.wait(ctx))
 }
@@ -65,7 +64,7 @@ type node struct {
 	log      *slog.Logger
 	registry *prometheus.Registry
 	store    *store.Store
-	hints    *bus.Memory
+	hints    hintBus
 	pusher   *pusher
 	worker   *worker.Worker
 	api      *api.API
@@ -85,9 +84,12 @@ func openNode(ctx context.Context, cfg config.Serve, log *slog.Logger) (*node, e
 	if file != "" {
 		log.Info("secrets are sealed with the keys of a file; keep it with your backups", "file", file)
 	}
-	n := &node{cfg: cfg, log: log, registry: prometheus.NewRegistry(), hints: &bus.Memory{}, draining: make(chan struct{})}
+	n := &node{cfg: cfg, log: log, registry: prometheus.NewRegistry(), draining: make(chan struct{})}
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	if n.store, err = store.Open(ctx, store.Options{DSN: cfg.DSN, Ring: ring, Log: log, Metrics: n.registry}); err != nil {
+	if n.hints, err = openBus(cfg, log); err != nil {
+		return nil, &usageError{err}
+	}
+	if n.store, err = store.Open(ctx, store.Options{DSN: string(cfg.DSN), Ring: ring, Log: log, Metrics: n.registry}); err != nil {
 		return nil, fmt.Errorf("opening the database: %w", err)
 	}
 	if err = n.build(ctx); err != nil {
@@ -116,8 +118,8 @@ func (n *node) build(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("building the API: %w", err)
 	}
-	n.health = newHealth(n.store)
-	n.registry.MustRegister(pendingGauge(n.store))
+	n.health = newHealth(n.store, n.hints)
+	n.registry.MustRegister(pendingGauge(n.store), connectedGauge(n.hints))
 	return nil
 }
 
@@ -155,6 +157,7 @@ func (n *node) start(ctx context.Context) *parts {
 	ctx = context.WithoutCancel(ctx)
 	p := newParts()
 	p.goes(ctx, "database", n.store.Run)
+	p.goes(ctx, "bus", n.hints.Run)
 	p.goes(ctx, "api", func(ctx context.Context) error { return n.api.Run(ctx, n.hints.Listen) })
 	p.goes(ctx, "worker", n.worker.Run)
 	p.goes(ctx, "operations", func(context.Context) error { return ignoreClosed(n.ops.Serve(n.private)) })
@@ -180,6 +183,7 @@ func (n *node) stop(p *parts, cause error) error {
 	p.end("api")
 	p.end("worker")
 	n.pusher.Close()
+	p.end("bus") // the last hints of all above are told before it ends
 	p.end("database")
 	p.expect("operations")
 	_ = n.ops.Close()

@@ -13,10 +13,10 @@ const defaultDB = "sqlite:rouse.db"
 type settings struct {
 	Listen     string        `default:"127.0.0.1:8080" help:"Where the API listens, host:port." setting:"ROUSE_LISTEN"`
 	OpsListen  string        `default:"127.0.0.1:9090" help:"Where /livez, /readyz and /metrics listen; keep it private." setting:"ROUSE_OPS_LISTEN"`
-	DB         string        `name:"db" default:"sqlite:rouse.db" help:"sqlite:PATH." setting:"ROUSE_DB"`
-	Bus        string        `default:"auto" help:"auto or memory." setting:"ROUSE_BUS"`
+	DB         config.DSN    `name:"db" default:"sqlite:rouse.db" help:"sqlite:PATH, or postgres://user:password@host:5432/name for one node or several." placeholder:"DSN" setting:"ROUSE_DB"`
+	Bus        config.DSN    `default:"auto" help:"How nodes tell each other to look: auto (PostgreSQL's own, if that is the database), memory (one node), postgres, postgres://... (where the database is behind a pooler), nats://..." placeholder:"BUS" setting:"ROUSE_BUS"`
 	AdminKey   tokens.Secret `help:"The administrator's key, 24 characters or more. Required." placeholder:"KEY" setting:"ROUSE_ADMIN_KEY"`
-	MasterKeys config.Hidden `help:"What seals secrets at rest: id:base64 of 32 bytes, comma separated, the first seals. Left out, a key file is made beside the database." placeholder:"KEYS" setting:"ROUSE_MASTER_KEYS"`
+	MasterKeys config.Hidden `help:"What seals secrets at rest: id:base64 of 32 bytes, comma separated, the first seals. Left out on SQLite, a key file is made beside the database; PostgreSQL requires them, the same for each node." placeholder:"KEYS" setting:"ROUSE_MASTER_KEYS"`
 
 	APNsEndpoint        string `name:"apns-endpoint" help:"Another address for Apple's production environment, https://host[:port]." placeholder:"URL" setting:"ROUSE_APNS_ENDPOINT"`
 	APNsSandboxEndpoint string `name:"apns-sandbox-endpoint" help:"Another address for Apple's sandbox, https://host[:port]." placeholder:"URL" setting:"ROUSE_APNS_SANDBOX_ENDPOINT"`

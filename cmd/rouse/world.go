@@ -43,7 +43,7 @@ func localNode(s *sim.Sim, dbPath, adminKey string) (config.Serve, error) {
 		return config.Serve{}, err
 	}
 	return config.Serve{
-		Listen: "127.0.0.1:0", OpsListen: "127.0.0.1:0", DSN: "sqlite:" + dbPath, Path: dbPath,
+		Listen: "127.0.0.1:0", OpsListen: "127.0.0.1:0", DSN: config.DSN("sqlite:" + dbPath), Path: dbPath, Bus: config.Bus{Carrier: config.CarrierMemory},
 		AdminKey: tokens.Secret(adminKey), Endpoints: endpoints,
 		LogLevel: slog.LevelWarn, Grace: 10 * time.Second, DrainTimeout: 4 * time.Second,
 	}, nil
