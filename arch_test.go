@@ -54,6 +54,7 @@ var inTests = map[string][]string{
 	"providers/fcm":  {"providers/sim", "providers/providertest"},
 	"api":            {"internal/testkit"},
 	"client":         {"api", "store", "bus"},
+	"cmd/rouse":      {"internal/testkit"},
 	"worker":         {"internal/testkit"},
 	"store":          {"internal/testkit"},
 	"bus":            {"internal/testkit"},

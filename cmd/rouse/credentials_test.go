@@ -67,7 +67,11 @@ func TestMistakesWithAppleCredentials(t *testing.T) {
 // TestCredentialsOfAnApp: the key's id comes from the file, under the older name of the flag too, and the server's word on a swap comes through.
 func TestCredentialsOfAnApp(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	onEngines(t, testCredentialsOfAnApp)
+}
+
+func testCredentialsOfAnApp(t *testing.T, on engine) {
+	r := newRigOn(t, on)
 	env := r.adminEnv()
 	const team, key = "BAKERY0001", "BAKERKEY01"
 	path := file(t, "AuthKey_"+key+".p8", []byte(r.sim.NewAPNsKey(team, key, demoTopic)))
@@ -99,7 +103,11 @@ func TestCredentialsOfAnApp(t *testing.T) {
 // the file, and a phone is woken with it.
 func TestCertificateFileAndItsPassword(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	onEngines(t, testCertificateFileAndItsPassword)
+}
+
+func testCertificateFileAndItsPassword(t *testing.T, on engine) {
+	r := newRigOn(t, on)
 	const password = "c4n4ry-p4ssw0rd"
 	r.secret(password)
 	made := r.sim.NewAPNsIdentity(sim.APNsCertificate{Topic: demoTopic, Environment: "sandbox", Password: password})
@@ -141,7 +149,11 @@ func endOf(t *testing.T, text string) time.Time {
 // TestCertificateWakesAPhone: from two PEM files to the push.
 func TestCertificateWakesAPhone(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	onEngines(t, testCertificateWakesAPhone)
+}
+
+func testCertificateWakesAPhone(t *testing.T, on engine) {
+	r := newRigOn(t, on)
 	certificate, key := r.sim.NewAPNsCertificate(demoTopic)
 	mustCommand(t, r.adminEnv(), "credentials", "put", "apns", r.app.Id, "--topic", demoTopic,
 		"--certificate", file(t, "certificate.pem", []byte(certificate)), "--certificate-key", file(t, "key.pem", []byte(key)))
@@ -160,7 +172,11 @@ func TestCertificateWakesAPhone(t *testing.T) {
 // TestVerifyTellsGoodFromBad by words, by JSON and by the exit code.
 func TestVerifyTellsGoodFromBad(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	onEngines(t, testVerifyTellsGoodFromBad)
+}
+
+func testVerifyTellsGoodFromBad(t *testing.T, on engine) {
+	r := newRigOn(t, on)
 	env := r.adminEnv()
 	for _, provider := range []string{"apns", "fcm"} {
 		out := mustCommand(t, env, "credentials", "verify", r.app.Id, provider)

@@ -67,13 +67,7 @@ func (x examined) has(check string) bool {
 
 // doctorEnv is the settings of the rig's server.
 func (r *rig) doctorEnv() []string {
-	ca := filepath.Join(r.dir, "ca.pem")
-	return []string{
-		"ROUSE_DB=sqlite:" + filepath.Join(r.dir, "rouse.db"), "ROUSE_ADMIN_KEY=" + r.admin,
-		"ROUSE_LISTEN=" + strings.TrimPrefix(r.child.at.api, "http://"), "ROUSE_OPS_LISTEN=" + strings.TrimPrefix(r.child.at.ops, "http://"),
-		"ROUSE_APNS_ENDPOINT=" + r.sim.APNsURL(), "ROUSE_APNS_SANDBOX_ENDPOINT=" + r.sim.APNsSandboxURL(), "ROUSE_APNS_CA=" + ca,
-		"ROUSE_FCM_ENDPOINT=" + r.sim.FCMURL(), "ROUSE_FCM_TOKEN_ENDPOINT=" + r.sim.FCMTokenURL(), "ROUSE_FCM_CA=" + ca,
-	}
+	return append(r.env(), "ROUSE_LISTEN="+strings.TrimPrefix(r.child.at.api, "http://"), "ROUSE_OPS_LISTEN="+strings.TrimPrefix(r.child.at.ops, "http://"))
 }
 
 // doctor runs rouse doctor --json beside the rig's server, with the flags in place of its settings.

@@ -16,7 +16,11 @@ import (
 // credential is put again.
 func TestBadCredentialIsToldEverywhere(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	onEngines(t, testBadCredentialIsToldEverywhere)
+}
+
+func testBadCredentialIsToldEverywhere(t *testing.T, on engine) {
+	r := newRigOn(t, on)
 	env := r.adminEnv()
 	if out := mustCommand(t, env, "apps", "show", r.app.Id); !strings.Contains(out, "none open") {
 		t.Errorf("apps show said:\n%s", out)

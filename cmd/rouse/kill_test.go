@@ -95,7 +95,11 @@ func (l *load) end() map[string][]string {
 // that got its 202 is in its inbox, and every phone with something pending was pushed without anyone asking.
 func TestKillNine(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	onEngines(t, testKillNine)
+}
+
+func testKillNine(t *testing.T, on engine) {
+	r := newRigOn(t, on)
 	var phones []*testPhone
 	for i := range killPhones {
 		phones = append(phones, r.enrol(fmt.Sprintf("phone-%d", i), []string{"fcm", "apns"}[i%2]))
@@ -158,7 +162,11 @@ func compareIDs(t *testing.T, round int, device string, promised, got []string) 
 // poll is answered, and every message that got its 202 is there at the next start.
 func TestStopUnderLoad(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	onEngines(t, testStopUnderLoad)
+}
+
+func testStopUnderLoad(t *testing.T, on engine) {
+	r := newRigOn(t, on)
 	var phones, boxes []*testPhone
 	for i := range 8 {
 		phones = append(phones, r.enrol(fmt.Sprintf("phone-%d", i), []string{"fcm", "apns"}[i%2]))

@@ -17,7 +17,11 @@ import (
 // TestOperationsTellTheTruth looks at the operations listener before and after a message has gone all its way.
 func TestOperationsTellTheTruth(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	onEngines(t, testOperationsTellTheTruth)
+}
+
+func testOperationsTellTheTruth(t *testing.T, on engine) {
+	r := newRigOn(t, on)
 	for _, path := range []string{"/livez", "/readyz"} {
 		if got := r.get(path); !strings.HasPrefix(got, "200") {
 			t.Errorf("%s says %s", path, got)
@@ -45,7 +49,11 @@ func TestOperationsTellTheTruth(t *testing.T) {
 // TestEveryMetricOfTheDocsExists: an operator who watches a name of the page must not watch nothing.
 func TestEveryMetricOfTheDocsExists(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	onEngines(t, testEveryMetricOfTheDocsExists)
+}
+
+func testEveryMetricOfTheDocsExists(t *testing.T, on engine) {
+	r := newRigOn(t, on)
 	// Credentials that end are looked at at the start, and then by the hour.
 	ends := r.appWithCertificate()
 	r.kill()
@@ -98,7 +106,11 @@ func (r *rig) appWithCertificate() string {
 // TestASecondSignalEndsAtOnce: a stop that takes too long for somebody can be cut short.
 func TestASecondSignalEndsAtOnce(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	onEngines(t, testASecondSignalEndsAtOnce)
+}
+
+func testASecondSignalEndsAtOnce(t *testing.T, on engine) {
+	r := newRigOn(t, on)
 	r.sim.AddRule(sim.Rule{Provider: sim.APNs, Action: sim.Action{Fault: sim.FaultHang}})
 	p := r.enrol("phone", "apns")
 	r.mustSend(p.device, `1`)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,7 +18,9 @@ import (
 	"time"
 
 	"rouse/client"
+	"rouse/internal/testkit"
 	"rouse/providers/sim"
+	"rouse/tokens"
 )
 
 // patient bounds every wait of these tests for something that must come.
@@ -36,12 +39,52 @@ var binary = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
+// engine is a kind of database. env is the settings of a node on a fresh one, in the folder if it is a file.
+type engine struct {
+	name string
+	env  func(t *testing.T, dir string) []string
+}
+
+var (
+	onSQLite = engine{"SQLite", func(_ *testing.T, dir string) []string {
+		return []string{"ROUSE_DB=sqlite:" + filepath.Join(dir, "rouse.db")}
+	}}
+	onPostgres = engine{"PostgreSQL", func(t *testing.T, _ string) []string {
+		return []string{"ROUSE_DB=" + withPassword(t, testkit.Postgres(t)), "ROUSE_MASTER_KEYS=" + tokens.NewRingKey("k1")}
+	}}
+)
+
+// dbPassword is in the DSN of every test on PostgreSQL, which asks nobody for it; it must be in nothing that is written.
+const dbPassword = "canary-of-the-database"
+
+func withPassword(t *testing.T, dsn string) string {
+	t.Helper()
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = url.UserPassword(u.User.Username(), dbPassword)
+	return u.String()
+}
+
+// onEngines runs the test on each engine.
+func onEngines(t *testing.T, test func(t *testing.T, on engine)) {
+	t.Helper()
+	for _, on := range []engine{onSQLite, onPostgres} {
+		t.Run(on.name, func(t *testing.T) {
+			t.Parallel()
+			test(t, on)
+		})
+	}
+}
+
 // rig is a server in a process of its own, over a database of its own, and the
 // simulator in this one, which outlives it. Nothing a server logs may hold a secret.
 type rig struct {
 	t     *testing.T
 	sim   *sim.Sim
 	dir   string
+	db    []string // the settings that name the database
 	flags []string
 	admin string
 	app   client.AppCreated
@@ -52,15 +95,22 @@ type rig struct {
 	logs    []*transcript
 }
 
-// newRig starts a server with the flags, and makes an app with both credentials in it.
+// newRig starts a server on SQLite with the flags, and makes an app with both credentials in it.
 func newRig(t *testing.T, flags ...string) *rig {
+	t.Helper()
+	return newRigOn(t, onSQLite, flags...)
+}
+
+// newRigOn is newRig on an engine.
+func newRigOn(t *testing.T, on engine, flags ...string) *rig {
 	t.Helper()
 	s, err := sim.Start(context.Background(), sim.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := &rig{t: t, sim: s, dir: t.TempDir(), flags: flags, admin: mintAdminKey()}
-	r.secret(r.admin)
+	r.db = on.env(t, r.dir)
+	r.secret(r.admin, dbPassword)
 	if err := os.WriteFile(filepath.Join(r.dir, "ca.pem"), s.CAPEM(), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -128,11 +178,7 @@ func (r *rig) start() {
 	}
 	args := append([]string{"serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--log-level", "debug"}, r.flags...)
 	cmd := exec.Command(path, args...)
-	ca := filepath.Join(r.dir, "ca.pem")
-	cmd.Env = append(os.Environ(),
-		"ROUSE_DB=sqlite:"+filepath.Join(r.dir, "rouse.db"), "ROUSE_ADMIN_KEY="+r.admin,
-		"ROUSE_APNS_ENDPOINT="+r.sim.APNsURL(), "ROUSE_APNS_SANDBOX_ENDPOINT="+r.sim.APNsSandboxURL(), "ROUSE_APNS_CA="+ca,
-		"ROUSE_FCM_ENDPOINT="+r.sim.FCMURL(), "ROUSE_FCM_TOKEN_ENDPOINT="+r.sim.FCMTokenURL(), "ROUSE_FCM_CA="+ca)
+	cmd.Env = append(os.Environ(), r.env()...)
 	c := &child{cmd: cmd, log: newTranscript(), exited: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = c.log, c.log
 	if err := cmd.Start(); err != nil {
@@ -147,6 +193,16 @@ func (r *rig) start() {
 	r.mu.Unlock()
 	m := c.log.await(r.t, servingLine, c.exited)
 	c.at = addresses{api: m[1], ops: m[2]}
+}
+
+// env is the settings of a server on the rig's database that pushes to its simulator.
+func (r *rig) env() []string {
+	ca := filepath.Join(r.dir, "ca.pem")
+	return append([]string{
+		"ROUSE_ADMIN_KEY=" + r.admin,
+		"ROUSE_APNS_ENDPOINT=" + r.sim.APNsURL(), "ROUSE_APNS_SANDBOX_ENDPOINT=" + r.sim.APNsSandboxURL(), "ROUSE_APNS_CA=" + ca,
+		"ROUSE_FCM_ENDPOINT=" + r.sim.FCMURL(), "ROUSE_FCM_TOKEN_ENDPOINT=" + r.sim.FCMTokenURL(), "ROUSE_FCM_CA=" + ca,
+	}, r.db...)
 }
 
 // kill ends the server as a power cut would; it may be gone already.

@@ -30,7 +30,11 @@ const (
 // is refused for good, and the old connections are closed.
 func TestRotation(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, "--log-level", "info")
+	onEngines(t, testRotation)
+}
+
+func testRotation(t *testing.T, on engine) {
+	r := newRigOn(t, on, "--log-level", "info")
 	c := newCrowd(r, rotatePhones, 1)
 	for _, provider := range []string{sim.APNs, sim.FCM} {
 		r.sim.AddRule(sim.Rule{Provider: provider, Action: sim.Action{Delay: rotateDelay}})

@@ -17,7 +17,11 @@ import (
 // TestHundredMessagesToASleepingPhone: at most three pushes, and then all hundred in order, exactly once, in pages.
 func TestHundredMessagesToASleepingPhone(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	onEngines(t, testHundredMessagesToASleepingPhone)
+}
+
+func testHundredMessagesToASleepingPhone(t *testing.T, on engine) {
+	r := newRigOn(t, on)
 	for _, provider := range []string{"fcm", "apns"} {
 		p := r.enrol("sleeper-"+provider, provider)
 		var sent, got []string
@@ -46,7 +50,11 @@ func TestHundredMessagesToASleepingPhone(t *testing.T) {
 // TestAPushHoldsNothingOfTheMessage looks at every byte that went to either provider.
 func TestAPushHoldsNothingOfTheMessage(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	onEngines(t, testAPushHoldsNothingOfTheMessage)
+}
+
+func testAPushHoldsNothingOfTheMessage(t *testing.T, on engine) {
+	r := newRigOn(t, on)
 	user, collapse, correlation := "ann@example.com", "order-4711", "corr-0815"
 	for _, provider := range []string{"fcm", "apns"} {
 		p := r.enrol("private-"+provider, provider)
@@ -77,7 +85,11 @@ func TestAPushHoldsNothingOfTheMessage(t *testing.T) {
 // TestParkedPhone measures how long a message takes to a phone that waits on its poll.
 func TestParkedPhone(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	onEngines(t, testParkedPhone)
+}
+
+func testParkedPhone(t *testing.T, on engine) {
+	r := newRigOn(t, on)
 	p := r.enrol("box", "none")
 	var took []time.Duration
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patient)
@@ -111,8 +123,12 @@ func TestParkedPhone(t *testing.T) {
 // grace if it neither acks nor polls again.
 func TestPresencePostponesAWake(t *testing.T) {
 	t.Parallel()
+	onEngines(t, testPresencePostponesAWake)
+}
+
+func testPresencePostponesAWake(t *testing.T, on engine) {
 	const grace = time.Second
-	r := newRig(t, "--grace", grace.String())
+	r := newRigOn(t, on, "--grace", grace.String())
 	p := r.enrol("present", "fcm")
 
 	page := r.parkAndSend(p)
