@@ -32,6 +32,7 @@ var ring = map[string]int{
 	"client":                 2,
 	"api":                    3,
 	"worker":                 3,
+	"cluster":                3,
 	"config":                 4,
 	"cmd/rouse":              4,
 	"bench":                  5,
@@ -76,7 +77,7 @@ var home = map[string][]string{
 	"google.golang.org/api":               {"providers/fcm"},
 	"github.com/alecthomas/kong":          {"cmd/rouse"},
 	"software.sslmate.com/src/go-pkcs12":  {"providers/apns", "providers/sim"},
-	"github.com/prometheus/client_golang": {"store", "worker", "api", "cmd/rouse", "bench"},
+	"github.com/prometheus/client_golang": {"store", "worker", "api", "cluster", "cmd/rouse", "bench"},
 }
 
 // pure rooms hold rules: the standard library without I/O, and few others.
@@ -308,6 +309,9 @@ func TestRulesBite(t *testing.T) {
 		{from: "worker", test: true, to: "api"},
 		{from: "api", to: "store"},
 		{from: "worker", to: "bus"},
+		{from: "worker", to: "cluster"},
+		{from: "cluster", to: "worker"},
+		{from: "cluster", to: "store"},
 		{from: "store", to: "bus"},
 		{from: "store", to: "providers/apns"},
 		{from: "providers/fcm", to: "store"},

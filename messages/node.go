@@ -1,0 +1,14 @@
+package messages
+
+import (
+	"time"
+
+	"rouse/ident"
+)
+
+// Node is one of those that share a database, as its row there says. Times are of the database's clock.
+type Node struct {
+	ID ident.Node
+	// JoinedAt is when it came, or came back after it may have counted as dead; BeatAt when it last said that it lives.
+	JoinedAt, BeatAt time.Time
+}
