@@ -19,9 +19,13 @@ import (
 //	<kind> <device> <app> <class> <seq> <marks> <until> <provider>
 //
 // numbers in base 36, `=` for the app of the line before, empty fields at the end left out. Marks are letters: `l` in the
-// head says that hints were lost before these, `p` and `m` of a hint are Parked and More. A node passes over the versions,
-// kinds, marks and fields it does not know: another version of Rouse may speak beside it.
+// head says that hints were lost before these, `p` and `m` of a hint are Parked and More. Until is milliseconds from the
+// moment of writing, and counts from the moment of reading: clocks of nodes may differ by minutes. A node passes over the
+// versions, kinds, marks and fields it does not know: another version of Rouse may speak beside it.
 const wireVersion = "1"
+
+// farthest bounds how far from now a time may lie that is told.
+const farthest = 366 * 24 * time.Hour
 
 // batch is what one node tells the others at once. Its hints may be none: then it shows that the node is there.
 type batch struct {
@@ -35,7 +39,10 @@ type batch struct {
 
 // encode writes as many of the hints as limit has room for, and returns how many those are. One that would not fit
 // alone is passed over.
-func (b batch) encode(limit int) (payload string, taken int) {
+func (b batch) encode(limit int) (payload string, taken int) { return b.encodeAt(limit, time.Now()) }
+
+// encodeAt is encode at a moment of the sender's clock.
+func (b batch) encodeAt(limit int, now time.Time) (payload string, taken int) {
 	var w strings.Builder
 	w.WriteString(wireVersion + " " + b.node + " " + strconv.FormatUint(b.number, 36))
 	if b.lost {
@@ -44,7 +51,7 @@ func (b batch) encode(limit int) (payload string, taken int) {
 	head := w.Len()
 	var app ident.App
 	for i, h := range b.hints {
-		line := encodeHint(h, app)
+		line := encodeHint(h, app, now)
 		if w.Len()+len(line) > limit {
 			if w.Len() > head {
 				return w.String(), i
@@ -57,7 +64,7 @@ func (b batch) encode(limit int) (payload string, taken int) {
 	return w.String(), len(b.hints)
 }
 
-func encodeHint(h messages.Hint, before ident.App) string {
+func encodeHint(h messages.Hint, before ident.App, now time.Time) string {
 	app := url.QueryEscape(string(h.App))
 	if h.App == before {
 		app = "="
@@ -70,15 +77,21 @@ func encodeHint(h messages.Hint, before ident.App) string {
 		marks += "m"
 	}
 	if !h.Until.IsZero() {
-		until = strconv.FormatInt(h.Until.UnixMilli(), 36)
+		until = strconv.FormatInt(bounded(h.Until.Sub(now)).Milliseconds(), 36)
 	}
 	line := strings.Join([]string{strconv.Itoa(int(h.Kind)), url.QueryEscape(string(h.Device)), app, strconv.Itoa(int(h.Class)),
 		strconv.FormatInt(int64(h.Seq), 36), marks, until, url.QueryEscape(h.Provider)}, " ")
 	return "\n" + strings.TrimRight(line, " ")
 }
 
+// bounded is d, as far as a time may be told.
+func bounded(d time.Duration) time.Duration { return max(-farthest, min(d, farthest)) }
+
 // decode reads a batch; false if it is of a version this node does not know, or no batch at all.
-func decode(payload string) (batch, bool) {
+func decode(payload string) (batch, bool) { return decodeAt(payload, time.Now()) }
+
+// decodeAt is decode at a moment of the receiver's clock.
+func decodeAt(payload string, now time.Time) (batch, bool) {
 	head, rest, _ := strings.Cut(payload, "\n")
 	f := fields(head, 4)
 	if f[0] != wireVersion || f[1] == "" {
@@ -91,7 +104,7 @@ func decode(payload string) (batch, bool) {
 	b := batch{node: f[1], number: number, lost: strings.Contains(f[3], "l")}
 	var app ident.App
 	for line := range strings.SplitSeq(rest, "\n") {
-		h, ok := decodeHint(line, app)
+		h, ok := decodeHint(line, app, now)
 		if ok {
 			b.hints = append(b.hints, h)
 		}
@@ -101,7 +114,7 @@ func decode(payload string) (batch, bool) {
 }
 
 // decodeHint reads one line; not ok passes it over. The app is read whatever the kind is, as the next line may refer to it.
-func decodeHint(line string, before ident.App) (h messages.Hint, ok bool) {
+func decodeHint(line string, before ident.App, now time.Time) (h messages.Hint, ok bool) {
 	f := fields(line, 8)
 	if h.App = before; f[2] != "=" {
 		h.App = ident.App(unescape(f[2]))
@@ -122,7 +135,7 @@ func decodeHint(line string, before ident.App) (h messages.Hint, ok bool) {
 	h.Class, h.Seq = messages.Class(class), messages.Seq(seq)
 	h.Parked, h.More = strings.Contains(f[5], "p"), strings.Contains(f[5], "m")
 	if until, err := strconv.ParseInt(f[6], 36, 64); err == nil {
-		h.Until = time.UnixMilli(until)
+		h.Until = now.Add(time.Duration(max(-farthest.Milliseconds(), min(until, farthest.Milliseconds()))) * time.Millisecond)
 	}
 	return h, true
 }
