@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -102,6 +103,8 @@ type Inboxes interface {
 	Item(ctx context.Context, device ident.Device, id ident.Message, now time.Time) (messages.Item, error)
 	AckUpTo(ctx context.Context, device ident.Device, seq messages.Seq, now time.Time) (int, error)
 	AckIDs(ctx context.Context, device ident.Device, ids []ident.Message, now time.Time) (int, error)
+	// Fresh returns the devices of those polls that would be answered now, in one question.
+	Fresh(ctx context.Context, polls []messages.Poll, now time.Time) ([]ident.Device, error)
 }
 
 // Hinter says "look again". It must be quick: it is called with locks held.
@@ -144,7 +147,8 @@ type Limits struct {
 	FailedAuth Rate
 	// TrustedProxies may name the client in X-Forwarded-For; empty: nobody may, and the peer is the client.
 	TrustedProxies []netip.Prefix
-	// Recheck is how often a parked poll looks without a hint, 10 s.
+	// Recheck is how often the store is asked about all parked polls without a hint, 10 s, +-20 % at random: a lost hint delays a
+	// message, and the end of a poll whose key was revoked elsewhere, by no more than that.
 	Recheck time.Duration
 }
 
@@ -159,15 +163,19 @@ func (l Limits) orDefaults() Limits {
 
 // API answers every call of the contract.
 type API struct {
-	deps     Deps
-	log      *slog.Logger
-	handler  http.Handler
-	parker   park.Parker
-	keys     *keyCache
-	bodies   map[string]*body
-	document document
-	sending  inflight
-	metrics  metrics
+	deps    Deps
+	log     *slog.Logger
+	handler http.Handler
+	parker  park.Parker
+	recheck *rechecker
+	// elsewhere is who is polling on other nodes, order what tells their polls from later ones.
+	elsewhere presence
+	order     order
+	keys      *keyCache
+	bodies    map[string]*body
+	document  document
+	sending   inflight
+	metrics   metrics
 	// register and refuse are the limits by address.
 	register *limiter
 	refuse   *limiter
@@ -195,7 +203,8 @@ func New(d Deps) (*API, error) {
 		return nil, fmt.Errorf("compiling the contract: %w", err)
 	}
 	displaced := func() { a.metrics.displaced.Inc() }
-	a.parker = park.NewBlocking(park.Options{Draining: d.Draining, Recheck: d.Limits.Recheck, Displaced: displaced})
+	a.parker = park.NewBlocking(park.Options{Draining: d.Draining, Number: a.order.next, Displaced: displaced})
+	a.recheck = newRechecker(a.parker, d.Inboxes, d.Limits.Recheck, d.Log)
 	if a.metrics, err = newMetrics(d.Metrics, a.parker); err != nil {
 		return nil, fmt.Errorf("registering metrics: %w", err)
 	}
@@ -206,22 +215,63 @@ func New(d Deps) (*API, error) {
 // ServeHTTP answers one call.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.handler.ServeHTTP(w, r) }
 
-// Run wakes parked polls by what listen hears, until listen returns, and returns its error.
-// Without it polls find messages only when they look by themselves.
+// Run wakes parked polls by what listen hears, and looks after those that no hint reached, until listen returns; it returns
+// the error of that. Without it a poll that has begun to wait waits until its time is up.
 func (a *API) Run(ctx context.Context, listen func(context.Context, func(hints []messages.Hint, lost bool)) error) error {
-	return listen(ctx, func(hints []messages.Hint, lost bool) {
-		if lost {
-			a.parker.WakeAll()
-			return
-		}
-		var devices []ident.Device
-		for _, h := range hints {
-			if h.Kind == messages.HintNew || h.Kind == messages.HintGone {
-				devices = append(devices, h.Device)
+	rounds, stop := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { a.recheck.run(rounds) })
+	defer running.Wait()
+	defer stop()
+	return listen(ctx, a.hear)
+}
+
+// Recheck looks after all parked polls soon, and tells anew who is polling here: other nodes have become homes, and were not
+// told. It does not block.
+func (a *API) Recheck() {
+	a.recheck.announce.Store(true)
+	a.recheck.soon()
+}
+
+// hear takes in what was hinted, here or elsewhere.
+func (a *API) hear(hints []messages.Hint, lost bool) {
+	if lost {
+		a.recheck.soon()
+	}
+	now := time.Now()
+	var look []ident.Device
+	for _, h := range hints {
+		switch h.Kind {
+		case messages.HintNew:
+			look = append(look, h.Device)
+		case messages.HintGone:
+			look = append(look, h.Device)
+			a.elsewhere.left(h.Device, 0)
+		case messages.HintPolling:
+			a.polling(h, now)
+		case messages.HintIdle:
+			a.elsewhere.left(h.Device, int64(h.Seq))
+		case messages.HintServed:
+			if h.Parked {
+				a.elsewhere.left(h.Device, 0)
 			}
 		}
-		a.parker.Wake(devices...)
-	})
+	}
+	a.parker.Wake(look...)
+}
+
+// polling takes in that a device polls, on this node or another: a poll of its that is older and parked here is over. Nothing
+// is hinted in return, or two nodes would go on telling each other.
+func (a *API) polling(h messages.Hint, now time.Time) {
+	a.order.heard(int64(h.Seq))
+	if own := a.parker.Displace(h.Device, int64(h.Seq)); !own {
+		a.elsewhere.came(h.Device, int64(h.Seq), h.Until, now)
+	}
+}
+
+// present reports whether the device is polling right now, on whichever node.
+func (a *API) present(device ident.Device) bool {
+	return a.parker.Present(device) || a.elsewhere.has(device, time.Now())
 }
 
 // hint says "look again". It is called after the commit, never before: who looks at once must find it.

@@ -143,7 +143,7 @@ func (n nouns) DeleteApp(ctx context.Context, r contract.DeleteAppRequestObject)
 	// credentials open, or a circuit of it, lets go.
 	defer func() {
 		n.keys.forget()
-		n.parker.WakeAll()
+		n.recheck.soon()
 		for _, p := range []tokens.Provider{tokens.APNs, tokens.FCM} {
 			n.hint(messages.Hint{Kind: messages.HintCredential, App: id, Provider: string(p)})
 		}

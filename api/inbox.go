@@ -21,8 +21,9 @@ const (
 	maxWait = 55
 	// shorten is by how much a wait may be cut at random, so that polls do not end together.
 	shorten = 0.1
-	// drainSpread is over how many seconds clients come back after a stop.
-	drainSpread = 10
+	// drainSpread is over how many seconds clients come back after a stop: to another node, if there is one, and soon enough
+	// that a message waits for less than 5 s meanwhile.
+	drainSpread = 4
 )
 
 // reading is one GET /v1/inbox.
@@ -61,12 +62,14 @@ func (a *API) getInbox(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.parker.Park(w, r, park.Poll{
-		Device: read.device.ID,
-		Wait:   time.Duration(float64(read.wait) * (1 - shorten*rand.Float64())),
-		Look:   read.look,
-		Parked: func(until time.Time) { read.hint(messages.Hint{Kind: messages.HintPolling, Until: until}) },
-		Idle:   func() { read.hint(messages.Hint{Kind: messages.HintIdle}) },
-		Empty:  read.empty,
+		Device: read.device.ID, After: read.place(), Proof: read.proof,
+		Wait: time.Duration(float64(read.wait) * (1 - shorten*rand.Float64())),
+		Look: read.look,
+		Parked: func(number int64, until time.Time) {
+			read.hint(messages.Hint{Kind: messages.HintPolling, Seq: messages.Seq(number), Until: until})
+		},
+		Idle:  func(number int64) { read.hint(messages.Hint{Kind: messages.HintIdle, Seq: messages.Seq(number)}) },
+		Empty: read.empty,
 	})
 }
 
@@ -119,6 +122,14 @@ func place(q url.Values, name string, device ident.Device) (*messages.Seq, error
 	return &seq, nil
 }
 
+// place is where the reader stands; 0 is everything un-acked.
+func (r *reading) place() messages.Seq {
+	if r.after == nil {
+		return 0
+	}
+	return *r.after
+}
+
 // read reads the inbox. A poll that has been waiting proves its key anew, and before it reads: the key may have been
 // revoked, and what came since is for whoever holds the device's new one.
 func (r *reading) read(ctx context.Context, parked bool) (messages.Page, error) {
@@ -137,11 +148,8 @@ func (r *reading) look(ctx context.Context, parked bool) (park.Reply, bool) {
 		if ctx.Err() != nil {
 			return park.Reply{}, false // the client left; the parker sees that too
 		}
-		if parked {
-			r.hint(messages.Hint{Kind: messages.HintIdle})
-		}
 		status, header, body := r.api.problem(ctx, err)
-		return park.Reply{Status: status, Header: header, Body: body}, true
+		return park.Reply{Status: status, Header: header, Body: body, Idle: true}, true
 	}
 	r.last = page
 	if len(page.Items) == 0 {

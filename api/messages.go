@@ -74,7 +74,7 @@ func (a *API) compose(app ident.App, r contract.SendMessageRequestObject) (messa
 		App: app, Data: b.Data, TTL: messages.DefaultTTL,
 		To:          messages.Target{Device: ident.Device(or(b.To.DeviceId)), User: or(b.To.UserId)},
 		CollapseKey: or(b.CollapseKey), CorrelationID: or(b.CorrelationId),
-		CreatedAt: stamp(time.Now()), Present: a.parker.Present,
+		CreatedAt: stamp(time.Now()), Present: a.present,
 	}
 	if send.To.User != "" {
 		if err := tokens.CheckUser(send.To.User); err != nil {

@@ -2,22 +2,22 @@ package park
 
 import (
 	"context"
-	"math/rand/v2"
 	"net/http"
 	"sync"
 	"time"
 
 	"rouse/ident"
+	"rouse/messages"
 )
 
 // Options is what NewBlocking needs.
 type Options struct {
 	// Draining is closed when the server begins to stop. nil: never.
 	Draining <-chan struct{}
-	// Recheck is how often a poll looks without having been woken, +-20 % at random: a lost hint
-	// delays a message by no more than that.
-	Recheck time.Duration
-	// Displaced, if set, is called whenever a newer poll takes an older one's place.
+	// Number, if set, gives each poll its number when it comes: the later poll of a device has the greater one. It must be
+	// quick. Without it polls are counted.
+	Number func() int64
+	// Displaced, if set, is called whenever a newer poll, here or elsewhere, takes an older one's place.
 	Displaced func()
 }
 
@@ -27,12 +27,15 @@ type Blocking struct {
 
 	mu      sync.Mutex
 	waiters map[ident.Device]*waiter // guarded by mu
+	count   int64                    // guarded by mu; for want of Options.Number
 }
 
 var _ Parker = (*Blocking)(nil)
 
 type waiter struct {
-	poll Poll
+	poll   Poll
+	number int64
+	until  time.Time
 	// again holds one token when the poll must look again.
 	again chan struct{}
 	// displaced is closed, under Blocking.mu, by the poll that takes the place.
@@ -46,7 +49,11 @@ func NewBlocking(o Options) *Blocking {
 	if o.Displaced == nil {
 		o.Displaced = func() {}
 	}
-	return &Blocking{options: o, waiters: map[ident.Device]*waiter{}}
+	b := &Blocking{options: o, waiters: map[ident.Device]*waiter{}}
+	if o.Number == nil {
+		b.options.Number = func() int64 { b.count++; return b.count }
+	}
+	return b
 }
 
 // Park answers the call before it returns.
@@ -63,40 +70,35 @@ func (b *Blocking) Park(w http.ResponseWriter, r *http.Request, p Poll) {
 
 // serve waits for a reply; a zero End means that there is one.
 func (b *Blocking) serve(ctx context.Context, p Poll) (Reply, End) {
-	until := time.Now().Add(p.Wait)
 	// Register, then read, then wait. A message committed after the read finds the waiter and wakes it; one
 	// committed before is in what was read. Read first, and a message in between would be seen by neither.
 	me := b.enter(p)
 	reply, done := p.Look(ctx, false)
 	if done {
-		b.leave(me, false)
+		b.leave(me, reply.Idle)
 		return reply, 0
 	}
-	b.park(me, until)
-	timer := time.NewTimer(b.nap(until))
+	b.park(me)
+	timer := time.NewTimer(time.Until(me.until))
 	defer timer.Stop()
 	for {
-		if end := b.wait(ctx, me, timer, until); end != 0 {
+		if end := b.wait(ctx, me, timer); end != 0 {
 			b.leave(me, true)
 			return Reply{}, end
 		}
 		if reply, done = p.Look(ctx, true); done {
-			b.leave(me, false)
+			b.leave(me, reply.Idle)
 			return reply, 0
 		}
-		timer.Reset(b.nap(until))
 	}
 }
 
 // wait returns 0 when the poll should look again.
-func (b *Blocking) wait(ctx context.Context, me *waiter, timer *time.Timer, until time.Time) End {
+func (b *Blocking) wait(ctx context.Context, me *waiter, timer *time.Timer) End {
 	select {
 	case <-me.again:
 		return 0
 	case <-timer.C:
-		if time.Now().Before(until) {
-			return 0
-		}
 		return TimedOut
 	case <-me.displaced:
 		return Displaced
@@ -107,40 +109,62 @@ func (b *Blocking) wait(ctx context.Context, me *waiter, timer *time.Timer, unti
 	}
 }
 
-// nap is how long to sleep: to the next look, or to the end if that is nearer.
-func (b *Blocking) nap(until time.Time) time.Duration {
-	left := time.Until(until)
-	if b.options.Recheck <= 0 {
-		return left
-	}
-	return min(left, time.Duration(float64(b.options.Recheck)*(0.8+0.4*rand.Float64())))
-}
-
 // enter registers a waiter in the place of an older one.
 func (b *Blocking) enter(p Poll) *waiter {
-	me := &waiter{poll: p, again: make(chan struct{}, 1), displaced: make(chan struct{})}
+	me := &waiter{poll: p, until: time.Now().Add(p.Wait), again: make(chan struct{}, 1), displaced: make(chan struct{})}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	me.number = b.options.Number()
 	if old := b.waiters[p.Device]; old != nil {
-		b.end(old, true)
-		close(old.displaced)
-		b.options.Displaced()
+		b.displace(old, true)
 	}
 	b.waiters[p.Device] = me
 	return me
 }
 
+// displace ends a waiter; idle as in leave. The caller holds mu and takes it out.
+func (b *Blocking) displace(old *waiter, idle bool) {
+	b.end(old, idle)
+	close(old.displaced)
+	b.options.Displaced()
+}
+
+// Displace ends the device's poll if a later one was begun elsewhere. Idle is not called: the device is waiting, and
+// who hears of the end after the beginning would think it is not.
+func (b *Blocking) Displace(device ident.Device, number int64) (own bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w := b.waiters[device]
+	if w == nil || w.number >= number {
+		return w != nil && w.number == number
+	}
+	delete(b.waiters, device)
+	b.displace(w, false)
+	return false
+}
+
 // park tells that the poll begins to wait, unless it was displaced meanwhile.
-func (b *Blocking) park(me *waiter, until time.Time) {
+func (b *Blocking) park(me *waiter) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.waiters[me.poll.Device] == me {
 		me.parked = true
-		me.poll.Parked(until)
+		me.poll.Parked(me.number, me.until)
 	}
 }
 
-// leave takes the waiter out; idle says that it ends without an answer from Look.
+// Announce calls Parked anew. It holds the lock meanwhile, so that none is announced after its end.
+func (b *Blocking) Announce(devices ...ident.Device) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, device := range devices {
+		if w := b.waiters[device]; w != nil && w.parked {
+			w.poll.Parked(w.number, w.until)
+		}
+	}
+}
+
+// leave takes the waiter out; idle says that it ends without having been served.
 func (b *Blocking) leave(me *waiter, idle bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -154,7 +178,7 @@ func (b *Blocking) leave(me *waiter, idle bool) {
 // one poll never comes after Parked of the device's next one.
 func (b *Blocking) end(w *waiter, idle bool) {
 	if w.parked && idle {
-		w.poll.Idle()
+		w.poll.Idle(w.number)
 	}
 	w.parked = false
 }
@@ -170,13 +194,15 @@ func (b *Blocking) Wake(devices ...ident.Device) {
 	}
 }
 
-// WakeAll makes every poll look again.
-func (b *Blocking) WakeAll() {
+// Polls lists all polls.
+func (b *Blocking) Polls() []messages.Poll {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, w := range b.waiters {
-		w.wake()
+	list := make([]messages.Poll, 0, len(b.waiters))
+	for device, w := range b.waiters {
+		list = append(list, messages.Poll{Device: device, After: w.poll.After, Proof: w.poll.Proof})
 	}
+	return list
 }
 
 func (w *waiter) wake() {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -15,6 +16,7 @@ import (
 
 	"rouse/api/park"
 	"rouse/ident"
+	"rouse/messages"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -67,8 +69,8 @@ func (b *inbox) poll(device ident.Device, wait time.Duration) park.Poll {
 			}
 			return reply, found
 		},
-		Parked: func(time.Time) { b.say("parked") },
-		Idle:   func() { b.say("idle") },
+		Parked: func(int64, time.Time) { b.say("parked") },
+		Idle:   func(int64) { b.say("idle") },
 		Empty: func(end park.End) park.Reply {
 			b.say(fmt.Sprintf("empty %d", end))
 			return park.Reply{Status: 200, Body: []byte("[]")}
@@ -158,43 +160,99 @@ func TestMessageBetweenReadAndWait(t *testing.T) {
 	})
 }
 
-func TestLostHintOnlyDelays(t *testing.T) {
+func TestEachPollIsAskedAbout(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p, b := park.NewBlocking(park.Options{Recheck: 5 * time.Second}), &inbox{}
-		began := time.Now()
-		done := start(t.Context(), p, b.poll(phone, time.Minute))
+		p := park.NewBlocking(park.Options{})
+		want := []messages.Poll{{Device: "dev_0"}, {Device: "dev_1", After: 1, Proof: [32]byte{1}}, {Device: "dev_2", After: 2, Proof: [32]byte{2}}}
+		boxes, done := []*inbox{{}, {}, {}}, []<-chan *httptest.ResponseRecorder{}
+		for i, b := range boxes {
+			poll := b.poll(want[i].Device, time.Minute)
+			poll.After, poll.Proof = want[i].After, want[i].Proof
+			done = append(done, start(t.Context(), p, poll))
+		}
 		synctest.Wait()
-		b.put("hello") // and nobody says so
-		w := <-done
-		if took := time.Since(began); w.Body.String() != "hello" || took < 4*time.Second || took > 6*time.Second {
-			t.Errorf("got %q after %s", w.Body, took)
+		got := p.Polls()
+		slices.SortFunc(got, func(a, b messages.Poll) int { return strings.Compare(string(a.Device), string(b.Device)) })
+		if !slices.Equal(got, want) {
+			t.Errorf("got %v", got)
+		}
+		for _, d := range done {
+			<-d
+		}
+		if left := p.Polls(); len(left) != 0 {
+			t.Errorf("%v are over", left)
 		}
 	})
 }
 
-func TestWakeAllWakesEverybody(t *testing.T) {
+// TestLaterPollElsewhereDisplaces: only a later one, and without a word of idleness: the device is waiting, elsewhere.
+func TestLaterPollElsewhereDisplaces(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p := park.NewBlocking(park.Options{})
-		boxes := []*inbox{{}, {}, {}}
-		var done []<-chan *httptest.ResponseRecorder
-		for i, b := range boxes {
-			done = append(done, start(t.Context(), p, b.poll(ident.Device(fmt.Sprint("dev_", i)), time.Minute)))
-		}
+		displaced, number := 0, int64(99)
+		p := park.NewBlocking(park.Options{Displaced: func() { displaced++ }, Number: func() int64 { number++; return number }})
+		b := &inbox{}
+		done := start(t.Context(), p, b.poll(phone, time.Minute))
 		synctest.Wait()
-		for _, b := range boxes {
-			b.put("hello")
-		}
-		p.WakeAll()
-		began := time.Now()
-		for _, d := range done {
-			if w := <-d; w.Body.String() != "hello" {
-				t.Errorf("got %q", w.Body)
+		for n, own := range map[int64]bool{0: false, 99: false, 100: true} {
+			if p.Displace(phone, n) != own {
+				t.Errorf("own is not %t of %d", own, n)
 			}
 		}
-		if time.Since(began) != 0 {
-			t.Error("somebody was not woken")
+		if p.Displace("dev_2", 100) || !p.Present(phone) {
+			t.Error("no later poll came, and it is gone")
+		}
+		if p.Displace(phone, 101) || p.Present(phone) || p.Displace(phone, 102) {
+			t.Error("a later poll came, and it is still there")
+		}
+		if w := <-done; w.Body.String() != "[]" || displaced != 1 {
+			t.Errorf("got %q, displaced %d", w.Body, displaced)
+		}
+		if said := b.heard(); !slices.Equal(said, []string{"parked", "empty 2"}) {
+			t.Errorf("said %v", said)
+		}
+	})
+}
+
+// TestAnnounce tells of those who wait, with their own number and end, and of nobody else.
+func TestAnnounce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p, b := park.NewBlocking(park.Options{}), &inbox{}
+		poll := b.poll(phone, time.Minute)
+		end := time.Now().Add(time.Minute)
+		poll.Parked = func(number int64, until time.Time) { b.say(fmt.Sprint(number, until.Equal(end))) }
+		looking := make(chan struct{})
+		b.onLook = func() { <-looking }
+		done := start(t.Context(), p, poll)
+		synctest.Wait()
+		p.Announce(phone) // it has not begun to wait
+		close(looking)
+		synctest.Wait()
+		p.Announce(phone, "dev_2")
+		<-done
+		p.Announce(phone)
+		if said := b.heard(); !slices.Equal(said, []string{"1 true", "1 true", "idle", "empty 1"}) {
+			t.Errorf("said %v", said)
+		}
+	})
+}
+
+// TestUnservedEndIsIdle: a poll that ends with an error was not served.
+func TestUnservedEndIsIdle(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p, b := park.NewBlocking(park.Options{}), &inbox{}
+		poll := b.poll(phone, time.Minute)
+		poll.Look = func(_ context.Context, parked bool) (park.Reply, bool) {
+			return park.Reply{Status: 401, Idle: true}, parked
+		}
+		done := start(t.Context(), p, poll)
+		synctest.Wait()
+		p.Wake(phone)
+		if w := <-done; w.Code != 401 || !slices.Equal(b.heard(), []string{"parked", "idle"}) {
+			t.Errorf("got %d, said %v", w.Code, b.heard())
 		}
 	})
 }
@@ -217,7 +275,7 @@ func TestEnds(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				draining := make(chan struct{})
-				p, b := park.NewBlocking(park.Options{Draining: draining, Recheck: 7 * time.Second}), &inbox{}
+				p, b := park.NewBlocking(park.Options{Draining: draining}), &inbox{}
 				ctx, leave := context.WithCancel(t.Context())
 				defer leave()
 				began := time.Now()
@@ -271,7 +329,7 @@ func TestNewerDisplacesOlder(t *testing.T) {
 // TestManyPollsOfOneDevice lets polls displace, leave and be served in any order, with -race.
 func TestManyPollsOfOneDevice(t *testing.T) {
 	t.Parallel()
-	p := park.NewBlocking(park.Options{Recheck: time.Millisecond})
+	p := park.NewBlocking(park.Options{})
 	b := &inbox{}
 	var wg sync.WaitGroup
 	for i := range 50 {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"rouse/ident"
+	"rouse/messages"
+	"rouse/tokens"
 )
 
 // End says why a poll ended without a message.
@@ -30,6 +32,8 @@ type Reply struct {
 	Status int
 	Header http.Header
 	Body   []byte
+	// Idle says that a poll which had parked ends with this without having been served.
+	Idle bool
 }
 
 // WriteTo writes the reply.
@@ -42,19 +46,24 @@ func (p Reply) WriteTo(w http.ResponseWriter) {
 	_, _ = w.Write(p.Body)
 }
 
-// Poll is one call that is willing to wait. A parker calls its functions one at a time.
+// Poll is one call that is willing to wait. A parker calls its functions one at a time, but Parked at any.
 type Poll struct {
 	Device ident.Device
+	// After is the place the poll reads on from, 0 for everything un-acked, and Proof the hash of the key it came with: the
+	// parker only tells them, see Parker.Polls.
+	After messages.Seq
+	Proof tokens.Hash
 	// Wait is how long, at most; a parker takes it as it is.
 	Wait time.Duration
 	// Look reads the inbox; done means that reply is the answer. parked says that the poll has
 	// been waiting. It is called after the poll is registered, and again whenever something may have changed.
 	Look func(ctx context.Context, parked bool) (reply Reply, done bool)
-	// Parked is called when the poll begins to wait, with the time at which it will end.
-	Parked func(until time.Time)
-	// Idle is called when a poll that had parked ends without Look being done. Its order against Parked of the
-	// device's next poll is kept. Both must be quick and must not call the parker.
-	Idle func()
+	// Parked is called when the poll begins to wait, with its number and the time at which it will end, and again by
+	// Parker.Announce.
+	Parked func(number int64, until time.Time)
+	// Idle is called when a poll that had parked ends without being served, unless a poll elsewhere took its place. Its
+	// order against Parked of the device's next poll is kept. Both must be quick and must not call the parker.
+	Idle func(number int64)
 	// Empty makes the answer of a poll that ended for the reason, which is never Left.
 	Empty func(End) Reply
 }
@@ -65,8 +74,13 @@ type Parker interface {
 	Park(w http.ResponseWriter, r *http.Request, p Poll)
 	// Wake makes the polls of the devices look again.
 	Wake(devices ...ident.Device)
-	// WakeAll makes every poll look again: hints were lost.
-	WakeAll()
+	// Displace ends the device's poll if its number is less than that of a poll elsewhere, and reports whether it is that
+	// very poll.
+	Displace(device ident.Device, number int64) (own bool)
+	// Announce calls Parked anew for those of the devices whose polls wait.
+	Announce(devices ...ident.Device)
+	// Polls lists all polls.
+	Polls() []messages.Poll
 	// Present reports whether the device has a poll here right now.
 	Present(ident.Device) bool
 	// Waiting is the number of polls.
