@@ -16,10 +16,10 @@ import (
 //
 // and each further one a hint,
 //
-//	<kind> <device> <app> <class> <seq> <marks> <until> <provider>
+//	<kind> <device> <app> <class> <seq> <marks> <until> <provider> <age>
 //
 // numbers in base 36, `=` for the app of the line before, empty fields at the end left out. Marks are letters: `l` in the
-// head says that hints were lost before these, `p` and `m` of a hint are Parked and More. Until is milliseconds from the
+// head says that hints were lost before these, `p` and `m` of a hint are Parked and More. Age is milliseconds, Until milliseconds from the
 // moment of writing, and counts from the moment of reading: clocks of nodes may differ by minutes. A node passes over the
 // versions, kinds, marks and fields it does not know: another version of Rouse may speak beside it.
 const wireVersion = "1"
@@ -79,8 +79,12 @@ func encodeHint(h messages.Hint, before ident.App, now time.Time) string {
 	if !h.Until.IsZero() {
 		until = strconv.FormatInt(bounded(h.Until.Sub(now)).Milliseconds(), 36)
 	}
+	age := ""
+	if h.Age != 0 {
+		age = strconv.FormatInt(bounded(h.Age).Milliseconds(), 36)
+	}
 	line := strings.Join([]string{strconv.Itoa(int(h.Kind)), url.QueryEscape(string(h.Device)), app, strconv.Itoa(int(h.Class)),
-		strconv.FormatInt(int64(h.Seq), 36), marks, until, url.QueryEscape(h.Provider)}, " ")
+		strconv.FormatInt(int64(h.Seq), 36), marks, until, url.QueryEscape(h.Provider), age}, " ")
 	return "\n" + strings.TrimRight(line, " ")
 }
 
@@ -115,7 +119,7 @@ func decodeAt(payload string, now time.Time) (batch, bool) {
 
 // decodeHint reads one line; not ok passes it over. The app is read whatever the kind is, as the next line may refer to it.
 func decodeHint(line string, before ident.App, now time.Time) (h messages.Hint, ok bool) {
-	f := fields(line, 8)
+	f := fields(line, 9)
 	if h.App = before; f[2] != "=" {
 		h.App = ident.App(unescape(f[2]))
 	}
@@ -134,10 +138,20 @@ func decodeHint(line string, before ident.App, now time.Time) (h messages.Hint, 
 	}
 	h.Class, h.Seq = messages.Class(class), messages.Seq(seq)
 	h.Parked, h.More = strings.Contains(f[5], "p"), strings.Contains(f[5], "m")
-	if until, err := strconv.ParseInt(f[6], 36, 64); err == nil {
-		h.Until = now.Add(time.Duration(max(-farthest.Milliseconds(), min(until, farthest.Milliseconds()))) * time.Millisecond)
+	if until, told := span(f[6]); told {
+		h.Until = now.Add(until)
 	}
+	h.Age, _ = span(f[8])
 	return h, true
+}
+
+// span reads milliseconds; false if there are none.
+func span(s string) (time.Duration, bool) {
+	n, err := strconv.ParseInt(s, 36, 64)
+	if err != nil {
+		return 0, false
+	}
+	return time.Duration(max(-farthest.Milliseconds(), min(n, farthest.Milliseconds()))) * time.Millisecond, true
 }
 
 // fields splits a line into at least n fields, the missing ones empty.

@@ -28,7 +28,7 @@ func allKinds() batch {
 		{Kind: messages.HintToken, App: app, Device: d},
 		{Kind: messages.HintCredential, App: app, Provider: "a provider\nwith =odd %signs ü"},
 		{Kind: messages.HintGone, App: "=", Device: d},
-		{Kind: messages.HintDue, Device: d, Class: messages.HighWake, Seq: 9, Until: moment.Add(-time.Second)},
+		{Kind: messages.HintDue, Device: d, Class: messages.HighWake, Seq: 9, Until: moment.Add(-time.Second), Age: time.Minute},
 		{Kind: messages.HintTaken, Device: d, Class: messages.HighWake, Seq: 9, Until: moment},
 		{Kind: messages.HintCircuit, App: app, Provider: "fcm"},
 		{Kind: messages.HintNodes},
@@ -55,8 +55,9 @@ func TestTheWireFormStays(t *testing.T) {
 		{Kind: messages.HintServed, App: "app_1", Device: "dev_2", Seq: 9, Parked: true, More: true},
 		{Kind: messages.HintCredential, App: "app_2", Provider: "apns"},
 		{Kind: messages.HintPolling, App: "app_2", Device: "dev_1", Until: moment.Add(1295 * time.Millisecond)},
+		{Kind: messages.HintDue, App: "app_2", Device: "dev_1", Class: messages.NormalWake, Seq: 1, Age: 37 * time.Millisecond},
 	}}
-	want := "1 n1 14\n1 dev_1 app_1 2 11\n3 dev_2 = 0 9 pm\n8  app_2 0 0   apns\n2 dev_1 = 0 0  zz"
+	want := "1 n1 14\n1 dev_1 app_1 2 11\n3 dev_2 = 0 9 pm\n8  app_2 0 0   apns\n2 dev_1 = 0 0  zz\n10 dev_1 = 1 1    11"
 	if got, _ := b.encodeAt(notifyLimit, moment); got != want {
 		t.Errorf("the form changed; nodes of two versions speak to each other:\n%q, want\n%q", got, want)
 	}
@@ -123,7 +124,7 @@ func TestAHintTooLargeForAnyPayloadIsPassedOver(t *testing.T) {
 func TestWhatIsUnknownIsPassedOver(t *testing.T) {
 	t.Parallel()
 	for payload, want := range map[string][]messages.Hint{
-		"1 n 1 lz extra\n1 dev_x app_a 0 1 pz 0 p more": {{Kind: messages.HintNew, App: "app_a", Device: "dev_x", Seq: 1, Parked: true, Until: moment, Provider: "p"}},
+		"1 n 1 lz extra\n1 dev_x app_a 0 1 pz 0 p 0 more": {{Kind: messages.HintNew, App: "app_a", Device: "dev_x", Seq: 1, Parked: true, Until: moment, Provider: "p"}},
 		"1 n 1\n99 dev_y app_b 0 1\n1 dev_x = 0 1":      {{Kind: messages.HintNew, App: "app_b", Device: "dev_x", Seq: 1}},
 		"1 n 1\n2 dev_x app_b 0 1  1y2p0ij32e8e7":       {{Kind: messages.HintPolling, App: "app_b", Device: "dev_x", Seq: 1, Until: moment.Add(farthest)}},
 		"1 n 1\n\n0\nx\n1 dev_x\n1 dev_x = 0 ?":         nil,

@@ -30,10 +30,10 @@ const (
 	HintCredential
 	// HintGone: the device was unregistered.
 	HintGone
-	// HintDue: the sweep found the device due for a wake of Class for what lies up to Seq, at Until, or at once if that is
-	// zero; its home answers with HintTaken.
+	// HintDue: the sweep found the device due for a wake of Class for what lies up to Seq and is Age old, at Until, or at once
+	// if that is zero; its home answers with HintTaken.
 	HintDue
-	// HintTaken: the device's home has taken in what a HintDue of the same Class and Seq said.
+	// HintTaken: the device's home has taken in what a HintDue of the same Class, Seq and Until said.
 	HintTaken
 	// HintCircuit: circuits of App and Provider were noted in the store.
 	HintCircuit
@@ -55,7 +55,10 @@ type Hint struct {
 	Seq    Seq
 	Parked bool
 	More   bool
-	Until  time.Time
-	// Provider is set on HintCredential.
+	// Until is by the clock of who holds the hint: it travels as a time from now.
+	Until time.Time
+	// Age is set on HintDue: how old the oldest message is that calls.
+	Age time.Duration
+	// Provider is set on HintCredential and HintCircuit.
 	Provider string
 }
