@@ -19,10 +19,11 @@ import (
 // ledger is which message was promised to whom, and what came.
 type ledger struct {
 	mu       sync.Mutex
-	promised map[string]promise   // by message id
-	came     map[string][]arrival // by message id
-	missing  int                  // promised and not come
-	moved    chan struct{}        // holds one token when something has changed
+	promised map[string]promise       // by message id
+	came     map[string][]arrival     // by message id
+	order    map[*crowdPhone][]string // ids, as each came first
+	missing  int                      // promised and not come
+	moved    chan struct{}            // holds one token when something has changed
 }
 
 type promise struct {
@@ -36,7 +37,7 @@ type arrival struct {
 }
 
 func newLedger() *ledger {
-	return &ledger{promised: map[string]promise{}, came: map[string][]arrival{}, moved: make(chan struct{}, 1)}
+	return &ledger{promised: map[string]promise{}, came: map[string][]arrival{}, order: map[*crowdPhone][]string{}, moved: make(chan struct{}, 1)}
 }
 
 func (l *ledger) promise(id string, p *crowdPhone, at time.Time) {
@@ -53,6 +54,9 @@ func (l *ledger) fetched(p *crowdPhone, m fetched) {
 	defer l.mu.Unlock()
 	if _, ok := l.promised[m.Id]; ok && len(l.came[m.Id]) == 0 {
 		l.missing--
+	}
+	if len(l.came[m.Id]) == 0 {
+		l.order[p] = append(l.order[p], m.Id)
 	}
 	l.came[m.Id] = append(l.came[m.Id], arrival{p, m.at})
 	select {
@@ -189,7 +193,7 @@ func (s *senders) work(dice *rand.Rand) {
 		due := time.NewTimer(time.Until(s.begun.Add(time.Duration(n) * s.gap)))
 		select {
 		case <-due.C:
-			s.send(n, dice)
+			s.send(s.crowd.phones[dice.IntN(len(s.crowd.phones))], n, dice)
 		case <-s.stopped:
 			due.Stop()
 			return
@@ -197,14 +201,12 @@ func (s *senders) work(dice *rand.Rand) {
 	}
 }
 
-// send posts one message until it has its 202. The key lets the server see that it is the same send.
-func (s *senders) send(n int64, dice *rand.Rand) {
+// send posts the nth message until it has its 202, and returns its id. The key lets the server see that it is the same send.
+func (s *senders) send(to *crowdPhone, n int64, dice *rand.Rand) (id string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patient)
 	defer cancel()
-	to := s.crowd.phones[dice.IntN(len(s.crowd.phones))]
 	key := fmt.Sprintf("send-%d", n)
 	body := client.MessageSend{To: client.Recipient{DeviceId: &to.device}, Data: fmt.Appendf(nil, `{"n":%d,"text":%q}`, n, secretWords), Urgency: to.urgency(dice)}
-	var id string
 	err := insist(ctx, func() error {
 		m, err := answer[client.MessageAccepted](s.api.SendMessage(ctx, &client.SendMessageParams{IdempotencyKey: &key}, body))
 		id = m.Id
@@ -218,6 +220,7 @@ func (s *senders) send(n int64, dice *rand.Rand) {
 	default:
 		s.crowd.rig.t.Errorf("sending to %s: %v", to.name(), err)
 	}
+	return id
 }
 
 // urgency is high where Apple's budget would hold a quiet push back for longer than a test may take.

@@ -73,7 +73,7 @@ func TestSoak(t *testing.T) {
 	checkApp(t, c)
 	c.hangUp()
 	c.http.CloseIdleConnections()
-	end := r.settled(start, idleLimit)
+	end := r.child.settled(t, start, idleLimit)
 	flat(t, early, late)
 	if *soakFor > ladderTime { // a short soak runs beside other tests, which take the time they take
 		inTime(t, sum, lasted)
@@ -130,18 +130,18 @@ func idleAfterWakes(c *crowd) vitals {
 	}
 	c.hangUp()
 	c.http.CloseIdleConnections()
-	c.rig.awaitIdle()
+	c.rig.child.awaitIdle(c.rig.t)
 	return c.rig.mustVitals()
 }
 
 // awaitIdle returns once the server has noticed that its clients hung up.
-func (r *rig) awaitIdle() {
-	r.t.Helper()
+func (c *child) awaitIdle(t *testing.T) {
+	t.Helper()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for was := r.mustVitals(); ; {
+	for was := c.mustVitals(t); ; {
 		<-tick.C
-		now := r.mustVitals()
+		now := c.mustVitals(t)
 		if now.goroutines == was.goroutines && now.files == was.files {
 			return
 		}

@@ -25,9 +25,9 @@ func (v vitals) String() string {
 }
 
 // vitals reads them from the server's metrics.
-func (r *rig) vitals(ctx context.Context) (vitals, error) {
+func (c *child) vitals(ctx context.Context) (vitals, error) {
 	v := vitals{wakes: map[string]int{}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.child.at.ops+"/metrics", http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.at.ops+"/metrics", http.NoBody)
 	if err != nil {
 		return v, err
 	}
@@ -60,13 +60,18 @@ func (r *rig) vitals(ctx context.Context) (vitals, error) {
 }
 
 // mustVitals are the vitals now.
-func (r *rig) mustVitals() vitals {
-	r.t.Helper()
-	v, err := r.vitals(r.t.Context())
+func (c *child) mustVitals(t *testing.T) vitals {
+	t.Helper()
+	v, err := c.vitals(t.Context())
 	if err != nil {
-		r.t.Fatal(err)
+		t.Fatal(err)
 	}
 	return v
+}
+
+func (r *rig) mustVitals() vitals {
+	r.t.Helper()
+	return r.child.mustVitals(r.t)
 }
 
 // How far from its start a server may be once it is idle again: connections to providers stay open for a while, and so do the
@@ -77,20 +82,20 @@ const (
 )
 
 // settled returns the server's vitals once it is as idle as it was, or after the limit, and fails then.
-func (r *rig) settled(was vitals, limit time.Duration) vitals {
-	r.t.Helper()
+func (c *child) settled(t *testing.T, was vitals, limit time.Duration) vitals {
+	t.Helper()
 	deadline := time.After(limit)
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		v := r.mustVitals()
+		v := c.mustVitals(t)
 		if v.goroutines <= was.goroutines+moreGoroutines && v.files <= was.files+moreFiles {
 			return v
 		}
 		select {
 		case <-tick.C:
 		case <-deadline:
-			r.t.Errorf("idle for %v, the server has %v; at its start it had %v", limit, v, was)
+			t.Errorf("idle for %v, the server has %v; at its start it had %v", limit, v, was)
 			return v
 		}
 	}
