@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"rouse/api"
+	"rouse/cluster"
 	"rouse/config"
 	"rouse/store"
 	"rouse/tokens"
@@ -65,6 +66,7 @@ type node struct {
 	registry *prometheus.Registry
 	store    *store.Store
 	hints    hintBus
+	nodes    nodes
 	pusher   *pusher
 	worker   *worker.Worker
 	api      *api.API
@@ -104,8 +106,9 @@ func (n *node) build(ctx context.Context) (err error) {
 		return fmt.Errorf("bringing the schema up to date: %w", err)
 	}
 	n.pusher = newPusher(n.store, openCounted(n.cfg.Endpoints, n.log, countConnections(n.registry)), n.log)
+	n.nodes = n.join()
 	n.worker = worker.New(worker.Options{
-		Store: n.store, Tokens: n.store, Circuits: n.store, Sweeps: n.store, Expiries: n.store, Hints: n.pusher.before(n.hints), Pusher: n.pusher,
+		Store: n.store, Tokens: n.store, Circuits: n.store, Sweeps: n.store, Expiries: n.store, Hints: n.pusher.before(n.hints), Pusher: n.pusher, Nodes: n.nodes,
 		Log: n.log, Metrics: n.registry, Grace: n.cfg.Grace,
 	})
 	n.api, err = api.New(api.Deps{
@@ -121,6 +124,34 @@ func (n *node) build(ctx context.Context) (err error) {
 	n.health = newHealth(n.store, n.hints)
 	n.registry.MustRegister(pendingGauge(n.store), connectedGauge(n.hints))
 	return nil
+}
+
+// nodes is who else shares the database, and what of the work is this node's.
+type nodes interface {
+	worker.Nodes
+	Run(ctx context.Context) error
+}
+
+// join makes this node one of those on its database. On SQLite there are no others.
+func (n *node) join() nodes {
+	if !n.cfg.DSN.IsPostgres() {
+		return only{cluster.Alone{Log: n.log}}
+	}
+	return cluster.New(cluster.Options{Store: n.store, Bus: n.hints, Changed: n.rehome, Log: n.log, Metrics: n.registry})
+}
+
+// only is the one node of its database.
+type only struct{ cluster.Alone }
+
+// Run waits until ctx is done: nobody comes or goes.
+func (only) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+// rehome is called after the set of devices that this node is home to has changed.
+func (n *node) rehome() {
+	n.worker.Rehome()
 }
 
 // listen takes both ports before anything runs, so that a taken one is told at once.
@@ -158,6 +189,7 @@ func (n *node) start(ctx context.Context) *parts {
 	p := newParts()
 	p.goes(ctx, "database", n.store.Run)
 	p.goes(ctx, "bus", n.hints.Run)
+	p.goes(ctx, "cluster", n.nodes.Run)
 	p.goes(ctx, "api", func(ctx context.Context) error { return n.api.Run(ctx, n.hints.Listen) })
 	p.goes(ctx, "worker", n.worker.Run)
 	p.goes(ctx, "operations", func(context.Context) error { return ignoreClosed(n.ops.Serve(n.private)) })
@@ -166,7 +198,7 @@ func (n *node) start(ctx context.Context) *parts {
 }
 
 // stop ends the parts in the order in which they need each other: no new load, polls answered, calls
-// finished, pushes finished, and last the store, so that everything that was done is written down.
+// finished, devices and duties left to other nodes, pushes finished, their hints told, and last the store, so that everything that was done is written down.
 func (n *node) stop(p *parts, cause error) error {
 	begun := time.Now()
 	n.health.leave()
@@ -181,6 +213,7 @@ func (n *node) stop(p *parts, cause error) error {
 	}
 	p.end("http")
 	p.end("api")
+	p.end("cluster") // before the worker: the heirs begin while it finishes what is in flight
 	p.end("worker")
 	n.pusher.Close()
 	p.end("bus") // the last hints of all above are told before it ends
