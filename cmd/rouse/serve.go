@@ -152,6 +152,7 @@ func (only) Run(ctx context.Context) error {
 // rehome is called after the set of devices that this node is home to has changed.
 func (n *node) rehome() {
 	n.worker.Rehome()
+	n.api.Recheck()
 }
 
 // listen takes both ports before anything runs, so that a taken one is told at once.
