@@ -40,6 +40,8 @@ type dialect struct {
 	check func(context.Context, *sqlx.Conn) error
 	// lockMigrations keeps others from migrating at the same time, until unlock.
 	lockMigrations func(context.Context, *sqlx.DB) (unlock func(), err error)
+	// patient makes a pool for work that takes its time: nothing on it has a deadline. nil if the writer's pool has none either.
+	patient func(size int) *sqlx.DB
 	// claim makes this process the one that runs on the database, until release, if only one may.
 	claim func() (release func(), err error)
 

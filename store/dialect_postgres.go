@@ -72,8 +72,8 @@ func (p postgres) dialect() dialect {
 		open:     p.open,
 		check:    checkPostgres,
 
-		lockMigrations: lockMigrations,
-		claim:          func() (func(), error) { return func() {}, nil }, // many nodes may run on it
+		lockMigrations: lockMigrations, patient: p.patient,
+		claim: func() (func(), error) { return func() {}, nil }, // many nodes may run on it
 
 		storageTrouble: postgresTrouble,
 		lost:           lostPostgres,
@@ -117,23 +117,6 @@ func checkVersion(ctx context.Context, db *sqlx.DB) error {
 		return fmt.Errorf("PostgreSQL %d is too old: rouse needs %d or newer", version/10000, oldestPG/10000)
 	}
 	return nil
-}
-
-// lockMigrations holds a lock as long as a transaction, which works through a pooler as well.
-func lockMigrations(ctx context.Context, db *sqlx.DB) (unlock func(), err error) {
-	tx, err := db.BeginTxx(context.WithoutCancel(ctx), nil)
-	if err != nil {
-		return nil, fmt.Errorf("lock: %w", err)
-	}
-	unlock = func() { _ = tx.Rollback() } // it holds a lock and nothing else
-	for _, query := range []string{"SET LOCAL idle_in_transaction_session_timeout = 0", "SET LOCAL statement_timeout = 0",
-		fmt.Sprintf("SELECT pg_advisory_xact_lock(%d, 0)", migrateLocks)} {
-		if _, err := tx.ExecContext(ctx, query); err != nil {
-			unlock()
-			return nil, fmt.Errorf("lock: %w", err)
-		}
-	}
-	return unlock, nil
 }
 
 // checkPostgres refuses a server that answers before a commit is on disk.

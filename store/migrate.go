@@ -2,17 +2,21 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"strconv"
 	"strings"
+	"time"
 
+	"github.com/jmoiron/sqlx"
 	"github.com/pressly/goose/v3"
 )
 
 // Migrate brings the schema to the newest this program knows. Call it before Run. It refuses a
 // database that a newer program has migrated already.
-func (s *Store) Migrate(ctx context.Context) error {
+func (s *Store) Migrate(ctx context.Context) (err error) {
 	have, want, err := s.MigrationStatus(ctx)
 	if err != nil {
 		return err
@@ -23,19 +27,64 @@ func (s *Store) Migrate(ctx context.Context) error {
 	if s.running.Load() {
 		return fmt.Errorf("migrate before the writer runs")
 	}
-	unlock, err := s.dialect.lockMigrations(ctx, s.writes)
+	db := s.writes
+	if s.dialect.patient != nil {
+		db = s.dialect.patient(2) // one holds the lock
+		defer func() { err = errors.Join(err, db.Close()) }()
+	}
+	unlock, err := s.dialect.lockMigrations(ctx, db)
 	if err != nil {
 		return fmt.Errorf("migrate the database: %w", err)
 	}
 	defer unlock()
-	p, err := goose.NewProvider(s.dialect.goose, s.writes.DB, s.dialect.files, goose.WithDisableGlobalRegistry(true))
+	return s.migrateTo(ctx, db, want)
+}
+
+// migrateTo applies what is missing up to a version. A migration that did not get a table's lock, because somebody else has it
+// for long, stands back, so that callers are not held up behind it, and is tried again.
+func (s *Store) migrateTo(ctx context.Context, db *sqlx.DB, version int64) error {
+	p, err := goose.NewProvider(s.dialect.goose, db.DB, s.dialect.files, goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return fmt.Errorf("read the migrations: %w", err)
 	}
-	if _, err := p.Up(ctx); err != nil {
-		return fmt.Errorf("migrate the database: %w", err)
+	pause := time.NewTicker(migrateAgain)
+	defer pause.Stop()
+	for tries := 1; ; tries++ {
+		_, err := p.UpTo(ctx, version)
+		if err == nil {
+			return nil
+		}
+		if !codeIn(err, lockNotAvailable) || tries == migrateTries {
+			return fmt.Errorf("migrate the database: %w", err)
+		}
+		s.log.Info("a migration waits for a lock that somebody else holds", slog.Any("error", err))
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			return fmt.Errorf("migrate the database: %w", errors.Join(ctx.Err(), err))
+		}
 	}
-	return nil
+}
+
+// PendingMigrations names what Migrate would apply, in order.
+func (s *Store) PendingMigrations(ctx context.Context) ([]string, error) {
+	have, _, err := s.MigrationStatus(ctx)
+	if err != nil {
+		return nil, err
+	}
+	names, err := fs.Glob(s.dialect.files, "*.sql")
+	if err != nil {
+		return nil, fmt.Errorf("list the migrations: %w", err)
+	}
+	pending := []string{}
+	for _, name := range names {
+		if n, err := numberOf(name); err != nil {
+			return nil, err
+		} else if n > have {
+			pending = append(pending, strings.TrimSuffix(name, ".sql"))
+		}
+	}
+	return pending, nil
 }
 
 // MigrationStatus returns the schema the database has, 0 for an empty one, and the one this program wants.
@@ -54,6 +103,7 @@ func (s *Store) MigrationStatus(ctx context.Context) (have, want int64, err erro
 	return have, s.want, nil
 }
 
+// checkSchema says why no node may start on the database as it is.
 func (s *Store) checkSchema(ctx context.Context) error {
 	have, want, err := s.MigrationStatus(ctx)
 	switch {
@@ -64,11 +114,21 @@ func (s *Store) checkSchema(ctx context.Context) error {
 	case have < want:
 		return olderSchema(have, want)
 	}
-	return nil
+	return s.checkCopied(ctx)
+}
+
+// checkCopied refuses a database that holds half of another.
+func (s *Store) checkCopied(ctx context.Context) error {
+	var unfinished int
+	err := s.reads.db.GetContext(ctx, &unfinished, "SELECT COUNT(*) FROM copies WHERE done_at IS NULL")
+	if err == nil && unfinished > 0 {
+		return errors.New("a copy into this database is not finished: run the same rouse copy again, which goes on where it was cut off")
+	}
+	return s.readError("look for an unfinished copy", err)
 }
 
 func olderSchema(have, want int64) error {
-	return fmt.Errorf("the database has schema %d, this program needs %d: run rouse migrate", have, want)
+	return fmt.Errorf("the database has schema %d, this program needs %d: run rouse migrate up", have, want)
 }
 
 func newerSchema(have, want int64) error {
@@ -83,12 +143,21 @@ func newestMigration(files fs.FS) (int64, error) {
 	}
 	var newest int64
 	for _, name := range names {
-		number, _, _ := strings.Cut(name, "_")
-		n, err := strconv.ParseInt(number, 10, 64)
+		n, err := numberOf(name)
 		if err != nil {
-			return 0, fmt.Errorf("migration %s does not start with a number: %w", name, err)
+			return 0, err
 		}
 		newest = max(newest, n)
 	}
 	return newest, nil
+}
+
+// numberOf is the number that a migration's name begins with.
+func numberOf(name string) (int64, error) {
+	number, _, _ := strings.Cut(name, "_")
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("migration %s does not start with a number: %w", name, err)
+	}
+	return n, nil
 }

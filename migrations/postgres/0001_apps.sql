@@ -27,8 +27,6 @@ CREATE TABLE credentials (
   public        BYTEA  NOT NULL, -- JSON
   secret        BYTEA  NOT NULL, -- JSON, sealed for "credential:app:provider"
   updated_at    BIGINT NOT NULL,
-  failing       TEXT   NOT NULL DEFAULT '',
-  failing_since BIGINT,
   PRIMARY KEY (app, provider)
 );
 
