@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/jmoiron/sqlx"
 )
@@ -28,6 +29,9 @@ func (p postgres) patient(size int) *sqlx.DB {
 	return db
 }
 
+// tryMigrateLock is asked in the simple protocol: in the other one its portal would keep a snapshot until the transaction's end.
+var tryMigrateLock = fmt.Sprintf("SELECT pg_try_advisory_xact_lock(%d, 0)", migrateLocks)
+
 // lockMigrations holds a lock as long as a transaction, which works through a pooler as well. Who has to wait for it asks again
 // and again: one that waited inside a statement would have a snapshot, and CREATE INDEX CONCURRENTLY waits for every
 // snapshot to end.
@@ -46,7 +50,7 @@ func lockMigrations(ctx context.Context, db *sqlx.DB) (unlock func(), err error)
 	defer look.Stop()
 	for {
 		var mine bool
-		if err := tx.GetContext(ctx, &mine, fmt.Sprintf("SELECT pg_try_advisory_xact_lock(%d, 0)", migrateLocks)); err != nil {
+		if err := tx.GetContext(ctx, &mine, tryMigrateLock, pgx.QueryExecModeSimpleProtocol); err != nil {
 			unlock()
 			return nil, fmt.Errorf("lock: %w", err)
 		}
