@@ -13,14 +13,15 @@ type HintKind uint8
 const (
 	// HintNew: something was committed to the inbox; Seq and Class are set.
 	HintNew HintKind = iota + 1
-	// HintPolling: the device began to wait on a poll that ends at Until.
+	// HintPolling: the device began to wait on a poll that ends at Until. Seq numbers the poll: a later one of the device has a
+	// greater number, on whichever node. It may be told again.
 	HintPolling
 	// HintServed: a page up to Seq was handed out; Parked says that the device had been waiting for it
 	// (its connection may be dead), More that it will come for another page.
 	HintServed
 	// HintSeen: the device asked, and up to Seq nothing waits for it any more.
 	HintSeen
-	// HintIdle: the poll ended without a message; the device is no longer waiting.
+	// HintIdle: the poll of number Seq ended without a message; the device is no longer waiting, unless on a later one.
 	HintIdle
 	// HintAcked: everything up to Seq is acked; Seq 0 means some of it, look.
 	HintAcked
