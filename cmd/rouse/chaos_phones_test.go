@@ -15,6 +15,7 @@ import (
 type wanderer struct {
 	*crowdPhone
 	known *phone
+	heard int // number of the last push; touched by listen alone
 	log   pushLog
 }
 
@@ -72,12 +73,12 @@ func (w *wanderer) kind() string {
 // listen fetches some time after each push. What is pushed before it has begun to is answered by the same fetch.
 func (w *wanderer) listen(ctx context.Context) {
 	answered := time.Time{}
-	for heard := 0; ; {
-		push, err := w.crowd.rig.sim.NextPush(ctx, w.token, heard)
+	for {
+		push, err := w.crowd.rig.sim.NextPush(ctx, w.token, w.heard)
 		if err != nil {
 			return
 		}
-		heard = push.N
+		w.heard = push.N
 		w.log.pushed(push)
 		if push.At.Before(answered) {
 			continue
