@@ -39,8 +39,8 @@ const (
 
 // Store keeps the rows of nodes and leases. Each call answers within seconds, whatever state the database is in.
 type Store interface {
-	// Beat says that the node lives, as one that has just come if join is set, and returns the database's clock and all rows.
-	Beat(ctx context.Context, node ident.Node, join bool) (now time.Time, all []messages.Node, err error)
+	// Beat says that the node lives, as one that has just come if it has no row, and returns the database's clock and all rows.
+	Beat(ctx context.Context, node ident.Node) (now time.Time, all []messages.Node, err error)
 	// Leave takes the node's row away.
 	Leave(ctx context.Context, node ident.Node) error
 	// TakeLease has the node hold a lease for life from now on, if nobody else does. The term grows with each change of hands.
@@ -85,7 +85,7 @@ type Cluster struct {
 	leads sync.WaitGroup // leases held; Add is called under mu and not once gone is closed
 }
 
-// New makes a node with a fresh id; Run has it join.
+// New makes a node; Run has it join.
 func New(o Options) *Cluster {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -93,14 +93,19 @@ func New(o Options) *Cluster {
 	if o.Changed == nil {
 		o.Changed = func() {}
 	}
-	c := &Cluster{o: o, me: ident.NewNode(), looks: make(chan struct{}, 1), bell: make(chan struct{}), gone: make(chan struct{})}
-	c.place.me = c.me
+	c := &Cluster{o: o, place: place{me: ident.NewNode()}, looks: make(chan struct{}, 1), bell: make(chan struct{}), gone: make(chan struct{})}
 	c.metrics = newMetrics(o.Metrics, func() bool { return c.view.Load().home(time.Now()) })
 	return c
 }
 
-// ID names this node, in the table nodes and in the log.
-func (c *Cluster) ID() ident.Node { return c.me }
+// ID names this node, in the tables nodes and leases and in the log; "" while it is none of them. It is another one
+// after the node was taken for dead.
+func (c *Cluster) ID() ident.Node {
+	if v := c.view.Load(); v != nil {
+		return v.me.id
+	}
+	return ""
+}
 
 // Mine reports whether this node is home to the device now. At any moment at most one node is; for some seconds after one
 // died or joined none may be. It takes less than a microsecond and asks nobody.
@@ -112,7 +117,6 @@ func (c *Cluster) Mine(d ident.Device) bool { return c.view.Load().mine(d, time.
 func (c *Cluster) Run(ctx context.Context) error {
 	var listening sync.WaitGroup
 	listening.Go(func() { c.listen(ctx) })
-	c.o.Log.Info("joining the other nodes", "node", c.me)
 	c.loop(ctx)
 	c.leave(context.WithoutCancel(ctx))
 	listening.Wait()
@@ -186,8 +190,11 @@ func (c *Cluster) beat(ctx context.Context) time.Duration {
 	limited, cancel := context.WithTimeout(ctx, beatLimit)
 	defer cancel()
 	sent := time.Now()
-	join := c.place.joins(sent)
-	now, rows, err := c.o.Store.Beat(limited, c.me, join)
+	if c.place.lost(sent) {
+		c.place = place{me: ident.NewNode()}
+	}
+	joins := c.place.asked.IsZero()
+	now, rows, err := c.o.Store.Beat(limited, c.place.me)
 	answered := time.Now()
 	if err != nil {
 		c.beatFailed(ctx, err)
@@ -195,14 +202,12 @@ func (c *Cluster) beat(ctx context.Context) time.Duration {
 	}
 	c.beatHeard()
 	c.measure(sent, answered, now)
-	before := c.view.Load()
-	v, again := c.place.heard(beat{join: join, sent: sent, answered: answered, now: now, rows: rows})
+	v, again := c.place.heard(beat{sent: sent, answered: answered, now: now, rows: rows})
 	c.view.Store(v)
 	c.metrics.alive.Set(float64(v.alive()))
-	if before == nil || join {
+	if joins {
+		c.o.Log.Info("this node joined", "node", c.place.me, "others", len(v.others))
 		c.ring()
-	}
-	if join && again {
 		c.tell()
 	}
 	if again {
@@ -234,7 +239,7 @@ func (c *Cluster) tellHomes(before, now homes) {
 	if len(before) > 0 && len(now) == 0 {
 		level = slog.LevelWarn
 	}
-	c.o.Log.Log(context.Background(), level, "homes changed", "node", c.me, "homes", len(now), "before", len(before), "nodes", now)
+	c.o.Log.Log(context.Background(), level, "homes changed", "node", c.place.me, "homes", now, "before", before)
 }
 
 // ring has duties tried at once.
@@ -270,7 +275,7 @@ func (c *Cluster) leave(ctx context.Context) {
 	}
 	limited, cancel := context.WithTimeout(ctx, beatLimit)
 	defer cancel()
-	if err := c.o.Store.Leave(limited, c.me); err != nil && !errors.Is(err, context.Canceled) {
+	if err := c.o.Store.Leave(limited, c.place.me); err != nil && !errors.Is(err, context.Canceled) {
 		c.o.Log.Warn("cannot take this node's row away; the others notice within 10 s", "error", err)
 	}
 	c.tell()

@@ -45,6 +45,9 @@ type lead struct {
 	duty string
 	work func(context.Context) error
 
+	// node is the id under which it was taken. It stays, if this node joins anew meanwhile.
+	node ident.Node
+
 	mu    sync.Mutex
 	asked time.Time // guarded by mu: when the renewal was sent that was granted last
 }
@@ -54,7 +57,7 @@ func (l *lead) take(ctx context.Context) bool {
 	limited, cancel := context.WithTimeout(ctx, beatLimit)
 	defer cancel()
 	sent := time.Now()
-	_, ok, err := l.c.o.Store.TakeLease(limited, l.duty, l.c.me, life)
+	_, ok, err := l.c.o.Store.TakeLease(limited, l.duty, l.node, life)
 	if err != nil {
 		if ctx.Err() == nil {
 			l.c.o.Log.Warn("cannot ask for a duty", "duty", l.duty, "error", err)
@@ -93,14 +96,18 @@ func (l *lead) try(ctx context.Context) {
 		return
 	}
 	defer l.c.leads.Done()
-	if l.c.view.Load().fresh(time.Now()) && l.take(ctx) {
+	v := l.c.view.Load()
+	if !v.fresh(time.Now()) {
+		return
+	}
+	if l.node = v.me.id; l.take(ctx) {
 		l.lead(ctx)
 	}
 }
 
 // lead does the work while the lease is held. It returns when the work has, and the lease is given back or lost.
 func (l *lead) lead(ctx context.Context) {
-	log := l.c.o.Log.With("node", l.c.me, "duty", l.duty)
+	log := l.c.o.Log.With("node", l.node, "duty", l.duty)
 	log.Info("this node takes a duty")
 	l.c.metrics.leading.WithLabelValues(l.duty).Set(1)
 	inner, cancel := context.WithCancel(ctx)
@@ -162,7 +169,7 @@ func (l *lead) renew(inner context.Context, cancel context.CancelFunc) {
 func (l *lead) release(log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), beatLimit)
 	defer cancel()
-	if err := l.c.o.Store.ReleaseLease(ctx, l.duty, l.c.me); err != nil {
+	if err := l.c.o.Store.ReleaseLease(ctx, l.duty, l.node); err != nil {
 		log.Warn("cannot give a duty back; another node takes it within 10 s", "error", err)
 		return
 	}

@@ -17,30 +17,32 @@ type place struct {
 	// from is when this node is home; doubt is whether it is still to find out if anybody else was there when it joined.
 	from  time.Time
 	doubt bool
+	dead  bool // somebody may have taken it for dead
 }
 
 // beat is one that was heard.
 type beat struct {
-	join           bool
 	sent, answered time.Time // by this node's clock
 	now            time.Time // by the database's, between the two
 	rows           []messages.Node
 }
 
-// joins reports whether the next beat has to join: for too long nobody has heard of this node.
-func (p *place) joins(now time.Time) bool { return p.asked.IsZero() || now.Sub(p.asked) > hold }
+// lost reports whether nobody may have heard of this node for so long that it has to join anew, under another id: what of its
+// former life still comes to the database late is not taken for the new one's.
+func (p *place) lost(now time.Time) bool {
+	return p.dead || !p.asked.IsZero() && now.Sub(p.asked) > hold
+}
 
 // heard takes in a beat and returns what it shows, and whether the next one is due at once.
 func (p *place) heard(b beat) (v *view, again bool) {
-	missed := !b.join && (b.answered.Sub(p.asked) > life-slack || b.now.Sub(p.clock) > life-slack)
+	joins := p.asked.IsZero()
 	switch {
-	case missed:
-		// Somebody may have taken this node for dead since its last beat: it comes anew.
-		*p = place{me: p.me}
-		return nil, true
-	case b.join:
+	case joins:
 		// Whoever goes on without having read of this node has lost everything by then.
 		p.from, p.doubt, again = b.answered.Add(settle), true, true
+	case b.answered.Sub(p.asked) > life-slack || b.now.Sub(p.clock) > life-slack:
+		p.dead = true
+		return nil, true
 	}
 	p.asked, p.clock = b.sent, b.now
 	v = &view{me: member{id: p.me, hash: hashOf(p.me)}, until: b.sent.Add(hold)}
@@ -55,7 +57,7 @@ func (p *place) heard(b beat) (v *view, again bool) {
 		}
 		v.others = append(v.others, member{id: r.ID, hash: hashOf(r.ID), from: from})
 	}
-	if p.doubt && !b.join {
+	if p.doubt && !joins {
 		p.doubt = false
 		if len(v.others) == 0 {
 			// Nobody's row was there after this node's was: who comes later reads of this one, and waits.

@@ -39,36 +39,34 @@ const (
 // began; its own row comes from what it wrote. Rows that others are about to forget it does not wait for.
 const beatPostgres = `WITH clock AS MATERIALIZED (SELECT ` + pgClock + ` AS now),
 	mine AS (INSERT INTO nodes (id, joined_at, beat_at) SELECT ?1, now, now FROM clock
-		ON CONFLICT (id) DO UPDATE SET beat_at = excluded.beat_at,
-			joined_at = CASE WHEN CAST(?2 AS INT) = 1 THEN excluded.joined_at ELSE nodes.joined_at END
-		RETURNING id, joined_at, beat_at),
+		ON CONFLICT (id) DO UPDATE SET beat_at = excluded.beat_at RETURNING id, joined_at, beat_at),
 	old AS (DELETE FROM nodes WHERE id IN (SELECT n.id FROM nodes n, clock
-		WHERE n.id <> ?1 AND (n.beat_at < clock.now - ?3 OR n.beat_at > clock.now + ?3) FOR UPDATE OF n SKIP LOCKED))
+		WHERE n.id <> ?1 AND (n.beat_at < clock.now - ?2 OR n.beat_at > clock.now + ?2) FOR UPDATE OF n SKIP LOCKED))
 	SELECT mine.id, mine.joined_at, mine.beat_at, clock.now FROM mine, clock
 	UNION ALL SELECT n.id, n.joined_at, n.beat_at, clock.now FROM nodes n, clock
-		WHERE n.id <> ?1 AND n.beat_at >= clock.now - ?3 AND n.beat_at <= clock.now + ?3`
+		WHERE n.id <> ?1 AND n.beat_at >= clock.now - ?2 AND n.beat_at <= clock.now + ?2`
 
 // The same for SQLite, one after the other in one transaction.
 const (
 	beatMine = `INSERT INTO nodes (id, joined_at, beat_at) VALUES (?1, ?2, ?2)
-		ON CONFLICT (id) DO UPDATE SET beat_at = excluded.beat_at, joined_at = CASE WHEN ?3 = 1 THEN excluded.joined_at ELSE joined_at END`
+		ON CONFLICT (id) DO UPDATE SET beat_at = excluded.beat_at`
 	beatOld = "DELETE FROM nodes WHERE beat_at < ? OR beat_at > ?"
 	beatAll = "SELECT id, joined_at, beat_at, CAST(? AS BIGINT) AS now FROM nodes"
 )
 
 // Beat says that the node lives, and returns what the database's clock showed meanwhile and the rows of all nodes, its own
-// included, but for those that said nothing for a minute, or are a minute ahead of a clock that was set back: they are forgotten. join makes it
-// one that has come just now; so it is if it has no row. It answers within 2 s.
-func (s *Store) Beat(ctx context.Context, node ident.Node, join bool) (now time.Time, all []messages.Node, err error) {
+// included. Without a row it has come just now. Rows of nodes that said nothing for a minute, or are a minute ahead of a clock that
+// was set back, are forgotten. It answers within 2 s.
+func (s *Store) Beat(ctx context.Context, node ident.Node) (now time.Time, all []messages.Node, err error) {
 	var rows []nodeRow
 	err = s.aside(ctx, "say that this node lives",
 		func(ctx context.Context, db *sqlx.DB) error {
-			return db.SelectContext(ctx, &rows, s.dialect.rebind(beatPostgres), storable([]any{string(node), join, forgetNode.Milliseconds()})...)
+			return db.SelectContext(ctx, &rows, s.dialect.rebind(beatPostgres), storable([]any{string(node), forgetNode.Milliseconds()})...)
 		},
 		func(t *tx) error {
 			at := millis(time.Now())
 			rows = nil
-			if _, err := t.exec(beatMine, string(node), at, join); err != nil {
+			if _, err := t.exec(beatMine, string(node), at); err != nil {
 				return err
 			}
 			if _, err := t.exec(beatOld, at-forgetNode.Milliseconds(), at+forgetNode.Milliseconds()); err != nil {

@@ -14,16 +14,15 @@ import (
 
 var memberTests = map[string]func(*testing.T, *world){
 	"a beat shows who is there, and keeps when it came":  memberBeats,
-	"a node that joins again has just come":              memberJoinsAgain,
 	"a node that leaves is gone":                         memberLeaves,
 	"a lease is one node's until it is over or released": leaseChangesHands,
 	"leases are apart":                                   leasesApart,
 }
 
 // beat returns the clock and the node's own row, and checks that the others are as wanted.
-func (w *world) beat(node ident.Node, join bool, others ...ident.Node) (now time.Time, own messages.Node) {
+func (w *world) beat(node ident.Node, others ...ident.Node) (now time.Time, own messages.Node) {
 	w.t.Helper()
-	now, all, err := w.Beat(w.ctx(), node, join)
+	now, all, err := w.Beat(w.ctx(), node)
 	w.must(err)
 	var got []ident.Node
 	for _, n := range all {
@@ -47,42 +46,30 @@ func (w *world) beat(node ident.Node, join bool, others ...ident.Node) (now time
 func memberBeats(t *testing.T, w *world) {
 	a, b := ident.NewNode(), ident.NewNode()
 	began := time.Now()
-	now, first := w.beat(a, true)
+	now, first := w.beat(a)
 	if d := now.Sub(began); d < -time.Second || d > time.Minute {
 		t.Errorf("the database's clock is %s off", d)
 	}
-	_, came := w.beat(b, true, a)
-	_, again := w.beat(a, false, b)
+	_, came := w.beat(b, a)
+	_, again := w.beat(a, b)
 	if !again.JoinedAt.Equal(first.JoinedAt) {
 		t.Errorf("it came at %s, and then at %s", first.JoinedAt, again.JoinedAt)
 	}
-	_, all, err := w.Beat(w.ctx(), a, false)
+	_, all, err := w.Beat(w.ctx(), a)
 	w.must(err)
 	if i := slices.IndexFunc(all, func(n messages.Node) bool { return n.ID == b }); all[i] != came {
 		t.Errorf("the other's row is %+v, and it was told %+v", all[i], came)
 	}
 }
 
-func memberJoinsAgain(t *testing.T, w *world) {
-	a := ident.NewNode()
-	w.beat(a, true)
-	eventually(t, func() bool {
-		now, own := w.beat(a, false)
-		return now.After(own.JoinedAt) // a millisecond has gone by
-	})
-	if now, own := w.beat(a, true); !own.JoinedAt.Equal(now) {
-		t.Errorf("it came at %s, and it is %s", own.JoinedAt, now)
-	}
-}
-
 func memberLeaves(_ *testing.T, w *world) {
 	a, b := ident.NewNode(), ident.NewNode()
-	w.beat(a, true)
-	w.beat(b, true, a)
+	w.beat(a)
+	w.beat(b, a)
 	w.must(w.Leave(w.ctx(), a))
 	w.must(w.Leave(w.ctx(), a))
-	w.beat(b, false)
-	w.beat(a, false, b) // without a row it comes anew
+	w.beat(b)
+	w.beat(a, b) // without a row it comes anew
 }
 
 func (w *world) lease(name string, node ident.Node, life time.Duration) int64 {
@@ -138,7 +125,7 @@ func TestANodeLivesWithoutItsWriter(t *testing.T) {
 	w := &world{t: t, Store: s}
 	w.must(s.Migrate(t.Context())) // and nobody runs it
 	node := ident.NewNode()
-	w.beat(node, true)
+	w.beat(node)
 	if w.lease("duty", node, time.Minute) != 1 {
 		t.Error("no lease")
 	}
