@@ -128,19 +128,22 @@ type userKey struct {
 	user string
 }
 
-// acceptAll decides all sends of a batch, one after the other, and writes what they come to together. A send
-// that is refused gets its error in o.err and leaves nothing behind. An error is the statement's, not a send's.
-func (t *tx) acceptAll(ops []*op) error {
+func (t *tx) newPlan(sends int) *plan {
+	return &plan{t: t, boxes: make(map[ident.Device]*box, sends), users: map[userKey][]ident.Device{}, drops: map[ident.App]bool{},
+		holders: map[pendingKey]holder{}, ended: map[messages.Seq]bool{}, known: map[replayKey]*remembered{},
+		present: map[visit]bool{}, slots: make([]*slot, 0, sends)}
+}
+
+// settle decides all sends of a batch, once what was asked for is there, one after the other, and writes what they come to
+// together. A send that is refused gets its error in o.err and leaves nothing behind. An error is the statement's, not a send's.
+func (p *plan) settle(ops []*op) error {
 	if len(ops) == 0 {
 		return nil
 	}
-	p := &plan{t: t, boxes: make(map[ident.Device]*box, len(ops)), users: map[userKey][]ident.Device{}, drops: map[ident.App]bool{},
-		holders: map[pendingKey]holder{}, ended: map[messages.Seq]bool{}, known: map[replayKey]*remembered{},
-		present: map[visit]bool{}, slots: make([]*slot, 0, len(ops))}
-	t.expected = len(ops)
-	if err := p.load(ops); err != nil {
+	if err := p.complete(); err != nil {
 		return err
 	}
+	t := p.t
 	for _, o := range ops {
 		a := o.send
 		a.receipt, o.err = p.accept(&a.send)
@@ -223,10 +226,7 @@ func inboxFull() *fault.Error {
 
 // toUser delivers to each of a user's devices and returns how many those are.
 func (p *plan) toUser(m *messages.Send) (int, error) {
-	devices, err := p.devicesOf(m.App, m.To.User)
-	if err != nil {
-		return 0, err
-	}
+	devices := p.users[userKey{m.App, m.To.User}]
 	if len(devices) == 1 {
 		one := p.boxes[devices[0]]
 		fits, err := p.fits(one, m)
@@ -241,10 +241,11 @@ func (p *plan) toUser(m *messages.Send) (int, error) {
 	}
 	fit, room := make([]bool, len(devices)), len(devices) == 0
 	for i, d := range devices {
-		if fit[i], err = p.fits(p.boxes[d], m); err != nil {
+		fits, err := p.fits(p.boxes[d], m)
+		if err != nil {
 			return 0, err
 		}
-		room = room || fit[i]
+		fit[i], room = fits, room || fits
 	}
 	if !room {
 		return 0, inboxFull()

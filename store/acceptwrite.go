@@ -1,7 +1,9 @@
 package store
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/bits"
 	"slices"
@@ -38,8 +40,12 @@ var insertPlains = "INSERT INTO deliveries (" + plainColumns + ") VALUES " + rep
 
 func repeat(part string, n int) string { return strings.TrimSuffix(strings.Repeat(part+", ", n), ", ") }
 
-// load reads what deciding the sends needs: their users' devices and all inboxes concerned.
-func (p *plan) load(ops []*op) error {
+// ask reads, with the next trip, what deciding the sends needs: their users' devices, all inboxes concerned, and, where statements
+// travel, places and answers given before.
+func (p *plan) ask(ops []*op) error {
+	if len(ops) == 0 {
+		return nil
+	}
 	devices := make([]ident.Device, 0, len(ops))
 	for _, o := range ops {
 		m := &o.send.send
@@ -47,19 +53,61 @@ func (p *plan) load(ops []*op) error {
 			devices = append(devices, m.To.Device)
 			continue
 		}
-		ofUser, err := p.devicesOf(m.App, m.To.User)
+		ofUser, err := p.t.devicesOf(p.users, userKey{m.App, m.To.User})
 		if err != nil {
 			return err
 		}
 		devices = append(devices, ofUser...)
 	}
-	// A user's devices may be others than when the batch took its locks.
-	if err := p.t.lock(devices); err != nil {
-		return err
+	if p.t.w.travels() {
+		if err := p.askAlong(ops, len(devices)); err != nil {
+			return err
+		}
 	}
+	return p.askBoxes(devices)
+}
+
+func (p *plan) askBoxes(devices []ident.Device) error {
 	for piece := range slices.Chunk(devices, p.t.atATime()) {
-		if err := p.loadBoxes(piece); err != nil {
+		query, args := p.t.forDevices(selectBoxes, selectBoxesOf, piece)
+		if err := p.t.ask(p.box, query, args...); err != nil {
 			return fmt.Errorf("read inboxes: %w", err)
+		}
+	}
+	return nil
+}
+
+// box takes an inbox as it is in the database.
+func (p *plan) box(r row) error {
+	b := &box{}
+	err := r.Scan(&b.device, &b.app, &b.gone, &b.pending, &b.bytes)
+	p.boxes[b.device] = b
+	return err
+}
+
+// complete adds what the batch has changed to the inboxes that were read. A user's devices may be others than when the batch took
+// its locks: those are locked and read now.
+func (p *plan) complete() error {
+	var missing []ident.Device
+	for _, list := range p.users {
+		for _, d := range list {
+			if p.boxes[d] == nil {
+				missing = append(missing, d)
+			}
+		}
+	}
+	if len(missing) > 0 {
+		if err := errors.Join(p.t.lock(missing), p.askBoxes(missing), p.t.w.travel()); err != nil {
+			return err
+		}
+	}
+	for user, list := range p.users { // one may have gone with its inbox meanwhile
+		p.users[user] = slices.DeleteFunc(list, func(d ident.Device) bool { return p.boxes[d] == nil })
+	}
+	for d, b := range p.boxes {
+		if e := p.t.ledger[d]; e != nil {
+			b.pending += e.pending
+			b.bytes += e.bytes
 		}
 	}
 	return nil
@@ -67,17 +115,20 @@ func (p *plan) load(ops []*op) error {
 
 const selectDevicesOf = "SELECT id FROM devices WHERE app = ? AND user_id = ? AND user_id <> '' AND unregistered_at IS NULL ORDER BY id"
 
-// devicesOf returns a user's registered devices in the order of their ids.
-func (p *plan) devicesOf(app ident.App, user string) ([]ident.Device, error) {
-	key := userKey{app, user}
-	if list, known := p.users[key]; known {
+// devicesOf returns a user's registered devices in the order of their ids. Where statements travel, those are as they were when the
+// batch took its locks.
+func (t *tx) devicesOf(known map[userKey][]ident.Device, user userKey) ([]ident.Device, error) {
+	if t.w.travels() {
+		return t.users[user], nil
+	}
+	if list, is := known[user]; is {
 		return list, nil
 	}
 	var list []ident.Device
-	if err := p.t.list(&list, selectDevicesOf, string(app), user); err != nil {
+	if err := t.list(&list, selectDevicesOf, string(user.app), user.user); err != nil {
 		return nil, fmt.Errorf("list a user's devices: %w", err)
 	}
-	p.users[key] = list
+	known[user] = list
 	return list, nil
 }
 
@@ -111,7 +162,7 @@ func (t *tx) forDevices(queries [7]string, arrays string, devices []ident.Device
 	if !t.w.store.dialect.shared {
 		return forDevices(queries, devices)
 	}
-	return arrays, []any{devices}
+	return arrays, []any{names(devices)}
 }
 
 // atATime is how many devices one query takes.
@@ -122,29 +173,11 @@ func (t *tx) atATime() int {
 	return boxesAtATime
 }
 
-func (p *plan) loadBoxes(devices []ident.Device) error {
-	query, args := p.t.forDevices(selectBoxes, selectBoxesOf, devices)
-	rows, err := p.t.rows(query, args...)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		b := &box{}
-		if err := rows.Scan(&b.device, &b.app, &b.gone, &b.pending, &b.bytes); err != nil {
-			return err
-		}
-		if e := p.t.ledger[b.device]; e != nil {
-			b.pending += e.pending
-			b.bytes += e.bytes
-		}
-		p.boxes[b.device] = b
-	}
-	return rows.Err()
-}
-
 // write stores what was decided.
 func (p *plan) write() error {
+	if p.t.w.travels() {
+		return p.writeAtOnce()
+	}
 	for _, e := range p.ends {
 		if err := p.t.end(e.ending, e.state, e.reason, e.at); err != nil {
 			return err
@@ -162,9 +195,6 @@ func (p *plan) write() error {
 }
 
 func (p *plan) insertSlots() error {
-	if p.t.w.store.dialect.shared {
-		return p.insertSlotsAtOnce()
-	}
 	args := make([]any, 0, insertRows*10)
 	var plain []*slot
 	for _, s := range p.slots {
@@ -233,18 +263,22 @@ func noteJSON(n *messages.Notification) any {
 	return string(b)
 }
 
-func (p *plan) insertPost(post *post) error {
-	m := post.send
-	pending := 0
-	for _, s := range post.slots {
+// pending returns how many of the deliveries need the body, and the body, if one does.
+func (p *post) pending() (n int64, body []byte) {
+	for _, s := range p.slots {
 		if s.ended == "" {
-			pending++
+			n++
 		}
 	}
-	var body any
-	if pending > 0 {
-		body = m.Data
+	if n > 0 {
+		body = p.send.Data
 	}
+	return n, body
+}
+
+func (p *plan) insertPost(post *post) error {
+	m := post.send
+	pending, body := post.pending()
 	_, err := p.t.exec(insertPost, string(m.ID), string(m.App), m.To.User, int64(m.Urgency), len(post.slots), pending,
 		millis(m.CreatedAt), millis(m.ExpiresAt()), orNull(m.CollapseKey), orNull(m.CorrelationID), body)
 	return err
@@ -256,6 +290,10 @@ const idempotencyLife = 24 * time.Hour
 type replayKey struct {
 	app ident.App
 	key string
+}
+
+func (k replayKey) compare(o replayKey) int {
+	return cmp.Or(strings.Compare(string(k.app), string(o.app)), strings.Compare(k.key, o.key))
 }
 
 // remembered is an answer kept for an Idempotency-Key.

@@ -39,31 +39,26 @@ var ackMany = func() string {
 // AckUpTo acks everything un-acked up to and including seq and returns how many that were. Malformed
 // "bad_cursor" if seq lies beyond anything this inbox held, NotFound "device_not_found".
 func (s *Store) AckUpTo(ctx context.Context, device ident.Device, seq messages.Seq, now time.Time) (int, error) {
-	var n int
-	o := newOp(func(t *tx) (err error) {
-		n, err = t.ackUpTo(device, seq, now)
-		return err
-	})
-	o.lands = device
-	if err := s.write(ctx, "ack messages", o); err != nil {
-		return 0, err
-	}
-	return n, nil
+	return s.ack(ctx, &acking{device: device, upTo: seq, now: now}, func(t *tx) (int, error) { return t.ackUpTo(device, seq, now) })
 }
 
 // AckIDs acks those of the messages that are un-acked in the inbox and returns how many that were; other ids are
 // ignored. NotFound "device_not_found".
 func (s *Store) AckIDs(ctx context.Context, device ident.Device, ids []ident.Message, now time.Time) (int, error) {
-	var n int
+	return s.ack(ctx, &acking{device: device, byIDs: true, ids: ids, now: now}, func(t *tx) (int, error) { return t.ackIDs(device, ids, now) })
+}
+
+// ack has a acked, or do called, which does the same.
+func (s *Store) ack(ctx context.Context, a *acking, do func(*tx) (int, error)) (int, error) {
 	o := newOp(func(t *tx) (err error) {
-		n, err = t.ackIDs(device, ids, now)
+		a.n, err = do(t)
 		return err
 	})
-	o.lands = device
+	o.lands, o.ack = a.device, a
 	if err := s.write(ctx, "ack messages", o); err != nil {
 		return 0, err
 	}
-	return n, nil
+	return a.n, nil
 }
 
 func (t *tx) ackUpTo(device ident.Device, seq messages.Seq, now time.Time) (int, error) {

@@ -62,7 +62,7 @@ func kill(t testing.TB, s *Store, by *Store) {
 
 func TestALostConnectionCostsNobodyAnything(t *testing.T) {
 	t.Parallel()
-	all := nodes(t, 2, roomy)
+	all := nodes(t, 2, roomy, single)
 	startAll(t, all)
 	s := all[0]
 	app, device := populate(t, s)

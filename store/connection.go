@@ -46,6 +46,10 @@ func (w *writer) begin() error {
 }
 
 func (w *writer) rollback() {
+	w.waiting = nil
+	if w.travels() && w.trips == 0 {
+		return // it never began
+	}
 	// It fails where the engine has rolled back by itself, as SQLite does on a full disk.
 	_ = w.run("ROLLBACK")
 }
@@ -55,7 +59,11 @@ func (w *writer) run(query string) error {
 	return err
 }
 
+// stmt returns a statement whose answer is needed now: whatever waits goes before it.
 func (w *writer) stmt(query string) (statement, error) {
+	if err := w.travel(); err != nil {
+		return nil, err
+	}
 	if stmt := w.stmts[query]; stmt != nil {
 		return stmt, nil
 	}

@@ -51,7 +51,7 @@ func step(t testing.TB, s *Store, do func()) spent {
 func TestWhatAMessageCosts(t *testing.T) {
 	t.Parallel()
 	s := openFile(t, "")
-	s.lane.hold = time.Minute // on a slow machine its time must not be up before the acks come
+	s.writers[0].lane.hold = time.Minute // on a slow machine its time must not be up before the acks come
 	stop := start(t, s)
 	app, device := populate(t, s)
 	devices := []ident.Device{device}

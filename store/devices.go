@@ -166,7 +166,7 @@ func (s *Store) PatchDevice(ctx context.Context, id ident.Device, p tokens.Patch
 			}
 		}
 		return t.updateDevice(d)
-	}))
+	}).locking(id))
 	if err != nil {
 		return tokens.Device{}, err
 	}
@@ -209,12 +209,12 @@ func (s *Store) NotePush(ctx context.Context, id ident.Device, demoted bool, now
 			_, err = t.exec("UPDATE devices SET demotions = 0, demoted_at = NULL WHERE id = ?", string(id))
 		}
 		return err
-	}))
+	}).locking(id))
 }
 
 // Contact notes that the device spoke to us. It never waits; it is written at most once in five minutes a
 // device, and may be lost.
-func (s *Store) Contact(id ident.Device, now time.Time) { s.lane.contact(id, millis(now)) }
+func (s *Store) Contact(id ident.Device, now time.Time) { s.laneOf(id).contact(id, millis(now)) }
 
 // countOthers says what every row of a user has anyway: without it the index that holds those alone is not used.
 const countOthers = "SELECT COUNT(*) FROM devices WHERE app = ? AND user_id = ? AND user_id <> '' AND id <> ?"
@@ -234,7 +234,7 @@ func (s *Store) BindUser(ctx context.Context, app ident.App, user string, id ide
 		}
 		_, err := t.exec("UPDATE devices SET user_id = ? WHERE id = ? AND user_id <> ?", user, string(id), user)
 		return err
-	}))
+	}).locking(id))
 }
 
 // maxUserDevices bounds the rows that one send to a user makes: a larger audience would hold up everybody's commits.
@@ -248,7 +248,7 @@ func (s *Store) UnbindUser(ctx context.Context, app ident.App, user string, id i
 		}
 		_, err := t.exec("UPDATE devices SET user_id = '' WHERE id = ? AND user_id = ?", string(id), user)
 		return err
-	}))
+	}).locking(id))
 }
 
 // ownDevice returns NotFound "device_not_found" unless the app has such a registered device.

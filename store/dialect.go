@@ -15,10 +15,12 @@ type dialect struct {
 	files fs.FS // migrations
 	goose goose.Dialect
 
-	// begin starts a transaction that will write.
+	// begin starts a transaction that will write. Where statements travel, it goes with the first of them.
 	begin func(*writer) error
 	// commit ends it. No error means that all of it is durable.
 	commit func(*writer) error
+	// travel sends statements together and reads their answers in order; nil where each is done at once.
+	travel func(*writer, []errand) error
 	// hasTable is the question whether one table exists.
 	hasTable string
 	// newest is the question for the newest place that was ever given, in any inbox.
@@ -34,8 +36,10 @@ type dialect struct {
 	// Statements say "LIMIT 0 + ?": a bare "LIMIT ?" has SQLite plan
 	// the statement anew for each value bound, which costs more than running it.
 	rebind func(query string) string
-	// open returns what the writer takes its connection from, and the pool that only reads.
-	open func(context.Context) (writes, reads *sqlx.DB, err error)
+	// writers is how many writers a node does best with.
+	writers int
+	// open returns what the writers take their connections from, and the pool that only reads.
+	open func(ctx context.Context, writers int) (writes, reads *sqlx.DB, err error)
 	// check says why the writer must not work on a server as it is set up.
 	check func(context.Context, *sqlx.Conn) error
 	// lockMigrations keeps others from migrating at the same time, until unlock.

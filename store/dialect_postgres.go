@@ -25,11 +25,12 @@ import (
 
 // Bounds of PostgreSQL. None is set for a session: behind a pooler a session is somebody else's a moment later.
 const (
-	pgReaders  = 16
-	pgWriters  = 4       // what Migrate needs; the writer has one
-	oldestPG   = 14_0000 // the oldest server this program runs on
-	pgConnect  = 5 * time.Second
-	pgIdleLast = time.Second // a connection that was idle for longer is asked whether it lives
+	pgReaders   = 16
+	pgWriters   = 3       // of a node; measured by bench/postgres
+	pgMigrators = 4       // connections that Migrate needs
+	oldestPG    = 14_0000 // the oldest server this program runs on
+	pgConnect   = 5 * time.Second
+	pgIdleLast  = time.Second // a connection that was idle for longer is asked whether it lives
 
 	// A statement that takes longer is ended by the server, and so is a transaction whose owner says nothing for so long: a node
 	// that was frozen or cut off does not hold its locks for longer.
@@ -64,11 +65,12 @@ func parsePostgres(dsn string) (dialect, error) {
 func (p postgres) dialect() dialect {
 	return dialect{
 		files: migrations.Postgres(), goose: goose.DialectPostgres,
-		begin: beginPostgres, commit: commitPostgres,
+		begin: beginPostgres, commit: commitPostgres, travel: travelPostgres,
 		hasTable: "SELECT COUNT(*) FROM pg_tables WHERE schemaname = current_schema() AND tablename = ?",
 		newest:   "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM places",
 		shared:   true,
 		rebind:   (&dollars{}).rebind,
+		writers:  pgWriters,
 		open:     p.open,
 		check:    checkPostgres,
 
@@ -82,10 +84,10 @@ func (p postgres) dialect() dialect {
 	}
 }
 
-// open returns the pool that the writer takes its connection from and the one for reads, which may write as well: a session
+// open returns the pool that the writers take their connections from and the one for reads, which may write as well: a session
 // that may not would be a session's setting.
-func (p postgres) open(ctx context.Context) (writes, reads *sqlx.DB, err error) {
-	writes, reads = p.pool(pgWriters), p.pool(pgReaders)
+func (p postgres) open(ctx context.Context, writers int) (writes, reads *sqlx.DB, err error) {
+	writes, reads = p.pool(max(writers, pgMigrators)), p.pool(pgReaders)
 	if err := checkVersion(ctx, writes); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("open the database: %w", err), writes.Close(), reads.Close())
 	}
@@ -131,32 +133,82 @@ func checkPostgres(ctx context.Context, conn *sqlx.Conn) error {
 	return nil
 }
 
-// beginPG is one round trip: the bounds go with the transaction, and leave nothing behind in the session.
-var beginPG = fmt.Sprintf("BEGIN; SET LOCAL statement_timeout = %d; SET LOCAL idle_in_transaction_session_timeout = %d",
-	pgStatement.Milliseconds(), pgSilent.Milliseconds())
+// beginPG goes with the batch's first statement. The bounds go with the transaction, and leave nothing behind in the session.
+var beginPG = []string{"BEGIN", fmt.Sprintf("SET LOCAL statement_timeout = %d", pgStatement.Milliseconds()),
+	fmt.Sprintf("SET LOCAL idle_in_transaction_session_timeout = %d", pgSilent.Milliseconds())}
 
 func beginPostgres(w *writer) error {
+	w.waiting, w.trips, w.part = nil, 0, nil
+	err := w.driver(func(c *pgx.Conn) error {
+		if c.IsClosed() {
+			return driver.ErrBadConn
+		}
+		return setDeadline(c)
+	})
+	if err != nil {
+		return err
+	}
+	for _, query := range beginPG {
+		w.send(errand{query: query})
+	}
+	return nil
+}
+
+// travelPostgres is one round trip; one more for statements that this connection has never seen.
+func travelPostgres(w *writer, list []errand) error {
+	batch := &pgx.Batch{}
+	for _, e := range list {
+		batch.Queue(e.query, e.args...)
+	}
 	return w.driver(func(c *pgx.Conn) error {
-		if err := setDeadline(c); err != nil {
+		answers := c.SendBatch(context.Background(), batch)
+		for _, e := range list {
+			if err := e.answered(answers); err != nil {
+				err = errors.Join(err, answers.Close())
+				if e.part != nil && !postgresTrouble(err) {
+					err = errors.Join(e.part, err)
+				}
+				return err
+			}
+		}
+		return answers.Close()
+	})
+}
+
+// answered reads the answer to e, the next of answers.
+func (e errand) answered(answers pgx.BatchResults) error {
+	rows, err := answers.Query()
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if e.read == nil {
+			continue
+		}
+		if err := e.read(rows); err != nil {
 			return err
 		}
-		_, err := c.Exec(context.Background(), beginPG)
+	}
+	if err := rows.Err(); err != nil || e.done == nil {
 		return err
-	})
+	}
+	return e.done(rows.CommandTag().String())
 }
 
 var errRolledBack = errors.New("the transaction was rolled back instead of committed")
 
-// commitPostgres looks at the answer: a COMMIT of a transaction in which a statement failed is answered with ROLLBACK, and no
-// error.
+// commitPostgres goes with the statements that wait: if one of them fails, the server passes over what follows it. It looks at the
+// answer: a COMMIT of a transaction in which a statement failed is answered with ROLLBACK, and no error.
 func commitPostgres(w *writer) error {
-	return w.driver(func(c *pgx.Conn) error {
-		tag, err := c.Exec(context.Background(), "COMMIT")
-		if err == nil && tag.String() != "COMMIT" {
+	w.part = nil
+	w.send(errand{query: "COMMIT", done: func(tag string) error {
+		if tag != "COMMIT" {
 			return errRolledBack
 		}
-		return err
-	})
+		return nil
+	}})
+	return w.travel()
 }
 
 // driver calls do with the writer's connection as its driver knows it.

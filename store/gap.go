@@ -37,10 +37,7 @@ func (e *entry) lose(seq messages.Seq, reason string) {
 	}
 }
 
-const (
-	selectGap    = "SELECT device FROM gaps WHERE device "
-	selectGapsOf = selectGap + anyOf
-)
+const selectGap = "SELECT device FROM gaps WHERE device "
 
 // selectGaps[i] asks which of 1<<i devices have a gap.
 var selectGaps = func() (queries [7]string) {
@@ -52,14 +49,17 @@ var selectGaps = func() (queries [7]string) {
 
 // closeGaps forgets the gaps that this batch's acks passed. Few devices have one: all are asked about at once.
 func (t *tx) closeGaps() error {
+	if t.w.travels() {
+		return t.closeGapsAtOnce()
+	}
 	acked := map[ident.Device]bool{}
 	for _, list := range []map[ident.Device]messages.Seq{t.ackedTo, t.ackedIDs} {
 		for d := range list {
 			acked[d] = true
 		}
 	}
-	for piece := range slices.Chunk(slices.Collect(maps.Keys(acked)), t.atATime()) {
-		query, args := t.forDevices(selectGaps, selectGapsOf, piece)
+	for piece := range slices.Chunk(slices.Collect(maps.Keys(acked)), boxesAtATime) {
+		query, args := forDevices(selectGaps, piece)
 		var found []ident.Device
 		if err := t.list(&found, query, args...); err != nil {
 			return fmt.Errorf("look for gaps: %w", err)
@@ -84,4 +84,35 @@ func (t *tx) closeGap(device ident.Device) error {
 		OR (?4 > 0 AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.device = ?1 AND d.seq < gaps.to_seq AND d.ended_at IS NULL)))`
 	_, err := t.exec(query, string(device), told, int64(t.ackedTo[device]), int64(t.ackedIDs[device]))
 	return err
+}
+
+// closeGapsAtOnce does for all devices what closeGap does for one.
+const closeGapsAtOnce = `DELETE FROM gaps AS g USING unnest(CAST(? AS TEXT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]))
+	AS a (device, told, acked_to, acked_ids) WHERE g.device = a.device AND (g.told >= g.lost OR g.lost <= a.told)
+	AND (g.to_seq <= a.acked_to OR g.to_seq < a.acked_ids OR (a.acked_ids > 0 AND NOT EXISTS
+	(SELECT 1 FROM deliveries d WHERE d.device = a.device AND d.seq < g.to_seq AND d.ended_at IS NULL)))`
+
+func (t *tx) closeGapsAtOnce() error {
+	var devices []string
+	var told, to, ids []int64
+	add := func(d ident.Device) {
+		n := 0
+		if e := t.lane[d]; e != nil {
+			n = e.told
+		}
+		devices, told = append(devices, string(d)), append(told, int64(n))
+		to, ids = append(to, int64(t.ackedTo[d])), append(ids, int64(t.ackedIDs[d]))
+	}
+	for d := range t.ackedTo {
+		add(d)
+	}
+	for d := range t.ackedIDs {
+		if _, both := t.ackedTo[d]; !both {
+			add(d)
+		}
+	}
+	if len(devices) == 0 {
+		return nil
+	}
+	return t.later(closeGapsAtOnce, devices, told, to, ids)
 }

@@ -48,10 +48,10 @@ func (s *Store) Inbox(ctx context.Context, q messages.Query) (messages.Page, err
 		p = handed{from: page.Items[0].Seq, to: page.Items[n-1].Seq, at: millis(q.Now)}
 	}
 	if p.to > 0 || told > 0 {
-		s.lane.hand(q.Device, p, told, false)
+		s.laneOf(q.Device).hand(q.Device, p, told, false)
 	}
 	if page.Seen > p.to {
-		s.lane.caughtUp(q.Device, page.Seen)
+		s.laneOf(q.Device).caughtUp(q.Device, page.Seen)
 	}
 	return page, nil
 }
@@ -187,6 +187,6 @@ func (s *Store) Item(ctx context.Context, device ident.Device, id ident.Message,
 	if err != nil {
 		return messages.Item{}, s.readError("read a message", err)
 	}
-	s.lane.hand(device, handed{from: item.Seq, to: item.Seq, at: millis(now)}, 0, true)
+	s.laneOf(device).hand(device, handed{from: item.Seq, to: item.Seq, at: millis(now)}, 0, true)
 	return item, nil
 }

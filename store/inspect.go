@@ -70,7 +70,9 @@ func Inspect(ctx context.Context, o InspectOptions) (*Inspection, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Inspection{store: &Store{dialect: engine, ring: o.Ring, want: want, reads: newReader(db, engine), lane: newLane()}, files: files}, nil
+	s := &Store{dialect: engine, ring: o.Ring, want: want, reads: newReader(db, engine)}
+	s.newWriters(1, 1) // which nobody runs
+	return &Inspection{store: s, files: files}, nil
 }
 
 // inspectFiles finds out how the database must be read. A process that has it open has a log and its index beside it; one

@@ -18,6 +18,9 @@ const (
 
 // landLane writes the lane's entries of this batch.
 func (t *tx) landLane() error {
+	if t.w.travels() {
+		return t.landAtOnce()
+	}
 	for device, e := range t.lane {
 		if err := t.land(device, e); err != nil {
 			return fmt.Errorf("record wakes and fetches: %w", err)

@@ -9,7 +9,7 @@ import (
 )
 
 // The lane keeps what need not be durable before anyone goes on: wakes that were sent, pages that were
-// handed out, contacts. It is written with the batches, device by device. A crash loses at most half a second of
+// handed out, contacts. Each writer has one, of its own devices, and writes it with its batches, device by device. A crash loses at most half a second of
 // it: then a timeline lacks a line and a phone may be woken once more, but no message is touched.
 
 const (
@@ -65,10 +65,11 @@ type lane struct {
 	wakes     int                    // in waiting
 	contacted map[ident.Device]int64 // when a contact was last passed on
 	hold      time.Duration
+	share     int // of how many lanes this is one: each has its part of the bounds
 }
 
-func newLane() *lane {
-	return &lane{signal: make(chan struct{}, 1), waiting: laneEntries{}, contacted: map[ident.Device]int64{}, hold: laneHold}
+func newLane(share int) *lane {
+	return &lane{signal: make(chan struct{}, 1), waiting: laneEntries{}, contacted: map[ident.Device]int64{}, hold: laneHold, share: share}
 }
 
 // entry returns device's entry, made if missing. The caller holds mu.
@@ -92,7 +93,7 @@ func (l *lane) entry(device ident.Device) *laneEntry {
 func (l *lane) hand(device ident.Device, p handed, told int, item bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.pages >= maxLanePages {
+	if l.pages >= maxLanePages/l.share {
 		return
 	}
 	e := l.entry(device)
@@ -113,7 +114,7 @@ func (l *lane) hand(device ident.Device, p handed, told int, item bool) {
 func (l *lane) caughtUp(device ident.Device, head messages.Seq) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.pages >= maxLanePages {
+	if l.pages >= maxLanePages/l.share {
 		return
 	}
 	e := l.entry(device)
@@ -124,7 +125,7 @@ func (l *lane) caughtUp(device ident.Device, head messages.Seq) {
 func (l *lane) wake(w messages.Wake) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.wakes >= maxLaneWakes {
+	if l.wakes >= maxLaneWakes/l.share {
 		return false
 	}
 	e := l.entry(w.Device)
@@ -144,10 +145,10 @@ func (l *lane) contact(device ident.Device, now int64) {
 	if ago := now - last; known && ago < contactEvery.Milliseconds() && ago > -contactEvery.Milliseconds() {
 		return
 	}
-	if l.waiting[device] == nil && len(l.waiting) >= maxLaneContacts {
+	if l.waiting[device] == nil && len(l.waiting) >= maxLaneContacts/l.share {
 		return
 	}
-	if len(l.contacted) >= maxContacted {
+	if len(l.contacted) >= maxContacted/l.share {
 		clear(l.contacted)
 	}
 	l.contacted[device] = now
@@ -327,9 +328,10 @@ func (e laneEntry) fetched(seq messages.Seq) (at int64, times int) {
 // steady calls read with what the lane holds of device, again if that became durable meanwhile, or may have, so that
 // nothing is seen twice. What the lane held is gone from it only after the database has it: nothing is missed.
 func (s *Store) steady(device ident.Device, read func(laneEntry) error) error {
+	l := s.laneOf(device)
 	for {
-		e, before := s.lane.view(device)
-		if err := read(e); err != nil || e.nothing() || s.lane.still(device, before) {
+		e, before := l.view(device)
+		if err := read(e); err != nil || e.nothing() || l.still(device, before) {
 			return err
 		}
 	}

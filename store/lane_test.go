@@ -29,7 +29,7 @@ func TestTheLaneIsWrittenWithinHalfASecond(t *testing.T) {
 		if err := s.reads.get(context.Background(), &n, "SELECT woken_high FROM inboxes WHERE device = ?", string(device)); err != nil || n != 7 {
 			t.Errorf("the mark stands at %d, %v", n, err)
 		}
-		if !s.lane.empty() {
+		if !s.writers[0].lane.empty() {
 			t.Error("the lane is not empty")
 		}
 		stop()
@@ -87,7 +87,7 @@ func TestTheLaneSurvivesAFailedBatch(t *testing.T) {
 		t.Errorf("while it cannot be written: %+v, %v", w, err)
 	}
 	pragma("query_only = 0")
-	waitFor(t, func() bool { return s.lane.empty() && s.Ready(context.Background()) == nil })
+	waitFor(t, func() bool { return s.writers[0].lane.empty() && s.Ready(context.Background()) == nil })
 	var wakes int
 	if err := s.reads.get(context.Background(), &wakes, "SELECT COUNT(*) FROM wakes"); err != nil || wakes != 2 {
 		t.Errorf("%d wakes are recorded, %v", wakes, err)
@@ -97,7 +97,7 @@ func TestTheLaneSurvivesAFailedBatch(t *testing.T) {
 
 func TestTheLaneIsBounded(t *testing.T) {
 	t.Parallel()
-	l := newLane()
+	l := newLane(1)
 	for range maxLaneContacts + 10 {
 		l.contact(ident.NewDevice(), 1)
 	}
@@ -130,7 +130,7 @@ func TestTheLaneIsBounded(t *testing.T) {
 
 func TestTheLaneTakesTheOldAndWhatOpsLand(t *testing.T) {
 	t.Parallel()
-	l := newLane()
+	l := newLane(1)
 	a, b, c := ident.NewDevice(), ident.NewDevice(), ident.NewDevice()
 	for _, d := range []ident.Device{a, b, c} {
 		l.wake(wakeOf(d, 1))
@@ -181,7 +181,7 @@ func TestMergingLaneEntries(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			l := newLane()
+			l := newLane(1)
 			c.older(l)
 			l.take(time.Now().Add(time.Hour), nil)
 			c.newer(l)
@@ -212,7 +212,7 @@ func TestAViewWaitsForACommitThatConcernsIt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				l := newLane()
+				l := newLane(1)
 				d, other := ident.NewDevice(), ident.NewDevice()
 				l.wake(wakeOf(d, 1))
 				_, before := l.view(d)

@@ -113,7 +113,7 @@ func (s *Store) Message(ctx context.Context, app ident.App, id ident.Message) (m
 			return messages.Summary{}, s.readError("count a message's deliveries", err)
 		}
 		for _, r := range rows {
-			e, _ := s.lane.view(r.Device)
+			e, _ := s.laneOf(r.Device).view(r.Device)
 			counters[r.state(e)]++
 			after = r.Device
 		}

@@ -36,6 +36,9 @@ func startAll(t testing.TB, all []*Store) {
 	}
 }
 
+// single has a node write with one writer, so that what is queued together is one batch.
+func single(o *Options) { o.Writers = 1 }
+
 func roomy(o *Options) { o.InboxMessages, o.InboxBytes = 1<<20, 1<<40 }
 
 // pager reads an inbox page by page, as a device does that acks nothing, until done, and returns what it was handed.
@@ -110,6 +113,12 @@ func TestWithoutLocksACursorSkips(t *testing.T) {
 	}
 }
 
+// accept does one send in the middle of another op, and writes it.
+func (t *tx) accept(o *op) error {
+	_, err := t.together(merged{sends: []*op{o}})
+	return errors.Join(err, t.w.travel())
+}
+
 // A place that somebody holds and has not committed is not passed by a sweep, whatever came after it.
 func TestASweepPassesNoOpenTransaction(t *testing.T) {
 	t.Parallel()
@@ -123,7 +132,7 @@ func TestASweepPassesNoOpenTransaction(t *testing.T) {
 	placed, goOn := make(chan messages.Seq, 1), make(chan struct{})
 	slow := newOp(func(x *tx) error {
 		o := &op{send: &acceptance{send: sendTo(app, device)}}
-		if err := errors.Join(x.lock([]ident.Device{device}), x.acceptAll([]*op{o}), o.err); err != nil {
+		if err := errors.Join(x.lock([]ident.Device{device}), x.accept(o), o.err); err != nil {
 			return err
 		}
 		placed <- o.send.receipt.Pending[0].Seq

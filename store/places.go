@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"maps"
@@ -35,23 +36,19 @@ func (t *tx) lockAll(ops []*op) error {
 	if !t.w.store.dialect.shared {
 		return nil
 	}
+	if err := t.listUsers(ops); err != nil {
+		return err
+	}
 	var devices []ident.Device
-	asked := map[userKey]bool{}
+	for _, list := range t.users {
+		devices = append(devices, list...)
+	}
 	for _, o := range ops {
 		switch {
-		case o.send != nil && o.send.send.To.Device != "":
-			devices = append(devices, o.send.send.To.Device)
 		case o.send != nil:
-			at := userKey{o.send.send.App, o.send.send.To.User}
-			if asked[at] {
-				continue
+			if d := o.send.send.To.Device; d != "" {
+				devices = append(devices, d)
 			}
-			asked[at] = true
-			var list []ident.Device
-			if err := t.list(&list, selectDevicesOf, string(at.app), at.user); err != nil {
-				return fmt.Errorf("list a user's devices: %w", err)
-			}
-			devices = append(devices, list...)
 		case o.lands != "":
 			devices = append(devices, o.lands)
 		default:
@@ -59,6 +56,47 @@ func (t *tx) lockAll(ops []*op) error {
 		}
 	}
 	return t.lock(slices.AppendSeq(devices, maps.Keys(t.lane)))
+}
+
+// listUsers reads the devices of all users that the batch sends to.
+func (t *tx) listUsers(ops []*op) error {
+	t.users = map[userKey][]ident.Device{}
+	for _, o := range ops {
+		if o.send != nil && o.send.send.To.Device == "" {
+			t.users[userKey{o.send.send.App, o.send.send.To.User}] = nil
+		}
+	}
+	if len(t.users) == 0 {
+		return nil
+	}
+	if err := t.askUsers(t.users); err != nil {
+		return err
+	}
+	if err := t.w.travel(); err != nil {
+		return fmt.Errorf("list the users' devices: %w", err)
+	}
+	return nil
+}
+
+const selectDevicesOfAll = `SELECT d.app, d.user_id, d.id FROM unnest(CAST(? AS TEXT[]), CAST(? AS TEXT[])) AS n (app, user_id)
+	JOIN devices d ON d.app = n.app AND d.user_id = n.user_id WHERE d.user_id <> '' AND d.unregistered_at IS NULL ORDER BY d.id`
+
+// askUsers reads, with the next trip, the devices of the users that are the keys of list.
+func (t *tx) askUsers(list map[userKey][]ident.Device) error {
+	var apps, users []string
+	stored := map[userKey]userKey{} // by its name as the database has it
+	for at := range list {
+		as := userKey{at.app, plainText(at.user)}
+		stored[as] = at
+		apps, users = append(apps, string(as.app)), append(users, as.user)
+	}
+	return t.ask(func(r row) error {
+		var as userKey
+		var d ident.Device
+		err := r.Scan(&as.app, &as.user, &d)
+		list[stored[as]] = append(list[stored[as]], d)
+		return err
+	}, selectDevicesOfAll, apps, users)
 }
 
 // lock takes the locks of the devices' shards that the transaction does not have yet.
@@ -80,10 +118,7 @@ func (t *tx) lock(devices []ident.Device) error {
 	if t.w.store.unlocked {
 		return nil
 	}
-	if _, err := t.w.exec(lockShards, missing); err != nil {
-		return fmt.Errorf("lock shards: %w", err)
-	}
-	return nil
+	return t.later(lockShards, missing)
 }
 
 // Statements that lock. lockShards goes in the order of its array, as unnest does.
@@ -104,28 +139,27 @@ func (t *tx) lockAs(query string, app ident.App) error {
 	if !t.w.store.dialect.shared {
 		return nil
 	}
-	if _, err := t.w.exec(query, shardOf(string(app))); err != nil {
-		return fmt.Errorf("lock an app: %w", err)
-	}
-	return nil
+	return t.later(query, shardOf(string(app)))
 }
 
-// fetchPlaces takes n places from the sequence. The caller holds the locks of whatever inbox it gives them in.
-func (t *tx) fetchPlaces(n int) error {
-	if err := t.list(&t.places, "SELECT nextval('places') FROM generate_series(1, ?)", max(n, 1)); err != nil {
-		return fmt.Errorf("take places: %w", err)
-	}
-	slices.Sort(t.places)
-	return nil
+// askPlaces takes n places from the sequence with the next trip. The locks of whatever inbox they are given in were taken, or travel
+// before.
+func (t *tx) askPlaces(n int) error {
+	return t.ask(func(r row) error {
+		var seq int64
+		err := r.Scan(&seq)
+		t.places = append(t.places, seq) // they come in their order
+		return err
+	}, "SELECT nextval('places') FROM generate_series(1, CAST(? AS BIGINT))", n)
 }
 
 func (t *tx) placeOfSequence() (messages.Seq, error) {
 	if len(t.places) == 0 {
-		if err := t.fetchPlaces(t.expected); err != nil {
-			return 0, err
+		if err := errors.Join(t.askPlaces(1), t.w.travel()); err != nil {
+			return 0, fmt.Errorf("take a place: %w", err)
 		}
 	}
 	seq := t.places[0]
-	t.places, t.expected = t.places[1:], t.expected-1
+	t.places = t.places[1:]
 	return messages.Seq(seq), nil
 }

@@ -84,8 +84,12 @@ func TestEveryHotStatementUsesAnIndexOnPostgres(t *testing.T) {
 	defer conn.Close()
 	all := maps.Clone(hotStatements)
 	all["devices of a user"], all["others of a user"] = selectDevicesOf, countOthers
-	all["boxes in one trip"], all["gaps in one trip"] = selectBoxesOf, selectGapsOf
-	all["inboxes at once"], all["deliveries at once"] = updateInboxesAtOnce, insertSlotsAtOnce
+	all["boxes in one trip"], all["heads in one trip"], all["last wakes in one trip"] = selectBoxesOf, selectHeads, selectLastWakes
+	all["users in one trip"], all["replays in one trip"], all["holders in one trip"] = selectDevicesOfAll, selectReplaysOf, selectHoldersOf
+	all["counts at once"], all["inboxes at once"] = updateCountsAtOnce, updateInboxesAtOnce
+	all["deliveries at once"], all["plain deliveries at once"] = insertSlotsAtOnce, insertPlainsAtOnce
+	all["acks up to at once"], all["acks of ids at once"], all["gaps at once"] = ackUpToAtOnce, ackIDsAtOnce, closeGapsAtOnce
+	all["pages at once"], all["told at once"], all["ends at once"], all["bodies at once"] = markPagesAtOnce, tellGapsAtOnce, endAtOnce, releaseBodies
 	for name, query := range all {
 		plan := planPG(t, s, conn, query)
 		for _, step := range walks(plan) {

@@ -6,10 +6,10 @@ import (
 	"rouse/ident"
 )
 
-// queue is what waits for the writer. Every app's sends stand in a line of their own, and the writer takes from those in
+// queue is what waits for a writer. Every app's sends stand in a line of their own, and the writer takes from those in
 // turn: a flood in one app makes that app wait. All operations that are no sends share a line that has every second
-// turn, however many apps send: acks and registrations are everybody's. No line may take more than half of the room, so
-// that there is always some for the others.
+// turn, however many apps send: acks and registrations are everybody's. The queues of all writers share one room, of which no line may take more than half,
+// so that there is always some for the others.
 type queue struct {
 	// signal holds a token while something may be queued. The writer receives from it.
 	signal chan struct{}
@@ -20,7 +20,40 @@ type queue struct {
 	lines   map[ident.App]*line // of sends, those that are not empty
 	turn    []*line             // the same lines, the next to take from first
 	n       int
-	room    int
+	room    *room
+}
+
+// room is what all queues of a store may hold together.
+type room struct {
+	size int
+
+	mu    sync.Mutex
+	n     int               // guarded by mu, as the next
+	taken map[ident.App]int // by each line, of all queues
+}
+
+func newRoom(size int) *room { return &room{size: size, taken: map[ident.App]int{}} }
+
+// take takes a place for the line of app, and reports whether there was one.
+func (r *room) take(app ident.App) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.n >= r.size || r.taken[app] >= max(1, r.size/2) {
+		return false
+	}
+	r.n++
+	r.taken[app]++
+	return true
+}
+
+// leave gives a place back.
+func (r *room) leave(app ident.App) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.n--
+	if r.taken[app]--; r.taken[app] == 0 {
+		delete(r.taken, app)
+	}
 }
 
 // line is operations, oldest first: one app's sends, or, without an app, those that are no sends.
@@ -37,20 +70,20 @@ func (l *line) next() *op {
 	return o
 }
 
-func newQueue(room int) *queue {
-	return &queue{signal: make(chan struct{}, 1), lines: map[ident.App]*line{}, room: room}
+func newQueue(r *room) *queue {
+	return &queue{signal: make(chan struct{}, 1), lines: map[ident.App]*line{}, room: r}
 }
 
 // push queues o and reports whether there was room.
 func (q *queue) push(o *op) bool {
+	if !q.room.take(o.app) {
+		return false
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	l := &q.others
 	if o.app != "" {
 		l = q.lines[o.app]
-	}
-	if q.n >= q.room || l != nil && len(l.ops) >= max(1, q.room/2) {
-		return false
 	}
 	if l == nil {
 		l = &line{app: o.app}
@@ -74,12 +107,14 @@ func (q *queue) pop() *op {
 	q.n--
 	if len(q.others.ops) > 0 && (!q.sendNow || len(q.turn) == 0) {
 		q.sendNow = true
+		q.room.leave("")
 		return q.others.next()
 	}
 	q.sendNow = false
 	l := q.turn[0]
 	q.turn = q.turn[1:]
 	o := l.next()
+	q.room.leave(l.app)
 	if len(l.ops) == 0 {
 		delete(q.lines, l.app)
 	} else {

@@ -8,7 +8,7 @@ import (
 
 func TestAFloodOfOneAppLeavesTheOthersTheirTurnAndTheirRoom(t *testing.T) {
 	t.Parallel()
-	q := newQueue(100)
+	q := newQueue(newRoom(100))
 	flood, others := ident.NewApp(), []ident.App{"", ident.NewApp(), ident.NewApp()}
 	pushed := 0
 	for q.push(&op{app: flood}) {
@@ -43,7 +43,7 @@ func TestAFloodOfOneAppLeavesTheOthersTheirTurnAndTheirRoom(t *testing.T) {
 func TestWhatIsNoSendHasEverySecondTurn(t *testing.T) {
 	t.Parallel()
 	const apps, sends, others, batch = 200, 10, 2000, 512
-	q := newQueue(8192)
+	q := newQueue(newRoom(8192))
 	push := func(app ident.App, n int) {
 		for range n {
 			if !q.push(&op{app: app}) {
@@ -90,7 +90,7 @@ func TestWhatIsNoSendHasEverySecondTurn(t *testing.T) {
 
 func TestALineKeepsItsOrder(t *testing.T) {
 	t.Parallel()
-	q := newQueue(100)
+	q := newQueue(newRoom(100))
 	want := map[ident.App][]*op{}
 	turns := []ident.App{"", "a", "", "b"} // of pop
 	for n := range 40 {

@@ -118,7 +118,7 @@ func (s *Store) RotateSecret(ctx context.Context, id ident.Device, h tokens.Hash
 		}
 		_, err := t.exec("UPDATE devices SET secret_previous = COALESCE(secret_previous, secret), secret = ? WHERE id = ?", h[:], string(id))
 		return err
-	}))
+	}).locking(id))
 }
 
 // ConfirmSecret says that the secret with hash h was used: the one before it ends. It never waits; if the
@@ -129,7 +129,7 @@ func (s *Store) ConfirmSecret(id ident.Device, h tokens.Hash) {
 		const query = "UPDATE devices SET secret_previous = NULL WHERE id = ? AND secret = ? AND secret_previous IS NOT NULL"
 		_, err := t.exec(query, string(id), h[:])
 		return err
-	})
+	}).locking(id)
 	_ = s.enqueue(o) // full or stopping: the next use tells it again
 }
 
@@ -148,7 +148,7 @@ func (s *Store) Unregister(ctx context.Context, app ident.App, id ident.Device, 
 			return nil
 		}
 		return t.unregister(d, now)
-	}))
+	}).locking(id))
 }
 
 func (t *tx) unregister(d tokens.Device, now time.Time) error {

@@ -1,8 +1,9 @@
 // Package store keeps what was promised: whatever an answer speaks of is durable before the answer is
 // given. It is the only room that speaks SQL.
 //
-// Everything that writes goes through one goroutine (Run), which commits what waits in groups, so that
-// one fsync serves many callers. Reads use a pool of their own and see every commit that was answered.
+// Everything that writes goes through the writers (Run): one goroutine on SQLite, a few on PostgreSQL, each with devices of its
+// own. They commit what waits in groups, so that one fsync serves many callers. Reads use a pool of their own and see every
+// commit that was answered.
 // docs/storage.md describes the schema and the cost of a message.
 package store
 
@@ -17,7 +18,6 @@ import (
 	"github.com/jmoiron/sqlx"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"rouse/fault"
 	"rouse/tokens"
 )
 
@@ -39,7 +39,9 @@ type Options struct {
 	Log *slog.Logger
 	// Metrics may be nil.
 	Metrics prometheus.Registerer
-	// Queue is how many operations may wait for the writer before callers are sent away; 0 is 8192.
+	// Writers is how many transactions the store writes with at once; 0 is what the engine does best with. SQLite always has one.
+	Writers int
+	// Queue is how many operations may wait for the writers before callers are sent away; 0 is 8192.
 	Queue int
 	// InboxMessages limits the un-acked messages of one inbox; 0 is 1000.
 	InboxMessages int
@@ -57,16 +59,14 @@ type Store struct {
 	limits  inboxLimits
 	want    int64 // the schema this program knows
 
-	writes *sqlx.DB // one connection: Migrate's, then the writer's
+	writes *sqlx.DB // Migrate's connections, then one for each writer
 	reads  *reader
-	lane   *lane
 
-	queue *queue
-	gate  sync.RWMutex // held for reading while an op is queued, for writing to set ended
-	ended bool         // guarded by gate: Run is over, nothing will be served
+	writers []*writer    // at least one, and never changed
+	gate    sync.RWMutex // held for reading while an op is queued, for writing to set ended
+	ended   bool         // guarded by gate: Run is over, nothing will be served
 
 	running atomic.Bool
-	sick    atomic.Pointer[fault.Error] // why the last batch failed, nil if it did not; the writer writes
 	purge   purgeCursor
 	horizon horizon
 	// unlocked leaves shards unlocked: tests show with it what the locks are for.
@@ -92,20 +92,23 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	writes, reads, err := d.open(ctx)
+	if d.writers == 1 || o.Writers <= 0 {
+		o.Writers = d.writers
+	}
+	writes, reads, err := d.open(ctx, o.Writers)
 	if err != nil {
 		return nil, err
 	}
 	s := &Store{
 		dialect: d, ring: o.Ring, log: o.Log, want: want,
-		writes: writes, reads: newReader(reads, d), lane: newLane(),
-		queue:  newQueue(orDefault(o.Queue, defaultQueue)),
+		writes: writes, reads: newReader(reads, d),
 		limits: inboxLimits{messages: int64(orDefault(o.InboxMessages, defaultInboxMessages)), bytes: orDefault(o.InboxBytes, defaultInboxBytes)},
 	}
+	s.newWriters(o.Writers, orDefault(o.Queue, defaultQueue))
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	if s.metrics, err = newMetrics(o.Metrics, func() float64 { return float64(s.queue.len()) }); err != nil {
+	if s.metrics, err = newMetrics(o.Metrics, func() float64 { return float64(s.queued()) }); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
@@ -137,7 +140,7 @@ func (s *Store) Ready(ctx context.Context) error {
 	if !s.running.Load() {
 		return errors.New("the writer is not running")
 	}
-	if e := s.sick.Load(); e != nil {
+	if e := s.trouble(); e != nil {
 		return fmt.Errorf("the last write failed: %w", e)
 	}
 	return nil

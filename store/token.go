@@ -92,7 +92,7 @@ func (s *Store) MarkToken(ctx context.Context, m tokens.TokenMark) (changed bool
 	err = s.write(ctx, "mark a token", newOp(func(t *tx) (err error) {
 		changed, err = t.markToken(m)
 		return err
-	}))
+	}).locking(m.Device))
 	return changed && err == nil, err
 }
 
@@ -195,7 +195,7 @@ func (s *Store) MoveToken(ctx context.Context, id ident.Device, generation int64
 	err = s.write(ctx, "move a token", newOp(func(t *tx) (err error) {
 		changed, err = t.moveToken(id, generation, to)
 		return err
-	}))
+	}).locking(id))
 	return changed && err == nil, err
 }
 

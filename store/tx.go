@@ -28,10 +28,12 @@ type tx struct {
 	done   settled
 
 	seq, lastSeq int64 // where the counter stood and stands; lastSeq 0 is not read yet
-	// Where nodes share a database: places taken and not given yet, about how many more are wanted, the shards that are locked.
-	places   []int64
-	expected int
-	locked   [shards]bool
+	// Where nodes share a database: places taken and not given yet, the shards that are locked, the users' devices as they were when
+	// those were locked.
+	places []int64
+	locked [shards]bool
+	users  map[userKey][]ident.Device
+	wakes  wakeRows // where statements travel
 }
 
 // entry is what a batch changes in one row of inboxes.
@@ -155,6 +157,9 @@ func (t *tx) flush() error {
 	if err := t.flushInboxes(); err != nil {
 		return fmt.Errorf("update inboxes: %w", err)
 	}
+	if t.w.travels() {
+		return t.releaseAtOnce()
+	}
 	for _, id := range slices.Sorted(maps.Keys(t.shared)) {
 		if _, err := t.exec(releaseBody, t.shared[id], t.shared[id], string(id)); err != nil {
 			return fmt.Errorf("release a shared body: %w", err)
@@ -177,7 +182,7 @@ const (
 )
 
 func (t *tx) flushInboxes() error {
-	if t.w.store.dialect.shared {
+	if t.w.travels() {
 		return t.flushInboxesAtOnce()
 	}
 	for device, e := range t.ledger {

@@ -127,7 +127,7 @@ func later(a, b time.Time) time.Time {
 
 // RecordWake notes a push. It never waits; the record shows at once and is durable within half a second.
 func (s *Store) RecordWake(w messages.Wake) {
-	if !s.lane.wake(w) {
+	if !s.laneOf(w.Device).wake(w) {
 		s.log.Warn("too many wakes wait to be recorded; one is missing from a timeline", slog.String("device", string(w.Device)))
 	}
 }

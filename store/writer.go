@@ -7,11 +7,13 @@ import (
 	"log/slog"
 	"runtime"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/jmoiron/sqlx"
 
+	"rouse/fault"
 	"rouse/ident"
 )
 
@@ -40,6 +42,8 @@ type op struct {
 	// do works in the batch's transaction; nil for a send, which is merged with the batch's others.
 	do   func(*tx) error
 	send *acceptance
+	// ack is what do acks: merged with the batch's others where statements travel.
+	ack *acking
 	// app is whose line it stands in; empty for all that is no send.
 	app ident.App
 	// lands is a device whose lane entry is to be written along, empty for none.
@@ -88,13 +92,13 @@ func (s *Store) enqueue(o *op) error {
 	if s.ended {
 		return stopping()
 	}
-	if !s.queue.push(o) {
+	if !s.writerOf(o).queue.push(o) {
 		return overloaded()
 	}
 	return nil
 }
 
-// Run is the writer: it serves the verbs that write until ctx ends, then what is queued, then the lane.
+// Run is the writers: it serves the verbs that write until ctx ends, then what is queued, then the lanes.
 // It may be called once, on a migrated database. The error says why it could not start, or what could
 // not be written at the end.
 func (s *Store) Run(ctx context.Context) error {
@@ -102,8 +106,7 @@ func (s *Store) Run(ctx context.Context) error {
 		return errors.New("the store's writer runs already")
 	}
 	defer s.running.Store(false)
-	w := &writer{store: s, stmts: map[string]statement{}}
-	defer w.refuseRest()
+	defer s.refuseRest()
 	if err := s.checkSchema(context.WithoutCancel(ctx)); err != nil {
 		return err // a sentence for the operator
 	}
@@ -112,30 +115,104 @@ func (s *Store) Run(ctx context.Context) error {
 		return err // the same
 	}
 	defer release()
-	if err := w.start(); err != nil {
-		return errors.Join(fmt.Errorf("start the writer: %w", err), w.disconnect())
+	if err := s.startWriters(); err != nil {
+		return fmt.Errorf("start the writer: %w", err)
 	}
-	w.loop(ctx)
-	return errors.Join(w.finish(), w.disconnect())
+	ends := make([]error, len(s.writers))
+	var all sync.WaitGroup
+	for i, w := range s.writers {
+		all.Go(func() {
+			w.loop(ctx)
+			ends[i] = errors.Join(w.finish(), w.disconnect())
+		})
+	}
+	all.Wait()
+	return errors.Join(ends...)
 }
 
-func (w *writer) start() error {
-	if err := w.connect(); err != nil {
+// startWriters connects all writers, or none.
+func (s *Store) startWriters() (err error) {
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, w := range s.writers {
+			err = errors.Join(err, w.disconnect())
+		}
+	}()
+	for _, w := range s.writers {
+		if err := w.connect(); err != nil {
+			return err
+		}
+	}
+	first := s.writers[0]
+	if err := s.dialect.check(context.Background(), first.conn); err != nil {
 		return err
 	}
-	if err := w.store.dialect.check(context.Background(), w.conn); err != nil {
-		return err
-	}
-	return w.proveRing()
+	return first.proveRing()
 }
 
-// writer owns the writing connection. Only Run's goroutine touches it.
+// writer owns a writing connection and what waits for it. The fields from conn on are touched by its goroutine alone.
 type writer struct {
-	store   *Store
+	store *Store
+	queue *queue
+	lane  *lane
+	sick  atomic.Pointer[fault.Error] // why the last batch failed, nil if it did not; the writer writes
+
 	conn    *sqlx.Conn
 	stmts   map[string]statement
 	closers []func() error
 	timer   *time.Timer
+
+	waiting []errand // for the next trip
+	trips   int      // of this transaction
+	part    error    // whom to blame for what is sent now
+}
+
+// newWriters makes n writers. Each owns the devices of its shards; the first also does what concerns none.
+func (s *Store) newWriters(n, queue int) {
+	room := newRoom(queue)
+	for range n {
+		s.writers = append(s.writers, &writer{store: s, queue: newQueue(room), lane: newLane(n), stmts: map[string]statement{}})
+	}
+}
+
+// ownerOf returns the writer of a name's shard: no two writers of a node wait for each other's locks of one.
+func (s *Store) ownerOf(name string) *writer { return s.writers[int(shardOf(name))%len(s.writers)] }
+
+func (s *Store) laneOf(device ident.Device) *lane { return s.ownerOf(string(device)).lane }
+
+// writerOf returns the writer that does o: that of its device, or of the user it is for.
+func (s *Store) writerOf(o *op) *writer {
+	switch {
+	case o.send != nil && o.send.send.To.Device != "":
+		return s.ownerOf(string(o.send.send.To.Device))
+	case o.send != nil:
+		return s.ownerOf(o.send.send.To.User)
+	case o.lands != "":
+		return s.ownerOf(string(o.lands))
+	case len(o.locks) > 0:
+		return s.ownerOf(string(o.locks[0]))
+	}
+	return s.writers[0]
+}
+
+// queued is how many operations wait for all writers.
+func (s *Store) queued() (n int) {
+	for _, w := range s.writers {
+		n += w.queue.len()
+	}
+	return n
+}
+
+// trouble is why a writer's last batch failed; nil if none did.
+func (s *Store) trouble() *fault.Error {
+	for _, w := range s.writers {
+		if e := w.sick.Load(); e != nil {
+			return e
+		}
+	}
+	return nil
 }
 
 func (w *writer) loop(ctx context.Context) {
@@ -146,11 +223,11 @@ func (w *writer) loop(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-w.store.queue.signal:
-			if w.store.queue.len() > 0 { // the token may be older than the batch that took everything
+		case <-w.queue.signal:
+			if w.queue.len() > 0 { // the token may be older than the batch that took everything
 				w.round()
 			}
-		case <-w.store.lane.signal:
+		case <-w.lane.signal:
 			w.timer.Reset(flushEvery)
 		case <-w.timer.C:
 			w.tick()
@@ -162,9 +239,9 @@ func (w *writer) loop(ctx context.Context) {
 func (w *writer) tick() {
 	w.round()
 	switch {
-	case w.store.sick.Load() != nil:
+	case w.sick.Load() != nil:
 		w.timer.Reset(probeEvery)
-	case !w.store.lane.empty():
+	case !w.lane.empty():
 		w.timer.Reset(flushEvery)
 	}
 }
@@ -172,20 +249,20 @@ func (w *writer) tick() {
 // finish serves what is queued and the lane, once nothing new can come.
 func (w *writer) finish() error {
 	w.store.shut()
-	for w.store.queue.len() > 0 {
+	for w.queue.len() > 0 {
 		w.round()
 	}
-	w.store.lane.release()
+	w.lane.release()
 	for range lastFlushes {
-		if w.store.lane.empty() {
+		if w.lane.empty() {
 			return nil
 		}
 		w.round()
 	}
-	if w.store.lane.empty() {
+	if w.lane.empty() {
 		return nil
 	}
-	return fmt.Errorf("some wakes and fetches could not be recorded at the end: %w", w.store.sick.Load())
+	return fmt.Errorf("some wakes and fetches could not be recorded at the end: %w", w.sick.Load())
 }
 
 func (s *Store) shut() {
@@ -194,11 +271,13 @@ func (s *Store) shut() {
 	s.gate.Unlock()
 }
 
-// refuseRest answers whoever was queued for a writer that could not start.
-func (w *writer) refuseRest() {
-	w.store.shut()
-	for o := w.store.queue.pop(); o != nil; o = w.store.queue.pop() {
-		o.done <- stopping()
+// refuseRest answers whoever was queued for writers that could not start.
+func (s *Store) refuseRest() {
+	s.shut()
+	for _, w := range s.writers {
+		for o := w.queue.pop(); o != nil; o = w.queue.pop() {
+			o.done <- stopping()
+		}
 	}
 }
 
@@ -207,7 +286,7 @@ func (w *writer) round() {
 	started := time.Now()
 	err := w.begin()
 	ops := w.collect()
-	entries := w.store.lane.take(started, ops)
+	entries := w.lane.take(started, ops)
 	if err != nil {
 		w.failed(ops, err)
 		return
@@ -227,7 +306,7 @@ func (w *writer) collect() []*op {
 	var ops []*op
 	bytes := 0
 	for len(ops) < maxBatchOps && bytes < maxBatchBytes {
-		o := w.store.queue.pop()
+		o := w.queue.pop()
 		if o == nil {
 			return ops
 		}
@@ -236,7 +315,7 @@ func (w *writer) collect() []*op {
 			bytes += o.bytes
 		}
 	}
-	w.store.queue.again()
+	w.queue.again()
 	return ops
 }
 
@@ -251,13 +330,13 @@ func (w *writer) settle(ops []*op, entries laneEntries, started time.Time) (alon
 		switch {
 		case err == nil:
 			w.committed(batch, t, started)
-			w.store.lane.landed()
+			w.lane.landed()
 			return alone
 		case w.again(err) && tries < maxTries:
 			// Nobody is to blame, and nothing of it was kept.
 		case errors.Is(err, errLane):
 			w.store.log.Error("wakes and fetches could not be recorded and are given up", slog.Any("error", err))
-			w.store.lane.landed()
+			w.lane.landed()
 			entries = nil
 		case len(culprits) == 0 || w.store.dialect.storageTrouble(err):
 			w.failed(append(batch, alone...), err)
@@ -270,7 +349,7 @@ func (w *writer) settle(ops []*op, entries laneEntries, started time.Time) (alon
 			batch = slices.DeleteFunc(slices.Clone(batch), func(o *op) bool { return slices.Contains(culprits, o) })
 		}
 		if len(batch) == 0 && len(entries) == 0 {
-			w.store.lane.landed()
+			w.lane.landed()
 			return alone
 		}
 		if err := w.begin(); err != nil {
@@ -292,42 +371,116 @@ func (w *writer) attempt(t *tx, ops []*op) (culprits []*op, err error) {
 	if err := t.lockAll(ops); err != nil {
 		return nil, err
 	}
-	sends, culprits, err := w.do(t, ops)
+	merged, culprits, err := w.do(t, ops)
+	if err == nil {
+		culprits, err = t.together(merged)
+	}
+	if err == nil {
+		culprits, err = ops, t.finish()
+	}
 	if err != nil {
-		return culprits, err
+		return w.blame(err, ops, culprits)
 	}
-	if err := t.acceptAll(sends); err != nil {
-		return blamed(sends, err), err
+	w.lane.land()
+	if err = w.store.dialect.commit(w); err == nil {
+		return nil, nil
 	}
-	if err := t.landLane(); err != nil {
-		if w.store.dialect.storageTrouble(err) {
-			return nil, err
-		}
-		return nil, errors.Join(errLane, err)
+	if w.lostConnection(err) {
+		return nil, errors.Join(errUnsure, err)
 	}
-	if w.store.sick.Load() != nil {
-		if err := t.touch(); err != nil {
-			return nil, err
-		}
+	if w.trips == 0 { // nothing travelled: it was the commit that failed
+		return nil, err
 	}
-	if err := t.flush(); err != nil {
-		if len(ops) == 0 && !w.store.dialect.storageTrouble(err) {
-			err = errors.Join(errLane, err)
-		}
-		return ops, err
-	}
-	w.store.lane.land()
-	if err = w.store.dialect.commit(w); err != nil && w.lostConnection(err) {
-		err = errors.Join(errUnsure, err)
-	}
-	return nil, err
+	return w.blame(err, ops, ops)
 }
 
-// do runs the ops that are no sends and returns the sends, which are decided together. Errors are those of attempt.
-func (w *writer) do(t *tx, ops []*op) (sends, culprits []*op, err error) {
+// finish does what is left once all ops are done: the lane, what was added up.
+func (t *tx) finish() error {
+	t.part(errLane)
+	if err := t.landLane(); err != nil {
+		if t.w.store.dialect.storageTrouble(err) {
+			return err
+		}
+		return errors.Join(errLane, err)
+	}
+	t.part(nil)
+	if t.w.sick.Load() != nil {
+		if err := t.touch(); err != nil {
+			return err
+		}
+	}
+	return t.flush()
+}
+
+// blame returns who is to be done alone after err: the culprits, unless it says itself whose fault it is.
+func (w *writer) blame(err error, ops, culprits []*op) ([]*op, error) {
+	switch {
+	case errors.Is(err, errLane):
+		return nil, err
+	case errors.Is(err, errSends):
+		return blamed(sendsOf(ops), err), err
+	case len(ops) == 0 && !w.store.dialect.storageTrouble(err):
+		return nil, errors.Join(errLane, err)
+	}
+	return culprits, err
+}
+
+func sendsOf(ops []*op) (sends []*op) {
 	for _, o := range ops {
 		if o.send != nil {
 			sends = append(sends, o)
+		}
+	}
+	return sends
+}
+
+// merged are the ops of a batch that are done together, with few statements for all.
+type merged struct {
+	sends, acks []*op
+}
+
+// together does what is merged: first everything is read that deciding needs, then all is decided. Errors are those of attempt.
+func (t *tx) together(m merged) (culprits []*op, err error) {
+	last, err := t.ackWaves(m.acks)
+	if err != nil {
+		return m.acks, err
+	}
+	if err := t.askAcks(last); err != nil {
+		return m.acks, err
+	}
+	t.part(errSends)
+	p := t.newPlan(len(m.sends))
+	if err := p.ask(m.sends); err != nil {
+		return m.sends, err
+	}
+	t.part(errLane)
+	if err := t.askLane(); err != nil {
+		return nil, errors.Join(errLane, err)
+	}
+	t.part(nil)
+	if err := t.w.travel(); err != nil {
+		return m.acks, err
+	}
+	if culprit, err := t.settleAcks(last); err != nil {
+		return culprit, err
+	}
+	t.part(errSends)
+	if err := p.settle(m.sends); err != nil {
+		return blamed(m.sends, err), err
+	}
+	t.part(nil)
+	return nil, nil
+}
+
+// do runs the ops that are done one by one and returns the others. Errors are those of attempt.
+func (w *writer) do(t *tx, ops []*op) (m merged, culprits []*op, err error) {
+	for _, o := range ops {
+		if o.send != nil {
+			m.sends = append(m.sends, o)
+			continue
+		}
+		if o.ack != nil && w.travels() {
+			m.acks = append(m.acks, o)
 			continue
 		}
 		before := t.writes
@@ -335,21 +488,18 @@ func (w *writer) do(t *tx, ops []*op) (sends, culprits []*op, err error) {
 			continue
 		}
 		if w.store.dialect.storageTrouble(o.err) || w.lostConnection(o.err) {
-			return nil, nil, o.err
+			return merged{}, nil, o.err
 		}
 		if t.writes != before || w.store.dialect.spoils(o.err) {
-			return nil, []*op{o}, o.err
+			return merged{}, []*op{o}, o.err
 		}
 	}
-	return sends, nil, nil
+	return m, nil, nil
 }
-
-// errLane marks a failure of the lane's own statements.
-var errLane = errors.New("lane")
 
 // committed answers ops, whose work is durable.
 func (w *writer) committed(ops []*op, t *tx, started time.Time) {
-	if w.store.sick.Swap(nil) != nil {
+	if w.sick.Swap(nil) != nil {
 		w.store.log.Info("the database can be written again")
 	}
 	for _, o := range ops {
@@ -362,12 +512,12 @@ func (w *writer) committed(ops []*op, t *tx, started time.Time) {
 
 // failed answers ops, of which nothing was kept, and goes on: the next batch may fare better.
 func (w *writer) failed(ops []*op, err error) {
-	w.store.lane.restore()
+	w.lane.restore()
 	if w.lostConnection(err) {
 		err = errors.Join(err, w.disconnect(), w.connect())
 	}
 	f := storageUnavailable(err)
-	if w.store.sick.Swap(f) == nil {
+	if w.sick.Swap(f) == nil {
 		w.store.log.Error("the database cannot be written; senders are asked to wait", slog.Any("error", err))
 	}
 	if w.timer != nil {

@@ -138,7 +138,7 @@ func together(t testing.TB, s *Store, n int, app ident.App, device ident.Device,
 			}
 		})
 	}
-	waitFor(t, func() bool { return s.queue.len() == n })
+	waitFor(t, func() bool { return s.queued() == n })
 	queued(t, s, others...)
 	close(release)
 	all.Wait()
@@ -250,7 +250,7 @@ func TestACallerThatLeavesInTimeHasDoneNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	left := make(chan error, 1)
 	go func() { left <- s.MoveSweepCursor(ctx, "left", 1) }()
-	waitFor(t, func() bool { return s.queue.len() == 1 })
+	waitFor(t, func() bool { return s.queued() == 1 })
 	cancel()
 	if err := <-left; !errors.Is(err, context.Canceled) {
 		t.Errorf("it was told %v", err)
