@@ -125,9 +125,9 @@ func TestWhatIsUnknownIsPassedOver(t *testing.T) {
 	t.Parallel()
 	for payload, want := range map[string][]messages.Hint{
 		"1 n 1 lz extra\n1 dev_x app_a 0 1 pz 0 p 0 more": {{Kind: messages.HintNew, App: "app_a", Device: "dev_x", Seq: 1, Parked: true, Until: moment, Provider: "p"}},
-		"1 n 1\n99 dev_y app_b 0 1\n1 dev_x = 0 1":      {{Kind: messages.HintNew, App: "app_b", Device: "dev_x", Seq: 1}},
-		"1 n 1\n2 dev_x app_b 0 1  1y2p0ij32e8e7":       {{Kind: messages.HintPolling, App: "app_b", Device: "dev_x", Seq: 1, Until: moment.Add(farthest)}},
-		"1 n 1\n\n0\nx\n1 dev_x\n1 dev_x = 0 ?":         nil,
+		"1 n 1\n99 dev_y app_b 0 1\n1 dev_x = 0 1":        {{Kind: messages.HintNew, App: "app_b", Device: "dev_x", Seq: 1}},
+		"1 n 1\n2 dev_x app_b 0 1  1y2p0ij32e8e7":         {{Kind: messages.HintPolling, App: "app_b", Device: "dev_x", Seq: 1, Until: moment.Add(farthest)}},
+		"1 n 1\n\n0\nx\n1 dev_x\n1 dev_x = 0 ?":           nil,
 	} {
 		got, ok := decodeAt(payload, moment)
 		if diff := cmp.Diff(want, got.hints); !ok || diff != "" {

@@ -93,6 +93,8 @@ type SweepQuery struct {
 	Class Class
 	// App narrows the scan to one app; empty is all.
 	App ident.App
+	// Unwoken narrows it to devices with something that no accepted wake stands for.
+	Unwoken bool
 	// After is the durable cursor: rows at or before it were handed over.
 	After Seq
 	// Before ends the scan at the first row created after it, unless that row's time lies

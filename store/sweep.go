@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"rouse/ident"
@@ -24,10 +25,12 @@ func (s *Store) SweepCursor(ctx context.Context, name string) (messages.Seq, err
 	return seq, nil
 }
 
-// MoveSweepCursor notes how far the named sweep has come.
+// MoveSweepCursor notes how far the named sweep has come. It never goes back: a node that did not notice that another
+// sweeps now does no harm.
 func (s *Store) MoveSweepCursor(ctx context.Context, name string, to messages.Seq) error {
 	return s.write(ctx, "move a sweep's cursor", newOp(func(t *tx) error {
-		_, err := t.exec("INSERT INTO sweeps (name, seq) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET seq = excluded.seq", name, int64(to))
+		_, err := t.exec("INSERT INTO sweeps (name, seq) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET seq = excluded.seq WHERE sweeps.seq < excluded.seq",
+			name, int64(to))
 		return err
 	}))
 }
@@ -54,7 +57,11 @@ func (s *Store) Sweep(ctx context.Context, q messages.SweepQuery) (due []message
 	if end <= q.After {
 		return nil, q.After, false, nil
 	}
-	rows, err := s.reads.rows(ctx, sweepRows, int(q.Class), millis(q.Now), millis(q.Now.Add(-messages.SilentAfter)), int(messages.HighWake),
+	silent := millis(q.Now.Add(-messages.SilentAfter))
+	if q.Unwoken {
+		silent = math.MaxInt64 // as are all
+	}
+	rows, err := s.reads.rows(ctx, sweepRows, int(q.Class), millis(q.Now), silent, int(messages.HighWake),
 		string(q.App), string(q.App), int64(q.After), int64(end), int(q.Class), millis(q.Before), millis(q.Now))
 	if err != nil {
 		return nil, q.After, false, s.readError("sweep", err)

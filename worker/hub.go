@@ -31,9 +31,11 @@ type hub struct {
 
 	cold    []place // devices whose outlet is not known yet, in order of coming
 	reading int     // reads for cold devices under way
-	// sweeps wait to hear that their page was taken in, while too many devices are cold.
+	// sweeps wait to hear that their page was taken in, while too many devices are cold; answers tell other nodes the same.
 	sweeps  []chan<- struct{}
-	working int // goroutines under way, reads and pushes
+	answers []messages.Hint
+	calm    time.Time // until then devices that come into memory wait: homes have just changed
+	working int       // goroutines under way, reads and pushes
 	tidying timer
 }
 
@@ -50,6 +52,8 @@ type entry struct {
 	elsewhere int64
 	// called is when the push began that no page has answered yet; zero for none.
 	called time.Time
+	// fostered: its home is another node, which did not answer; forgotten when there is nothing to do for it.
+	fostered bool
 }
 
 // The events besides []messages.Hint.
@@ -59,10 +63,12 @@ type (
 		found []found
 		done  chan<- struct{}
 	}
-	// found is a device and when to look at it; zero means now, if it wants a first wake.
+	// found is a device and when to look at it; zero means now, if it wants a first wake. foster takes it in although
+	// its home is another node.
 	found struct {
-		due messages.Due
-		at  time.Time
+		due    messages.Due
+		at     time.Time
+		foster bool
 	}
 	// lookedEvent is what the store said of a device.
 	lookedEvent struct {
@@ -142,6 +148,9 @@ func (h *hub) handle(event any, now time.Time) {
 		for i := range e {
 			h.hint(e[i], now)
 		}
+		h.admit()
+	case rehomedEvent:
+		h.rehome(now)
 	case sweptEvent:
 		for _, f := range e.found {
 			h.swept(f, now)
@@ -174,6 +183,13 @@ func (h *hub) hint(t messages.Hint, now time.Time) {
 		return
 	}
 	e := h.devices[t.Device]
+	if !h.concerns(t, e) {
+		return
+	}
+	if t.Kind == messages.HintDue {
+		h.due(t, now)
+		return
+	}
 	if e == nil {
 		if t.Kind != messages.HintNew && t.Kind != messages.HintPolling && t.Kind != messages.HintServed && t.Kind != messages.HintToken {
 			return
@@ -184,7 +200,7 @@ func (h *hub) hint(t messages.Hint, now time.Time) {
 	case messages.HintNew:
 		e.state.arrived(t.Class, t.Seq, now, h.w.o.Grace)
 	case messages.HintPolling:
-		e.state.polling(t.Until, now, h.w.o.Grace)
+		e.state.polling(earlier(t.Until, now.Add(longestPoll)), now, h.w.o.Grace)
 	case messages.HintServed:
 		if !e.called.IsZero() {
 			h.w.metrics.fetched(now.Sub(e.called))
@@ -213,6 +229,7 @@ func (h *hub) swept(f found, now time.Time) {
 	if e == nil {
 		e = h.remember(f.due.Device)
 	}
+	e.fostered = e.fostered || f.foster
 	e.state.doubt()
 	if f.at.IsZero() {
 		e.state.arrived(f.due.Class, f.due.Seq, now, h.w.o.Grace)
@@ -260,7 +277,7 @@ func (h *hub) remember(id ident.Device) *entry {
 	if len(h.devices) >= h.w.o.Memory {
 		h.forget(time.Now())
 	}
-	e := &entry{id: id}
+	e := &entry{id: id, state: state{hold: h.calm}}
 	e.timer.fire = func() { h.settle(e, time.Now()) }
 	h.devices[id] = e
 	return e
@@ -288,8 +305,13 @@ func (h *hub) settle(e *entry, now time.Time) {
 	if e.queued || e.state.sending {
 		return
 	}
+	if e.fostered && h.mine(e.id) {
+		e.fostered = false
+	}
 	at, ok := e.state.next()
 	switch {
+	case !h.keeps(e), e.fostered && !ok:
+		h.drop(e)
 	case ok && !at.After(now):
 		h.timers.clear(&e.timer)
 		h.enqueue(e)
@@ -361,7 +383,7 @@ func (h *hub) pumpCold() {
 	h.admit()
 }
 
-// admit tells the sweeps that their pages were taken in, once there is room for more: a start with a
+// admit tells the sweeps, other nodes' too, that their pages were taken in, once there is room for more: a start with a
 // million devices waiting must not hold them all in memory.
 func (h *hub) admit() {
 	if len(h.cold) > coldPerReader*h.w.o.Readers {
@@ -371,6 +393,10 @@ func (h *hub) admit() {
 		close(taken)
 	}
 	h.sweeps = nil
+	if len(h.answers) > 0 {
+		h.w.o.Hints.Hint(h.answers...)
+		h.answers = nil
+	}
 }
 
 // look reads the store for e in a goroutine; the answer is a lookedEvent.

@@ -43,9 +43,8 @@ func (m *marks) acked(seq messages.Seq, now time.Time) { m.s.ack(seq, now) }
 func (m *marks) next() (time.Time, bool)               { return m.s.next() }
 func (m *marks) begin()                                { m.s.begin() }
 func (m *marks) look(w messages.Waiting, now time.Time) bool {
-	forced := m.s.forced(now)
-	m.s.look(w)
-	if w.Head.Max() > 0 && (forced || m.s.wants() != messages.NoWake) {
+	m.s.look(w, now)
+	if w.Head.Max() > 0 && (m.s.forced(now) || m.s.wants() != messages.NoWake) {
 		return true
 	}
 	m.s.stop(now)

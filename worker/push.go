@@ -40,10 +40,9 @@ func (h *hub) looked(l lookedEvent, now time.Time) {
 		h.lookFailed(e, l.err, now)
 		return
 	}
-	forced := e.state.forced(now)
-	e.state.look(l.waiting)
-	class := h.verdict(e, l, forced, now)
-	if class == messages.NoWake || h.stopping {
+	e.state.look(l.waiting, now)
+	class := h.verdict(e, l, e.state.forced(now), now)
+	if class == messages.NoWake || h.stopping || !h.keeps(e) {
 		h.home(e, l.device)
 		e.state.sending = false
 		h.release(e)
@@ -329,6 +328,7 @@ func (h *hub) follow(p pushedEvent, d decision, now time.Time) {
 		e.state.block()
 	case d.refuse:
 		e.state.refuse(now)
+		e.state.tried = now
 	case d.elsewhere:
 		e.elsewhere = p.device.Generation
 		e.state.failed(now)

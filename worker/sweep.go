@@ -5,12 +5,10 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/fnv"
-	"slices"
+	"sync"
 	"time"
 
-	"rouse/ident"
 	"rouse/messages"
-	"rouse/tokens"
 )
 
 const (
@@ -34,6 +32,7 @@ type rung struct {
 	messages.Rung
 	cursor messages.Seq
 	next   time.Time
+	busy   bool // a page is under way
 }
 
 // rungs returns every step at which an un-acked message can call again, up to the longest life.
@@ -71,11 +70,73 @@ func (r *rung) jittered(d messages.Due) time.Duration {
 	return time.Duration(float64(r.Age) * (jitterFrom + jitterWidth*share))
 }
 
-// sweep makes wakes certain until ctx is done. What a crash lost from memory the first pass finds again: everything behind
-// the first rung's cursor, at any age, and all of the apps held back. Their devices waited in memory for a pause to end, and
-// had climbed past the first steps.
-func (w *Worker) sweep(ctx context.Context, held []ident.App) error {
-	ladder := rungs()
+// sweep does what one node does for all, until ctx is done: the ladder, and what keeps the store in order.
+func (w *Worker) sweep(ctx context.Context) error {
+	var house sync.WaitGroup
+	defer house.Wait()
+	house.Go(func() { w.keepHouse(ctx) })
+	w.climb(ctx, rungs())
+	return nil
+}
+
+// carried is a page of a rung that is with the homes of its devices, the cursor moved behind it; or why it is not.
+type carried struct {
+	rung *rung
+	to   messages.Seq
+	more bool
+	err  error
+}
+
+// climb runs every rung whose period has come. A rung has one page under way at a time; homes that do not answer hold
+// up no other rung.
+func (w *Worker) climb(ctx context.Context, ladder []*rung) {
+	var pages sync.WaitGroup
+	defer pages.Wait()
+	back := make(chan carried)
+	tick := time.NewTicker(sweepTick)
+	defer tick.Stop()
+	known := false // where the cursors are
+	for {
+		now := time.Now()
+		select {
+		case <-ctx.Done():
+			return
+		case now = <-tick.C:
+		case c := <-back:
+			c.rung.come(c, now)
+			if c.err != nil {
+				w.try(ctx, "sweeping", func() error { return c.err })
+				continue // on the next tick
+			}
+		}
+		w.try(ctx, "sweeping", func() (err error) {
+			if !known {
+				err = w.readCursors(ctx, ladder)
+				known = err == nil
+			}
+			for _, r := range ladder {
+				if err == nil && !r.busy && !now.Before(r.next) {
+					err = w.step(ctx, r, now, &pages, back)
+				}
+			}
+			return err
+		})
+	}
+}
+
+// come takes a page's way back in.
+func (r *rung) come(c carried, now time.Time) {
+	r.busy = false
+	if c.err != nil {
+		return
+	}
+	r.cursor = c.to
+	if !c.more {
+		r.next = now.Add(r.period())
+	}
+}
+
+func (w *Worker) readCursors(ctx context.Context, ladder []*rung) error {
 	for _, r := range ladder {
 		cursor, err := w.o.Sweeps.SweepCursor(ctx, r.Name)
 		if err != nil {
@@ -83,25 +144,99 @@ func (w *Worker) sweep(ctx context.Context, held []ident.App) error {
 		}
 		r.cursor = cursor
 	}
-	w.lookAgain()
+	return nil
+}
+
+// step scans a rung's next page and sends it on its way. Its durable cursor moves, but only after the homes have taken the page
+// in: a crash in between hands it over once more.
+func (w *Worker) step(ctx context.Context, r *rung, now time.Time, pages *sync.WaitGroup, back chan<- carried) error {
+	q := messages.SweepQuery{Class: r.Class, After: r.cursor, Before: now.Add(-time.Duration(jitterFrom * float64(r.Age))), Now: now, Limit: sweepPage}
+	due, next, more, err := w.o.Sweeps.Sweep(ctx, q)
+	if err != nil {
+		return err
+	}
+	page := make([]found, len(due))
+	for i, d := range due {
+		page[i] = found{due: d, at: now.Add(max(0, r.jittered(d)-d.Age))}
+	}
+	name, from := r.Name, r.cursor
+	r.busy = true
+	pages.Go(func() {
+		c := carried{rung: r, to: next, more: more}
+		if !w.handOver(ctx, page) {
+			return
+		}
+		if next > from {
+			c.err = w.o.Sweeps.MoveSweepCursor(ctx, name, next)
+		}
+		select {
+		case back <- c:
+		case <-ctx.Done():
+		}
+	})
+	return nil
+}
+
+// handOver brings a page into the memories of its devices' homes; false if ctx ended first.
+func (w *Worker) handOver(ctx context.Context, page []found) bool {
+	h, answers := w.desk.begin(page, time.Now())
+	defer w.desk.end(h)
+	again := time.NewTimer(tellEvery)
+	defer again.Stop()
+	for {
+		own, fostered, tell, done := w.desk.step(h, time.Now(), w.o.Nodes.Mine)
+		if !w.give(ctx, append(own, fostered...)) {
+			return false
+		}
+		if done {
+			return true
+		}
+		if len(fostered) > 0 {
+			w.o.Log.Warn("the homes of some devices do not answer; they are woken from here", "devices", len(fostered))
+		}
+		if len(tell) > 0 {
+			w.o.Hints.Hint(tell...)
+			again.Reset(tellEvery)
+		}
+		select {
+		case <-answers:
+		case <-again.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// give hands devices to the hub and waits until they are taken in; false if ctx ended first.
+func (w *Worker) give(ctx context.Context, page []found) bool {
+	if len(page) == 0 {
+		return true
+	}
+	taken := make(chan struct{})
+	if !w.post(ctx, sweptEvent{found: page, done: taken}) {
+		return false
+	}
+	select {
+	case <-taken:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// keepHouse ends lives, purges, and warns of credentials that run out, until ctx is done.
+func (w *Worker) keepHouse(ctx context.Context) {
 	tick := time.NewTicker(sweepTick)
 	defer tick.Stop()
+	defer w.metrics.expiries.Reset() // another node shows them from here on
 	var expire, purge, warn time.Time
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-w.resweep:
-			w.try(ctx, "looking at everything new", func() error { return w.fresh(ctx, ladder) })
-			for _, app := range held {
-				w.try(ctx, "looking at all an app has pending", func() error { return w.pendingOf(ctx, app) })
-			}
-			held = nil
-		case app := <-w.retried:
-			w.try(ctx, "looking at all an app has pending", func() error { return w.pendingOf(ctx, app) })
-			warn = time.Time{} // it has put a credential
+			return
+		case <-w.rewarn:
+			warn = time.Time{}
 		case now := <-tick.C:
-			w.try(ctx, "sweeping", func() error { return w.climb(ctx, ladder, now) })
 			if !now.Before(expire) {
 				expire = now.Add(expireGap)
 				w.try(ctx, "ending lives", func() error { return w.expire(ctx, now) })
@@ -124,116 +259,13 @@ func (w *Worker) sweep(ctx context.Context, held []ident.App) error {
 	}
 }
 
-// try runs one duty; what fails is tried again on a later tick, from the same cursor.
-func (w *Worker) try(ctx context.Context, what string, duty func() error) {
-	if err := duty(); err != nil && ctx.Err() == nil {
+// try runs a piece of work and reports whether it went well; what fails is tried again later, from the same cursor.
+func (w *Worker) try(ctx context.Context, what string, work func() error) bool {
+	err := work()
+	if err != nil && ctx.Err() == nil {
 		w.o.Log.Error(what+" failed; it will be tried again", "error", err)
 	}
-}
-
-// fresh hands over what lies behind the first rung of each ladder, whatever its age.
-func (w *Worker) fresh(ctx context.Context, ladder []*rung) error {
-	for _, class := range []messages.Class{messages.HighWake, messages.NormalWake} {
-		first := class.Ladder()[0]
-		for _, r := range ladder {
-			if r.Class != class || r.Age != first {
-				continue
-			}
-			q := messages.SweepQuery{Class: class, After: r.cursor}
-			if err := w.handOver(ctx, q, nil); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// appsOf returns the apps of circuits, each once.
-func appsOf(circuits []tokens.Circuit) (apps []ident.App) {
-	for _, c := range circuits {
-		if !slices.Contains(apps, c.App) {
-			apps = append(apps, c.App)
-		}
-	}
-	return apps
-}
-
-// pendingOf hands over all that one app has pending.
-func (w *Worker) pendingOf(ctx context.Context, app ident.App) error {
-	for _, class := range []messages.Class{messages.HighWake, messages.NormalWake} {
-		if err := w.handOver(ctx, messages.SweepQuery{Class: class, App: app}, nil); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// climb runs every rung whose period has come.
-func (w *Worker) climb(ctx context.Context, ladder []*rung, now time.Time) error {
-	for _, r := range ladder {
-		if now.Before(r.next) {
-			continue
-		}
-		q := messages.SweepQuery{Class: r.Class, After: r.cursor, Before: now.Add(-time.Duration(jitterFrom * float64(r.Age)))}
-		if err := w.handOver(ctx, q, r); err != nil {
-			return err
-		}
-		r.next = now.Add(r.period())
-	}
-	return nil
-}
-
-// handOver scans q page by page and gives what it finds to the hub. With a rung, its
-// durable cursor moves, but only after the hub has taken the page in: a crash in between
-// hands it over once more.
-func (w *Worker) handOver(ctx context.Context, q messages.SweepQuery, r *rung) error {
-	q.Limit = sweepPage
-	for more := true; more; {
-		q.Now = time.Now()
-		if r == nil {
-			q.Before = q.Now
-		}
-		due, next, again, err := w.o.Sweeps.Sweep(ctx, q)
-		if err != nil {
-			return err
-		}
-		if !w.give(ctx, due, r, q.Now) {
-			return ctx.Err()
-		}
-		if r != nil && next > q.After {
-			if err := w.o.Sweeps.MoveSweepCursor(ctx, r.Name, next); err != nil {
-				return err
-			}
-			r.cursor = next
-		}
-		q.After, more = next, again
-	}
-	return nil
-}
-
-// give hands one page to the hub and waits until it is taken in; false if ctx ended first.
-func (w *Worker) give(ctx context.Context, due []messages.Due, r *rung, now time.Time) bool {
-	if len(due) == 0 {
-		return true
-	}
-	event := sweptEvent{found: make([]found, len(due))}
-	for i, d := range due {
-		event.found[i].due = d
-		if r != nil {
-			event.found[i].at = now.Add(max(0, r.jittered(d)-d.Age))
-		}
-	}
-	taken := make(chan struct{})
-	event.done = taken
-	if !w.post(ctx, event) {
-		return false
-	}
-	select {
-	case <-taken:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return err == nil
 }
 
 // expire ends the lives that are over, all of them, in small commits so that senders hardly wait.

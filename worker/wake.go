@@ -52,11 +52,14 @@ type state struct {
 	quiet     time.Time   // no background push before
 	blocked   bool        // no way to reach it: wait for a token or a credential, or for a sweep's doubt
 	revived   bool        // a token or a credential came since begin: what is under way knows the old one
+	anew      bool        // the first of rungs is no step of the ladder but such a token or credential
 
 	lastPush   time.Time
-	streak     int // accepted pushes in the present burst, less one
-	unanswered int // accepted pushes since the last contact
-	attempts   int // failed attempts in a row
+	tried      time.Time // when a push last came back taken or refused
+	recorded   time.Time // the newest push the store told of
+	streak     int       // accepted pushes in the present burst, less one
+	unanswered int       // accepted pushes since the last contact
+	attempts   int       // failed attempts in a row
 	refused    messages.Seq
 }
 
@@ -142,6 +145,9 @@ func (s *state) contact() { s.unanswered = 0 }
 // so that many messages do not make many ladders.
 func (s *state) climb(d messages.Due, due, now time.Time) {
 	s.head = s.head.Raise(d.Class, d.Seq)
+	if d.Seq <= max(s.woken.Of(d.Class), s.refused) && due.Before(s.tried.Add(sameCall)) {
+		return // the last push was this call: the sweep that tells of it did not hear that it was taken in
+	}
 	if s.unanswered > 0 && !s.lastPush.IsZero() {
 		due = later(due, s.lastPush.Add(s.patience(d, now)))
 	}
@@ -183,7 +189,7 @@ func (s *state) revive(now time.Time) {
 	if len(s.rungs) == 0 || s.rungs[0].After(now) {
 		s.rungs = slices.Insert(s.rungs, 0, now)
 	}
-	s.revived = true
+	s.revived, s.anew = true, true
 }
 
 // wants reports the class of wake that new messages call for now, NoWake for none.
@@ -250,17 +256,22 @@ func (s *state) begin() { s.sending, s.captured, s.revived = true, s.head, false
 
 // look takes in what the store holds, read after begin. Every place up to the head at
 // begin was committed before the read, so there the store is right; a head that
-// was hinted since is newer than the read and stays.
-func (s *state) look(w messages.Waiting) {
+// was hinted since is newer than the read and stays. A push that another node or an earlier process sent serves the
+// ladder as one of our own does.
+func (s *state) look(w messages.Waiting, now time.Time) {
 	s.seen = max(s.seen, w.Seen)
 	s.woken.High = max(s.woken.High, w.Woken.High)
 	s.woken.Normal = max(s.woken.Normal, w.Woken.Normal)
 	s.head.High = settled(s.head.High, s.captured.High, w.Head.High)
 	s.head.Normal = settled(s.head.Normal, s.captured.Normal, w.Head.Normal)
 	s.captured = w.Head
-	if w.WokenAt.After(s.lastPush) {
+	if w.WokenAt.After(s.lastPush) && !w.WokenAt.Equal(s.recorded) {
 		s.lastPush, s.unanswered = w.WokenAt, w.Unanswered
+		if !s.anew {
+			s.climbed(earlier(w.WokenAt, now).Add(sameCall))
+		}
 	}
+	s.recorded = w.WokenAt
 }
 
 func settled(now, begun, read messages.Seq) messages.Seq {
@@ -281,7 +292,15 @@ func (s *state) spend(now time.Time) {
 	if due(s.again, now) {
 		s.again = time.Time{}
 	}
-	for len(s.rungs) > 0 && due(s.rungs[0], now) && !s.revived {
+	if !s.revived {
+		s.climbed(now)
+		s.anew = false
+	}
+}
+
+// climbed uses up the steps of the ladder up to a time.
+func (s *state) climbed(to time.Time) {
+	for len(s.rungs) > 0 && due(s.rungs[0], to) {
 		s.rungs = s.rungs[1:]
 	}
 }
@@ -301,7 +320,7 @@ func (s *state) accepted(c messages.Class, now time.Time) {
 	if now.Sub(s.lastPush) > burstAfter {
 		s.streak = 0
 	}
-	s.lastPush = now
+	s.lastPush, s.tried = now, now
 	s.unanswered++
 	s.attempts, s.retry, s.refused = 0, time.Time{}, 0
 }
@@ -339,7 +358,7 @@ func (s *state) refuse(now time.Time) {
 
 // drop gives this wake up for want of room: only the ladder tries again.
 func (s *state) drop() {
-	s.again, s.rungs = time.Time{}, nil
+	s.again, s.rungs, s.anew = time.Time{}, nil, false
 	s.refused = max(s.refused, s.head.Max())
 }
 
@@ -351,7 +370,7 @@ func (s *state) block() {
 		return
 	}
 	s.blocked = true
-	s.again, s.rungs = time.Time{}, nil
+	s.again, s.rungs, s.anew = time.Time{}, nil, false
 }
 
 // doubt lets the store be asked whether the device is still blocked: the hint of a new token may have been lost.
@@ -379,6 +398,13 @@ func (s *state) calmAt() time.Time { return s.lastPush.Add(burstAfter) }
 
 func later(a, b time.Time) time.Time {
 	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
 		return b
 	}
 	return a

@@ -183,13 +183,13 @@ func TestALookForgetsWhatIsNoLongerPending(t *testing.T) {
 	x.new(0, 5)
 	x.s.begin()
 	x.new(0.1, 7) // newer than the read: stays
-	x.s.look(messages.Waiting{})
+	x.s.look(messages.Waiting{}, sec(0.1))
 	x.s.stop(sec(0.2))
 	if x.s.head.High != 7 {
 		t.Errorf("head is %d, want 7: a hint that came after the read began is newer than the read", x.s.head.High)
 	}
 	x.s.begin()
-	x.s.look(messages.Waiting{})
+	x.s.look(messages.Waiting{}, sec(0.2))
 	x.s.stop(sec(0.3))
 	x.sleeps()
 	if !x.s.over(sec(30)) {
@@ -202,7 +202,7 @@ func TestWhatTheStoreKnowsOfEarlierWakesCounts(t *testing.T) {
 	x := script{t: t}
 	x.new(0, 5) // after a restart: memory knows nothing
 	x.s.begin()
-	x.s.look(messages.Waiting{Head: messages.Marks{High: 5}, Woken: messages.Marks{High: 5}, WokenAt: sec(-20), Unanswered: 1})
+	x.s.look(messages.Waiting{Head: messages.Marks{High: 5}, Woken: messages.Marks{High: 5}, WokenAt: sec(-20), Unanswered: 1}, sec(0))
 	x.s.stop(sec(0))
 	x.sleeps()
 }
@@ -230,7 +230,7 @@ func TestARefusedPushWaitsForANewerMessage(t *testing.T) {
 	x := script{t: t}
 	x.new(0, 1)
 	x.s.begin()
-	x.s.look(messages.Waiting{Head: messages.Marks{High: 1}})
+	x.s.look(messages.Waiting{Head: messages.Marks{High: 1}}, sec(0))
 	x.s.refuse(sec(0))
 	x.sleeps()
 	x.new(1, 2)

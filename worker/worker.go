@@ -83,8 +83,8 @@ type Nodes interface {
 	// Mine reports whether this node is home to the device: at most one node at a time is, and none for a moment while
 	// homes change. It is asked often. After each change Rehome has to be called.
 	Mine(device ident.Device) bool
-	// Lead runs work while this node, as the only one, has the duty, again and again until ctx is done; work's context ends
-	// with the duty. It returns when work has.
+	// Lead runs work whenever this node, as the only one, has the duty, until ctx is done; work's context ends with the
+	// duty. It returns when work has.
 	Lead(ctx context.Context, duty string, work func(context.Context) error) error
 }
 
@@ -140,6 +140,8 @@ type Worker struct {
 	resweep chan struct{}  // hints were lost: look at everything new; holds one token
 	rehomed chan struct{}  // homes have changed; holds one token
 	retried chan ident.App // apps with a new credential: look at all they have pending
+	rewarn  chan struct{}  // a credential came that may run out; holds one token
+	desk    desk
 }
 
 // New makes a Worker; Run starts it.
@@ -164,6 +166,7 @@ func New(o Options) *Worker {
 	return &Worker{
 		o: o, metrics: newMetrics(o.Metrics), events: make(chan any, 256),
 		resweep: make(chan struct{}, 1), rehomed: make(chan struct{}, 1), retried: make(chan ident.App, 64),
+		rewarn: make(chan struct{}, 1),
 	}
 }
 
@@ -182,13 +185,14 @@ func (w *Worker) Run(ctx context.Context) error {
 	hub.restore(circuits)
 	group, inner := errgroup.WithContext(ctx)
 	group.Go(func() error { hub.run(inner); return nil })
-	group.Go(func() error { return w.sweep(inner, appsOf(circuits)) })
+	group.Go(func() error { return w.o.Nodes.Lead(inner, duty, w.sweep) })
+	group.Go(func() error { return w.look(inner) })
 	group.Go(func() error {
 		return w.o.Hints.Listen(inner, func(hints []messages.Hint, lost bool) {
 			if lost {
 				w.lookAgain()
 			}
-			w.post(inner, hints)
+			w.post(inner, w.desk.taken(hints))
 		})
 	})
 	err = group.Wait()
@@ -201,6 +205,10 @@ func (w *Worker) Run(ctx context.Context) error {
 // lookAt asks for a sweep of all that one app has pending. If too many are asked for at once, the
 // ladder finds the rest.
 func (w *Worker) lookAt(app ident.App) {
+	select {
+	case w.rewarn <- struct{}{}:
+	default:
+	}
 	select {
 	case w.retried <- app:
 	default:
