@@ -14,6 +14,8 @@ import (
 type migrateCmd struct {
 	Status migrateStatusCmd `cmd:"" help:"Show the version of the schema and the one this binary wants. Exits 1 if it is behind, or if there is no database."`
 	Up     migrateUpCmd     `cmd:"" help:"Bring the schema up to date. rouse serve does it by itself at start."`
+
+	Distribute migrateDistributeCmd `cmd:"" default:"withargs" hidden:"" help:"Spread the tables over several machines: rouse migrate --distribute citus."`
 }
 
 // database is which database a subcommand means.

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"rouse/config"
+	"rouse/store"
+)
+
+// migrateDistributeCmd is rouse migrate --distribute citus.
+type migrateDistributeCmd struct {
+	database
+	Distribute string `help:"citus: spread the tables over the machines of a Citus cluster, devices by their ids. The nodes must be stopped." enum:"citus," default:""`
+	Shards     int    `help:"In how many pieces; a multiple of the machines there will ever be." default:"64"`
+	DryRun     bool   `help:"Print the statements and run nothing; needs no database."`
+}
+
+// Run distributes the database, or prints how.
+func (c *migrateDistributeCmd) Run(ctx context.Context, term *terminal) error {
+	if c.Distribute == "" {
+		return &usageError{errors.New("say what to do: rouse migrate status, rouse migrate up, or rouse migrate --distribute citus")}
+	}
+	if c.DryRun {
+		fmt.Fprintln(term.out, strings.Join(store.DistributionSQL(c.Shards), ";\n")+";")
+		return nil
+	}
+	if _, path, err := config.CheckDB(c.DB); err == nil && path != "" {
+		return &usageError{errors.New("only PostgreSQL with Citus can be distributed: --db (ROUSE_DB) names a SQLite file; rouse copy moves it there")}
+	}
+	return c.with(ctx, func(s *store.Store) error {
+		done, err := s.Distribute(ctx, c.Shards)
+		if err != nil {
+			return fmt.Errorf("distributing: %w", err)
+		}
+		if len(done) == 0 {
+			fmt.Fprintln(term.out, "everything is distributed already")
+			return nil
+		}
+		fmt.Fprintf(term.out, "distributed: %s\n", strings.Join(done, ", "))
+		return nil
+	})
+}
