@@ -111,24 +111,37 @@ func newRigOn(t *testing.T, on engine, flags ...string) *rig {
 	r := &rig{t: t, sim: s, dir: t.TempDir(), flags: flags, admin: mintAdminKey()}
 	r.db = on.env(t, r.dir)
 	r.secret(r.admin, dbPassword)
-	if err := os.WriteFile(filepath.Join(r.dir, "ca.pem"), s.CAPEM(), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	r.writeCA()
 	t.Cleanup(func() {
 		r.kill()
 		_ = s.Close()
 		r.checkLogs()
 	})
 	r.start()
+	r.makeApp()
+	return r
+}
+
+// writeCA puts whom to trust at the simulator where the settings say.
+func (r *rig) writeCA() {
+	r.t.Helper()
+	if err := os.WriteFile(filepath.Join(r.dir, "ca.pem"), r.sim.CAPEM(), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// makeApp makes the app, with both credentials.
+func (r *rig) makeApp() {
+	r.t.Helper()
 	admin := r.client(r.admin)
-	if r.app, err = answer[client.AppCreated](admin.CreateApp(t.Context(), client.AppCreate{Name: t.Name()})); err != nil {
-		t.Fatal(err)
+	var err error
+	if r.app, err = answer[client.AppCreated](admin.CreateApp(r.t.Context(), client.AppCreate{Name: r.t.Name()})); err != nil {
+		r.t.Fatal(err)
 	}
 	r.secret(r.app.SecretKey, r.app.PublishableKey)
-	if err := putDemoCredentials(t.Context(), admin, s, r.app.Id); err != nil {
-		t.Fatal(err)
+	if err := putDemoCredentials(r.t.Context(), admin, r.sim, r.app.Id); err != nil {
+		r.t.Fatal(err)
 	}
-	return r
 }
 
 // secret notes what must not be in any log.
