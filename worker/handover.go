@@ -38,27 +38,38 @@ func newHandover(page []found, now time.Time) *handover {
 }
 
 // step says what is to be done at now: own goes into this node's memory, fostered too though its home is elsewhere, and
-// the homes of all others are told. What goes into memory is no longer missing.
-func (h *handover) step(now time.Time, mine func(ident.Device) bool, patience time.Duration) (own, fostered []found, tell []messages.Hint) {
+// the homes of all others are told. What goes into memory is no longer missing. At next there is more to do, if no answer
+// comes before.
+func (h *handover) step(now time.Time, mine func(ident.Device) bool, patience time.Duration) (s handStep) {
 	given := now.Sub(h.began) >= patience
 	telling := !given && !now.Before(h.tellAt)
 	for d, f := range h.missing {
 		switch {
 		case mine(d):
-			own = append(own, f)
+			s.own = append(s.own, f)
 			delete(h.missing, d)
 		case given:
 			f.at, f.foster = later(f.at, now).Add(fosterDelay), true
-			fostered = append(fostered, f)
+			s.fostered = append(s.fostered, f)
 			delete(h.missing, d)
 		case telling:
-			tell = append(tell, messages.Hint{Kind: messages.HintDue, Device: d, Class: f.due.Class, Seq: f.due.Seq, Until: f.at, Age: f.due.Age})
+			s.tell = append(s.tell, messages.Hint{Kind: messages.HintDue, Device: d, Class: f.due.Class, Seq: f.due.Seq, Until: f.at, Age: f.due.Age})
 		}
 	}
 	if telling {
 		h.tellAt = now.Add(tellEvery)
 	}
-	return own, fostered, tell
+	s.next = earlier(h.tellAt, h.began.Add(patience))
+	s.done = len(h.missing) == 0
+	return s
+}
+
+// handStep is what is to be done for a page.
+type handStep struct {
+	own, fostered []found
+	tell          []messages.Hint
+	next          time.Time
+	done          bool
 }
 
 // taken notes a home's answer. One to what another step of the ladder handed over is none to this.
@@ -97,18 +108,18 @@ func (d *desk) begin(page []found, now time.Time) (*handover, <-chan struct{}) {
 }
 
 // step is the handover's.
-func (d *desk) step(h *handover, now time.Time, mine func(ident.Device) bool) (own, fostered []found, tell []messages.Hint, done bool) {
+func (d *desk) step(h *handover, now time.Time, mine func(ident.Device) bool) handStep {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	patience := homePatience
 	if d.deaf {
 		patience = deafPatience
 	}
-	own, fostered, tell = h.step(now, mine, patience)
-	if len(fostered) > 0 && !h.answered {
+	s := h.step(now, mine, patience)
+	if len(s.fostered) > 0 && !h.answered {
 		d.deaf = true
 	}
-	return own, fostered, tell, len(h.missing) == 0
+	return s
 }
 
 func (d *desk) end(h *handover) {

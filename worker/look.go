@@ -26,7 +26,7 @@ const (
 // looking is what this node has still to look at for the devices it is home to. Owned by look.
 type looking struct {
 	fresh  bool        // everything new: hints were lost
-	homes  bool        // everything that the homes before this one may have had in memory
+	homes  bool        // everything that only memory may have known, of this process or of the homes before
 	apps   []ident.App // all that these have pending
 	older  []stretch   // what comes after, page by page
 	resume time.Time   // nothing before: the store did not answer, or has to rest
@@ -53,8 +53,11 @@ func (w *Worker) look(ctx context.Context) error {
 				return nil
 			}
 			l.fresh, l.homes = true, true
+			if now := time.Now(); !now.Before(l.resume) {
+				l.resume = now.Add(rehomeCalm)
+			}
 		case <-w.resweep:
-			l.fresh = true
+			l.fresh, l.homes = true, true
 		case app := <-w.retried:
 			if !slices.Contains(l.apps, app) {
 				l.apps = append(l.apps, app)

@@ -181,29 +181,29 @@ func (w *Worker) step(ctx context.Context, r *rung, now time.Time, pages *sync.W
 func (w *Worker) handOver(ctx context.Context, page []found) bool {
 	h, answers := w.desk.begin(page, time.Now())
 	defer w.desk.end(h)
-	again := time.NewTimer(tellEvery)
+	again := time.NewTimer(0)
 	defer again.Stop()
 	for {
-		own, fostered, tell, done := w.desk.step(h, time.Now(), w.o.Nodes.Mine)
-		if !w.give(ctx, append(own, fostered...)) {
-			return false
-		}
-		if done {
-			return true
-		}
-		if len(fostered) > 0 {
-			w.o.Log.Warn("the homes of some devices do not answer; they are woken from here", "devices", len(fostered))
-		}
-		if len(tell) > 0 {
-			w.o.Hints.Hint(tell...)
-			again.Reset(tellEvery)
-		}
 		select {
 		case <-answers:
 		case <-again.C:
 		case <-ctx.Done():
 			return false
 		}
+		s := w.desk.step(h, time.Now(), w.o.Nodes.Mine)
+		if len(s.tell) > 0 {
+			w.o.Hints.Hint(s.tell...)
+		}
+		if len(s.fostered) > 0 {
+			w.o.Log.Warn("the homes of some devices do not answer; they are woken from here", "devices", len(s.fostered))
+		}
+		if !w.give(ctx, append(s.own, s.fostered...)) {
+			return false
+		}
+		if s.done {
+			return true
+		}
+		again.Reset(time.Until(s.next))
 	}
 }
 
