@@ -4,6 +4,8 @@ import (
 	"net/http"
 
 	"github.com/go-chi/chi/v5"
+
+	"rouse/ident"
 )
 
 // WalkRoutes calls visit for every route chi knows.
@@ -30,3 +32,6 @@ func CheckBody(a *API, operation string, raw []byte) ([]byte, error) {
 
 // Waiting is the number of parked polls.
 func Waiting(a *API) int { return a.parker.Waiting() }
+
+// Present reports whether the node knows the device to be polling, here or elsewhere.
+func Present(a *API, device ident.Device) bool { return a.present(device) }

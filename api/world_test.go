@@ -24,6 +24,7 @@ import (
 	"rouse/api"
 	"rouse/bus"
 	"rouse/ident"
+	"rouse/internal/testkit"
 	"rouse/messages"
 	"rouse/providers"
 	"rouse/providers/apns"
@@ -57,27 +58,46 @@ type setup struct {
 	limits        api.Limits
 	inboxMessages int
 	noAdmin       bool
-	// door, if set, stands before the store's own.
-	door func(api.Door) api.Door
+	// door and inboxes, if set, stand before the store's own.
+	door    func(api.Door) api.Door
+	inboxes func(api.Inboxes) api.Inboxes
 }
 
 func newWorld(t testing.TB) *world { return setup{}.start(t) }
 
 func (s setup) start(t testing.TB) *world {
 	t.Helper()
+	w := s.parts(t)
+	w.store = openStore(t, w.db, w.logger(), s.inboxMessages)
+	s.serve(t, w, &bus.Memory{})
+	return w
+}
+
+// parts is a world that has nothing to serve yet.
+func (s setup) parts(t testing.TB) *world {
 	w := &world{heard: &heard{}, log: &syncBuffer{}, db: t.TempDir(), metrics: prometheus.NewRegistry(), draining: make(chan struct{})}
 	w.drain = sync.OnceFunc(func() { close(w.draining) })
-	log := slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	w.store = openStore(t, w.db, log, s.inboxMessages)
+	return w
+}
+
+func (w *world) logger() *slog.Logger {
+	return slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// serve starts the API over w's store, and hints on the bus.
+func (s setup) serve(t testing.TB, w *world, hints testkit.Bus) {
+	t.Helper()
 	w.asked = &asked{store: w.store}
-	hints := &bus.Memory{}
 	w.heard.bus = hints
 	deps := api.Deps{
 		Apps: w.store, Keys: w.store, Credentials: w.store, Devices: w.store, Users: w.store, Door: w.store, Messages: w.store, Inboxes: w.store,
-		Circuits: w.store, Events: w.store, Hints: w.heard, Checker: checker{}, Verifier: w.asked, Admin: tokens.HashOf(adminKey), Limits: s.limits, Draining: w.draining, Log: log, Metrics: w.metrics,
+		Circuits: w.store, Events: w.store, Hints: w.heard, Checker: checker{}, Verifier: w.asked, Admin: tokens.HashOf(adminKey), Limits: s.limits, Draining: w.draining, Log: w.logger(), Metrics: w.metrics,
 	}
 	if s.door != nil {
 		deps.Door = s.door(w.store)
+	}
+	if s.inboxes != nil {
+		deps.Inboxes = s.inboxes(w.store)
 	}
 	if s.noAdmin {
 		deps.Admin = tokens.Hash{}
@@ -91,7 +111,6 @@ func (s setup) start(t testing.TB) *world {
 	t.Cleanup(w.server.Close)
 	t.Cleanup(w.drain) // runs first: no poll may hold the server up
 	w.client = &client{t: t, base: w.server.URL, http: w.server.Client()}
-	return w
 }
 
 func openStore(t testing.TB, dir string, log *slog.Logger, inboxMessages int) *store.Store {
@@ -134,7 +153,7 @@ func background(t testing.TB, f func(context.Context)) {
 
 // heard passes hints on and remembers them.
 type heard struct {
-	bus *bus.Memory
+	bus testkit.Bus
 
 	mu    sync.Mutex
 	hints []messages.Hint
