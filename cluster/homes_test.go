@@ -93,7 +93,7 @@ func (p *play) beat(n *played) {
 		p.in(n.frozen-p.now, func() { p.beat(n) })
 		return
 	case p.trouble(2):
-		n.frozen = min(p.now+p.between(1, 30, time.Second), playFor)
+		n.freeze(p)
 		p.beat(n)
 		return
 	case p.trouble(2):
@@ -106,8 +106,12 @@ func (p *play) beat(n *played) {
 	}
 	me := n.place.me
 	b := beat{sent: n.clock(sent)}
+	if p.trouble(2) {
+		n.freeze(p)
+	}
 	over := false // it was answered, or given up
-	p.in(beatLimit, func() {
+	// Of both, a node that was frozen meanwhile finds the answer first.
+	p.in(max(beatLimit, n.frozen-sent+1), func() {
 		if !over {
 			over = true
 			p.in(retryGap, func() { p.beat(n) })
@@ -130,13 +134,8 @@ func (p *play) beat(n *played) {
 				row.JoinedAt = was.JoinedAt
 			}
 			p.rows[me] = row
-			p.in(p.delay(), func() {
+			p.in(max(p.delay(), n.frozen-p.now), func() {
 				if over || n.gone {
-					return
-				}
-				if p.now < n.frozen { // it reads the answer when it can
-					p.in(n.frozen-p.now, func() { p.answered(n, b) })
-					over = true
 					return
 				}
 				over = true
@@ -146,10 +145,11 @@ func (p *play) beat(n *played) {
 	})
 }
 
+func (n *played) freeze(p *play) {
+	n.frozen = min(p.now+p.between(1, 30, time.Second), playFor)
+}
+
 func (p *play) answered(n *played, b beat) {
-	if n.gone {
-		return
-	}
 	b.answered = n.clock(p.now)
 	v, again := n.place.heard(b)
 	n.view = v
