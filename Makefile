@@ -11,7 +11,7 @@ FUZZTIME ?= 30s
 BASE ?= $(shell git merge-base HEAD origin/main 2>/dev/null | grep -v "^$$(git rev-parse HEAD)$$" || git rev-parse -q --verify HEAD~1 2>/dev/null || true)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race check format vet lint generate generate-diff contract bench soak fuzz
+.PHONY: help build run test race check format vet lint generate generate-diff contract bench soak chaos fuzz
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -80,6 +80,12 @@ SOAK ?= 10m
 RATE ?= 500
 soak: ## ten minutes of all that can go wrong at Apple and Google, with a kill in the middle; SOAK=30m RATE=200 SEED=7 change it
 	go test -tags $(TAGS) -run '^TestSoak$$' -count 1 -timeout 24h -v ./cmd/rouse -soak $(SOAK) -soak-rate $(RATE) $(if $(SEED),-soak-seed $(SEED))
+
+# Faults to choose from are in cmd/rouse/chaos_blows_test.go.
+CHAOS ?= all
+chaos: ## three nodes and everything that may break them, a quarter of an hour for each bus; CHAOS="kill-node cut-silent" BUS=nats SEED=7 change it
+	@$(with_postgres); set -x; \
+	go test -tags $(TAGS) -run '^TestChaos$$' -count 1 -timeout 24h -v ./cmd/rouse -chaos '$(CHAOS)' $(if $(BUS),-chaos-bus '$(BUS)') $(if $(SEED),-chaos-seed $(SEED))
 
 fuzz: ## every fuzz target for FUZZTIME
 	@for pkg in $$(go list ./...); do \

@@ -9,11 +9,13 @@ import (
 
 // blow is something that goes wrong in a fleet for a while.
 type blow struct {
-	name string
-	// lasts is for how long, brief for how long in the short form, in which it does not come if that is 0.
-	lasts, brief time.Duration
+	name  string
+	lasts time.Duration
 	// bus is the only one it concerns; empty for any.
 	bus string
+	// brief is how long it lasts in the short form, 0 if it is not part of that, and briefly the bus with which it is.
+	brief   time.Duration
+	briefly string
 	// strike lets it go wrong and says whom it hit, nil for all nodes. heal mends it, and returns once it is mended.
 	strike func(t *trial) (hit *machine, heal func())
 }
@@ -22,16 +24,16 @@ type blow struct {
 func blows() []blow {
 	return []blow{
 		{name: "kill-node", lasts: 15 * time.Second, strike: killing(false)},
-		{name: "kill-sweeper", lasts: 20 * time.Second, brief: 12 * time.Second, bus: "", strike: killing(true)},
-		{name: "kill-postgres", lasts: 8 * time.Second, brief: 2 * time.Second, strike: killPostgres},
-		{name: "kill-nats", lasts: 20 * time.Second, brief: 3 * time.Second, bus: "nats", strike: killNATS},
+		{name: "kill-sweeper", lasts: 20 * time.Second, brief: 10 * time.Second, briefly: "nats", strike: killing(true)},
+		{name: "kill-postgres", lasts: 8 * time.Second, brief: 2 * time.Second, briefly: "postgres", strike: killPostgres},
+		{name: "kill-nats", bus: "nats", lasts: 20 * time.Second, brief: 3 * time.Second, briefly: "nats", strike: killNATS},
 		{name: "freeze-node", lasts: 30 * time.Second, strike: freezing(false)},
-		{name: "freeze-sweeper", lasts: 30 * time.Second, brief: 12 * time.Second, bus: "", strike: freezing(true)},
+		{name: "freeze-sweeper", lasts: 30 * time.Second, brief: 12 * time.Second, briefly: "postgres", strike: freezing(true)},
 		{name: "cut-refused", lasts: 30 * time.Second, strike: cutting(linkRefusing)},
 		{name: "cut-silent", lasts: 40 * time.Second, strike: cutting(linkSilent)},
 		{name: "skew-ahead", lasts: 45 * time.Second, strike: skewing(10 * time.Minute)},
 		{name: "skew-behind", lasts: 45 * time.Second, strike: skewing(-10 * time.Minute)},
-		{name: "rolling-restart", lasts: time.Second, brief: time.Second, strike: rollingRestart},
+		{name: "rolling-restart", lasts: time.Second, brief: time.Second, briefly: "nats", strike: rollingRestart},
 	}
 }
 
@@ -118,7 +120,7 @@ func (f *fleet) duty(ctx context.Context) (node string, err error) {
 	return rows[0][0], nil
 }
 
-// sweeper is the node that sweeps, nil if none does. Each node logs its own id.
+// sweeper is the node that sweeps, nil if none does. A node logs by which name it took the duty.
 func (f *fleet) sweeper(ctx context.Context) *machine {
 	f.t.Helper()
 	id, err := f.duty(ctx)
@@ -133,7 +135,7 @@ func (f *fleet) named(id string) *machine {
 		return nil
 	}
 	for _, m := range f.nodes {
-		if strings.Contains(m.child.log.String(), id) {
+		if strings.Contains(m.child.log.String(), `"this node takes a duty" node=`+id) {
 			return m
 		}
 	}

@@ -45,8 +45,8 @@ func (p *natsProcess) url() string { return "nats://127.0.0.1:" + p.port }
 func (p *natsProcess) start() {
 	p.t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run", "^TestNATSProcess$")
-	cmd.Env = append(os.Environ(), natsVariable+"="+p.port)
-	keeper, err := cmd.StdinPipe() // the server ends with it, and so with this process
+	cmd.Env = append(os.Environ(), natsVariable+"="+p.port, "TMPDIR="+p.t.TempDir()) // what is killed tidies up nothing
+	keeper, err := cmd.StdinPipe()                                                   // the server ends with it, and so with this process
 	if err != nil {
 		p.t.Fatal(err)
 	}

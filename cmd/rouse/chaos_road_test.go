@@ -35,18 +35,23 @@ type latePoll struct {
 	node   *machine
 	began  time.Time
 	wait   time.Duration
+	acks   bool
 	took   time.Duration
 	answer string
 }
 
 func (l latePoll) String() string {
-	return fmt.Sprintf("%s node %s: a poll of %v took %v: %s", l.began.Format("15:04:05.0"), l.node.name, l.wait, l.took.Round(time.Millisecond), l.answer)
+	does := "reads"
+	if l.acks {
+		does = "acks and reads"
+	}
+	return fmt.Sprintf("%s node %s: a poll of %v that %s took %v: %s", l.began.Format("15:04:05.0"), l.node.name, l.wait, does, l.took.Round(time.Millisecond), l.answer)
 }
 
-// excused reports whether the node could not answer in time because it stood still, and did, or was given up, soon after.
+// excused reports whether the node could not answer in time because it stood still: it may have heard of the poll only when it went on.
 func (l latePoll) excused() bool {
 	until, frozen := l.node.wasFrozen(l.began, l.began.Add(l.took))
-	return frozen && l.began.Add(l.took).Before(until.Add(pollSlack))
+	return frozen && l.began.Add(l.took).Before(until.Add(l.wait+pollSlack))
 }
 
 // RoundTrip sends the call to a node.
@@ -59,7 +64,7 @@ func (r *road) RoundTrip(req *http.Request) (*http.Response, error) {
 	began := time.Now()
 	res, err := r.under.RoundTrip(sent)
 	if took := time.Since(began); isPoll && req.Context().Err() == nil {
-		r.note(latePoll{node: node, began: began, wait: wait, took: took, answer: outcome(res, err)})
+		r.note(latePoll{node: node, began: began, wait: wait, acks: req.URL.Query().Has("ack"), took: took, answer: outcome(res, err)})
 	}
 	if err != nil {
 		cancel()

@@ -16,8 +16,8 @@ var (
 	chaosFaults = flag.String("chaos", "", "the faults of TestChaos, separated by spaces, or all; a few short ones if empty")
 	chaosBuses  = flag.String("chaos-bus", "postgres nats", "how the hints of TestChaos travel")
 	chaosSeed   = flag.Uint64("chaos-seed", 3, "whom TestChaos hits, and what its phones do")
-	chaosPhones = flag.Int("chaos-phones", 160, "phones of TestChaos")
-	chaosRate   = flag.Int("chaos-rate", 60, "sends a second of TestChaos")
+	chaosPhones = flag.Int("chaos-phones", 160, "phones of TestChaos, a third of them in its short form")
+	chaosRate   = flag.Int("chaos-rate", 60, "sends a second of TestChaos, a third of them in its short form")
 )
 
 const (
@@ -30,6 +30,8 @@ const (
 	settling = 15 * time.Second
 	// needlessLimit is the share of pushes that may be needless while nothing is wrong.
 	needlessLimit = 0.01
+	// needlessFew are too few to be a share of anything.
+	needlessFew = 2
 )
 
 // TestChaos lets three nodes on one PostgreSQL serve phones under load, and breaks one thing after the other. Every message that got its
@@ -39,7 +41,9 @@ func TestChaos(t *testing.T) {
 	t.Parallel()
 	for _, bus := range strings.Fields(*chaosBuses) {
 		t.Run(bus, func(t *testing.T) {
-			t.Parallel()
+			if *chaosFaults == "" {
+				t.Parallel()
+			}
 			runChaos(t, bus)
 		})
 	}
@@ -57,42 +61,42 @@ type trial struct {
 	brief   bool
 	begun   time.Time
 	rough   []span // when something was wrong, or had just been
-	report  []string
 }
 
 // trialBlows are those that were asked for.
-func trialBlows(t *testing.T, bus string) []blow {
+func trialBlows(t *testing.T, bus string) (asked []blow) {
 	t.Helper()
-	asked := strings.Fields(strings.ReplaceAll(*chaosFaults, ",", " "))
-	var all []blow
-	for _, f := range blows() {
-		asked = slices.DeleteFunc(asked, func(name string) bool {
-			if name == f.name && (f.bus == "" || f.bus == bus) {
-				all = append(all, f)
-			}
-			return name == f.name
-		})
-		if (slices.Contains(asked, "all") || *chaosFaults == "" && f.brief > 0) && (f.bus == "" || f.bus == bus) {
-			all = append(all, f)
+	names := strings.Fields(strings.ReplaceAll(*chaosFaults, ",", " "))
+	known := []string{"all"}
+	for _, b := range blows() {
+		known = append(known, b.name)
+		wanted := slices.Contains(names, b.name) || slices.Contains(names, "all") || len(names) == 0 && b.briefly == bus
+		if wanted && (b.bus == "" || b.bus == bus) {
+			asked = append(asked, b)
 		}
 	}
-	if len(asked) > 0 && asked[0] != "all" {
-		t.Fatalf("-chaos: there is no fault %q", asked)
+	for _, name := range names {
+		if !slices.Contains(known, name) {
+			t.Fatalf("-chaos: %q is none of %s", name, strings.Join(known, ", "))
+		}
 	}
-	return all
+	return asked
 }
 
 func runChaos(t *testing.T, bus string) {
+	blows, size, rate, brief := trialBlows(t, bus), *chaosPhones, *chaosRate, *chaosFaults == ""
+	if brief {
+		size, rate = size/3, rate/3
+	}
 	f := newFleet(t, bus)
-	size, rate := *chaosPhones, *chaosRate
 	c := newCrowd(f.rig, size, *chaosSeed)
 	r := &road{fleet: f, under: c.http.Transport}
-	x := &trial{t: t, fleet: f, crowd: c, road: r, phones: wanderers(c, r), dice: rand.New(rand.NewPCG(*chaosSeed, 7)), brief: *chaosFaults == "", begun: time.Now()}
+	x := &trial{t: t, fleet: f, crowd: c, road: r, phones: wanderers(c, r), dice: rand.New(rand.NewPCG(*chaosSeed, 7)), brief: brief, begun: time.Now()}
 	start := x.idle()
 	c.wander(x.phones)
 	x.backend = startBackend(c, x.phones, rate)
-	for _, f := range trialBlows(t, bus) {
-		x.suffer(f)
+	for _, b := range blows {
+		x.suffer(b)
 	}
 	x.goOn(x.calm())
 	x.backend.end()
@@ -108,7 +112,7 @@ func runChaos(t *testing.T, bus string) {
 	x.judgePushes()
 	x.judgePolls()
 	x.judgeNodes(start)
-	t.Logf("seed %d, %v, %d phones, %d sends: %v\n%s", *chaosSeed, lasted.Round(time.Second), size, x.backend.sent.Load(), sum, strings.Join(x.report, "\n"))
+	x.tell("%s: seed %d, %v, %d phones, %d sends: %v", bus, *chaosSeed, lasted.Round(time.Second), size, x.backend.sent.Load(), sum)
 }
 
 func (x *trial) calm() time.Duration {
@@ -120,20 +124,21 @@ func (x *trial) calm() time.Duration {
 
 func (x *trial) goOn(d time.Duration) { goOn(x.t, d) }
 
-// tell adds a line to the report.
+// tell logs a line of the report, now: a run may take long.
 func (x *trial) tell(format string, args ...any) {
-	x.report = append(x.report, fmt.Sprintf("%s ", time.Now().Format("15:04:05"))+fmt.Sprintf(format, args...))
+	x.t.Helper()
+	x.t.Logf("%s "+format, append([]any{time.Now().Format("15:04:05")}, args...)...)
 }
 
 // suffer lets one thing go wrong. Half of the phones get messages before and shortly after it begins, and none from then on: it is those
 // messages alone that they have to be woken for.
-func (x *trial) suffer(f blow) {
+func (x *trial) suffer(b blow) {
 	x.t.Helper()
 	ctx := x.t.Context()
 	x.goOn(x.calm())
-	lasts := f.lasts
+	lasts := b.lasts
 	if x.brief {
-		lasts = f.brief
+		lasts = b.brief
 	}
 	was, err := x.fleet.duty(ctx)
 	if err != nil {
@@ -141,12 +146,12 @@ func (x *trial) suffer(f blow) {
 	}
 	sweeper := x.fleet.named(was)
 	began := time.Now()
-	hit, heal := f.strike(x)
+	hit, heal := b.strike(x)
 	x.goOn(min(quietAfter, lasts))
 	turned := time.Now()
 	quiet := x.backend.turn()
 	taken := "-"
-	if hit != nil && hit == sweeper && !strings.HasPrefix(f.name, "skew") {
+	if hit != nil && hit == sweeper && !strings.HasPrefix(b.name, "skew") {
 		taken = x.fleet.awaitDuty(ctx, was, began)
 	}
 	x.goOn(time.Until(began.Add(lasts)))
@@ -165,7 +170,7 @@ func (x *trial) suffer(f blow) {
 	if hit != nil {
 		on = "node " + hit.name
 	}
-	x.tell("%s on %s: lasted %v, sweeps taken over after %s, whole again %v after the heal; %s", f.name, on, healed.Sub(began).Round(100*time.Millisecond), taken,
+	x.tell("%s on %s: lasted %v, sweeps taken over after %s, whole again %v after the heal; %s", b.name, on, healed.Sub(began).Round(100*time.Millisecond), taken,
 		whole.Sub(healed).Round(10*time.Millisecond), x.slowest(span{began, whole}))
 }
 
@@ -248,7 +253,7 @@ func (x *trial) judgePushes() {
 		return pushes, needless
 	}
 	pushes, needless := count(x.smooth())
-	if float64(len(needless)) > needlessLimit*float64(pushes) {
+	if len(needless) > needlessFew && float64(len(needless)) > needlessLimit*float64(pushes) {
 		x.t.Errorf("%d of %d pushes in calm times were needless:\n%s", len(needless), pushes, strings.Join(needless[:min(len(needless), 20)], "\n"))
 	}
 	roughPushes, roughNeedless := count(x.rough)
