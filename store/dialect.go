@@ -39,7 +39,7 @@ type dialect struct {
 	// writers is how many writers a node does best with.
 	writers int
 	// open returns what the writers take their connections from, and the pool that only reads.
-	open func(ctx context.Context, writers int) (writes, reads *sqlx.DB, err error)
+	open func(ctx context.Context, writers, readers int) (writes, reads *sqlx.DB, err error)
 	// check says why the writer must not work on a server as it is set up.
 	check func(context.Context, *sqlx.Conn) error
 	// lockMigrations keeps others from migrating at the same time, until unlock.
@@ -60,12 +60,20 @@ type dialect struct {
 }
 
 func parseDSN(dsn string) (dialect, error) {
-	if strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://") {
-		return parsePostgres(dsn)
+	if isPostgres(dsn) {
+		p, err := parsePostgres(dsn)
+		if err != nil {
+			return dialect{}, err
+		}
+		return p.dialect(), nil
 	}
 	d, err := parseSQLite(dsn)
 	if err != nil {
 		return dialect{}, err
 	}
 	return d.dialect(), nil
+}
+
+func isPostgres(dsn string) bool {
+	return strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://")
 }

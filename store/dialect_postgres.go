@@ -25,12 +25,12 @@ import (
 
 // Bounds of PostgreSQL. None is set for a session: behind a pooler a session is somebody else's a moment later.
 const (
-	pgReaders   = 16
-	pgWriters   = 3       // of a node; measured by bench/postgres
-	pgMigrators = 4       // connections that Migrate needs
-	oldestPG    = 14_0000 // the oldest server this program runs on
-	pgConnect   = 5 * time.Second
-	pgIdleLast  = time.Second // a connection that was idle for longer is asked whether it lives
+	pgReaders  = 16
+	pgWriters  = 3       // of a node; measured by bench/postgres
+	pgAside    = 1       // for what nodes say of themselves: neither writers nor readers may keep that waiting
+	oldestPG   = 14_0000 // the oldest server this program runs on
+	pgConnect  = 5 * time.Second
+	pgIdleLast = time.Second // a connection that was idle for longer is asked whether it lives
 
 	// A statement that takes longer is ended by the server, and so is a transaction whose owner says nothing for so long: a node
 	// that was frozen or cut off does not hold its locks for longer.
@@ -45,10 +45,10 @@ type postgres struct {
 	config *pgx.ConnConfig
 }
 
-func parsePostgres(dsn string) (dialect, error) {
+func parsePostgres(dsn string) (postgres, error) {
 	config, err := pgx.ParseConfig(dsn)
 	if err != nil {
-		return dialect{}, fmt.Errorf("the database is not like postgres://user:password@host:5432/name: %w", err)
+		return postgres{}, fmt.Errorf("the database is not like postgres://user:password@host:5432/name: %w", err)
 	}
 	// Nothing is prepared under a name: that would be a session's, and a pooler gives each transaction another one.
 	config.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
@@ -59,7 +59,7 @@ func parsePostgres(dsn string) (dialect, error) {
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "rouse"
 	}
-	return postgres{config}.dialect(), nil
+	return postgres{config}, nil
 }
 
 func (p postgres) dialect() dialect {
@@ -86,8 +86,8 @@ func (p postgres) dialect() dialect {
 
 // open returns the pool that the writers take their connections from and the one for reads, which may write as well: a session
 // that may not would be a session's setting.
-func (p postgres) open(ctx context.Context, writers int) (writes, reads *sqlx.DB, err error) {
-	writes, reads = p.pool(max(writers, pgMigrators)), p.pool(pgReaders)
+func (p postgres) open(ctx context.Context, writers, readers int) (writes, reads *sqlx.DB, err error) {
+	writes, reads = p.pool(writers+pgAside), p.pool(orDefault(readers, pgReaders))
 	if err := checkVersion(ctx, writes); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("open the database: %w", err), writes.Close(), reads.Close())
 	}

@@ -72,7 +72,7 @@ func (d sqliteFile) dialect() dialect {
 
 // open makes the file if it is missing, readable by its owner alone, and returns the one writing
 // connection and the pool that only reads.
-func (d sqliteFile) open(ctx context.Context, _ int) (writes, reads *sqlx.DB, err error) {
+func (d sqliteFile) open(ctx context.Context, _, _ int) (writes, reads *sqlx.DB, err error) {
 	if err := os.MkdirAll(filepath.Dir(d.path), 0o700); err != nil {
 		return nil, nil, fmt.Errorf("make the database's folder: %w", err)
 	}

@@ -44,15 +44,18 @@ type inspected struct {
 
 // InspectOptions is what Inspect needs.
 type InspectOptions struct {
-	// DSN is "sqlite:" and the path of a file.
+	// DSN is "sqlite:" and the path of a file, or PostgreSQL's.
 	DSN string
 	// Ring opens credentials; nil where the master keys are not known, and then none opens.
 	Ring *tokens.Ring
 }
 
-// Inspect opens a database to look at it. The error is fs.ErrNotExist if there is none, ErrLogWithoutIndex,
-// ErrDamaged, or says why it cannot be opened. It does not look at the schema: ask Schema before anything that needs tables.
+// Inspect opens a database to look at it. The error is fs.ErrNotExist if there is none, ErrLogWithoutIndex, ErrDamaged, on PostgreSQL
+// ErrUnreachable, ErrNotAdmitted, ErrNoDatabase or ErrFull, or says why it cannot be opened. It does not look at the schema: ask Schema before anything that needs tables.
 func Inspect(ctx context.Context, o InspectOptions) (*Inspection, error) {
+	if isPostgres(o.DSN) {
+		return inspectPostgres(ctx, o)
+	}
 	d, err := parseSQLite(o.DSN)
 	if err != nil {
 		return nil, err
@@ -245,7 +248,7 @@ func (i *Inspection) TokenStates(ctx context.Context, app ident.App, p tokens.Pr
 		N     int               `db:"n"`
 	}
 	const query = `SELECT token_state, COUNT(*) AS n FROM devices WHERE app = ? AND provider = ? AND unregistered_at IS NULL GROUP BY token_state`
-	if err := i.store.reads.db.SelectContext(ctx, &rows, query, string(app), string(p)); err != nil {
+	if err := i.store.reads.db.SelectContext(ctx, &rows, i.store.dialect.rebind(query), string(app), string(p)); err != nil {
 		return nil, i.store.readError("count tokens", err)
 	}
 	states := map[tokens.TokenState]int{}

@@ -88,8 +88,23 @@ func furnish(t *testing.T, s *store.Store) tokens.App {
 	return app
 }
 
-// readsAll checks that an Inspection sees what lived and furnish leave.
+// readsAll checks that an Inspection sees what lived and furnish leave, and the files it lies in.
 func readsAll(t *testing.T, i *store.Inspection, app ident.App) {
+	t.Helper()
+	readsTables(t, i, app)
+	if wrong, err := i.Damage(t.Context()); err != nil || len(wrong) > 0 {
+		t.Errorf("damage %v, %v", wrong, err)
+	}
+	if size, _, err := i.Sizes(); err != nil || size == 0 {
+		t.Errorf("size %d, %v", size, err)
+	}
+	if _, err := i.Server(t.Context()); err == nil {
+		t.Error("SQLite has a server")
+	}
+}
+
+// readsTables checks that an Inspection sees what furnish leaves.
+func readsTables(t *testing.T, i *store.Inspection, app ident.App) {
 	t.Helper()
 	ctx := t.Context()
 	have, want, err := i.Schema(ctx)
@@ -115,12 +130,6 @@ func readsAll(t *testing.T, i *store.Inspection, app ident.App) {
 	states, err := i.TokenStates(ctx, app, tokens.FCM)
 	if err != nil || states[tokens.TokenActive] != 1 || len(states) != 1 {
 		t.Errorf("token states %v, %v", states, err)
-	}
-	if wrong, err := i.Damage(ctx); err != nil || len(wrong) > 0 {
-		t.Errorf("damage %v, %v", wrong, err)
-	}
-	if size, _, err := i.Sizes(); err != nil || size == 0 {
-		t.Errorf("size %d, %v", size, err)
 	}
 }
 

@@ -157,5 +157,5 @@ func (s *Store) aside(ctx context.Context, doing string, shared func(context.Con
 	}
 	ctx, cancel := context.WithTimeout(ctx, memberAnswer)
 	defer cancel()
-	return s.readError(doing, shared(ctx, s.reads.db))
+	return s.readError(doing, shared(ctx, s.writes))
 }

@@ -41,6 +41,9 @@ type Options struct {
 	Metrics prometheus.Registerer
 	// Writers is how many transactions the store writes with at once; 0 is what the engine does best with. SQLite always has one.
 	Writers int
+	// Connections is how many a node may take to PostgreSQL in all, those of a bus not counted: one for each writer, one for what
+	// the node says of itself, and the rest, at least one, for reads. 0 is DefaultConnections. SQLite has no use for it.
+	Connections int
 	// Queue is how many operations may wait for the writers before callers are sent away; 0 is 8192.
 	Queue int
 	// InboxMessages limits the un-acked messages of one inbox; 0 is 1000.
@@ -95,7 +98,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if d.writers == 1 || o.Writers <= 0 {
 		o.Writers = d.writers
 	}
-	writes, reads, err := d.open(ctx, o.Writers)
+	writes, reads, err := d.open(ctx, o.Writers, readersOf(o))
 	if err != nil {
 		return nil, err
 	}
@@ -112,6 +115,20 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// DefaultConnections and MinConnections are those of a node to PostgreSQL.
+const (
+	DefaultConnections = pgWriters + pgAside + pgReaders
+	MinConnections     = pgWriters + pgAside + 2
+)
+
+// readersOf is how many connections are left for reads, 0 if nobody said.
+func readersOf(o Options) int {
+	if o.Connections <= 0 {
+		return 0
+	}
+	return max(o.Connections-o.Writers-pgAside, 1)
 }
 
 func orDefault[T int | int64](v, otherwise T) T {

@@ -1,0 +1,38 @@
+package store
+
+import (
+	"testing"
+	"time"
+
+	"rouse/ident"
+)
+
+// What a node says of itself needs neither a writer's nor a reader's connection; and a node takes no more than it was given.
+func TestANodeThatIsBusyStillLives(t *testing.T) {
+	t.Parallel()
+	dsn := PostgresForTest(t)
+	const most = MinConnections + 1
+	s := openFile(t, "", func(o *Options) { o.DSN, o.Connections = dsn, most })
+	start(t, s)
+	for range most - pgWriters - pgAside {
+		conn, err := s.reads.db.Connx(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	begun := time.Now()
+	if _, all, err := s.Beat(t.Context(), ident.NewNode()); err != nil || len(all) != 1 {
+		t.Errorf("with every reader busy: %v, %v", all, err)
+	}
+	if took := time.Since(begun); took > memberAnswer {
+		t.Errorf("it took %v", took)
+	}
+	var n int
+	if err := s.writes.Get(&n, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"); err != nil || n > most {
+		t.Errorf("%d connections, want no more than %d (%v)", n, most, err)
+	}
+	if most := s.writes.Stats().MaxOpenConnections + s.reads.db.Stats().MaxOpenConnections; most != MinConnections+1 {
+		t.Errorf("it may take %d", most)
+	}
+}
