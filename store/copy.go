@@ -60,7 +60,7 @@ type CopiedTable struct {
 	Name string `json:"name"`
 	Rows int64  `json:"rows"`
 	// Checksum is over all rows in whatever order, the same for both engines.
-	Checksum string `json:"checksum"`
+	Checksum string `json:"checksum,omitempty"`
 }
 
 // Copy takes all that one database keeps into another, and compares both at the end: devices keep ids, secrets, cursors and

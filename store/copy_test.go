@@ -376,7 +376,7 @@ func TestACopyRefusesWhatItMustNotTouch(t *testing.T) {
 	refused("a source with a node on it", "stop them", func(o *store.CopyOptions) { o.From, o.Ring = other.dsn, other.ring })
 	running, stop := openAt(t, p.dsn, p.ring)
 	defer stop()
-	eventually(t, func() bool { return running.Ready(t.Context()) == nil })
+	testkit.App(t, running) // it runs
 	refused("a file with a node on it", "stop it", func(*store.CopyOptions) {})
 }
 

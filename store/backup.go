@@ -1,0 +1,193 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"rouse/tokens"
+)
+
+// BackupOptions is what Backup needs.
+type BackupOptions struct {
+	// DSN is as Options.DSN. The database must be there; nodes may run on it.
+	DSN string
+	// To is the path of a file that is not there yet. Its folder is.
+	To string
+	// Progress is called now and then, from Backup's own goroutine. It may be nil. A backup of SQLite tells none.
+	Progress func(CopyProgress)
+}
+
+// BackupReport is what a backup came to.
+type BackupReport struct {
+	// Schema is that of the database, Bytes the size of the file.
+	Schema int64 `json:"schema"`
+	Bytes  int64 `json:"bytes"`
+	// Tables counts the rows of the backup, with checksums if it came from PostgreSQL.
+	Tables []CopiedTable `json:"tables"`
+}
+
+// Backup writes what the database holds at one moment, after it was called, into a SQLite file with mode 0600, while nodes
+// go on. Whatever was answered before is in it. The file appears under its name once it is whole, checked and on the disk;
+// until then it is called To and ".partial", and an older one of that name is removed. A file that is there is not touched: the error is
+// fs.ErrExist then. What is sealed stays sealed: without the master keys a backup is of no use.
+func Backup(ctx context.Context, o BackupOptions) (report BackupReport, err error) {
+	if _, err := os.Lstat(o.To); !errors.Is(err, fs.ErrNotExist) {
+		return report, fmt.Errorf("write a backup: %w", inTheWay(o.To, err))
+	}
+	partial := o.To + ".partial"
+	if err := emptyFile(partial); err != nil {
+		return report, fmt.Errorf("write a backup: %w", err)
+	}
+	defer func() { err = errors.Join(err, removeAll(partial, partial+"-wal", partial+"-shm", partial+".lock")) }()
+	from, err := openSource(ctx, o.DSN)
+	if err != nil {
+		return report, fmt.Errorf("open the database: %w", err)
+	}
+	defer func() { err = errors.Join(err, from.close()) }()
+	write := backupSQLite
+	if from.dialect.shared {
+		write = backupPostgres
+	}
+	if report.Tables, err = write(ctx, from, partial, o.Progress); err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return report, fmt.Errorf("write a backup: %w", err)
+	}
+	if report.Schema, _, err = from.schema(ctx); err != nil {
+		return report, err
+	}
+	if report.Bytes, err = keep(partial, o.To); err != nil {
+		return report, fmt.Errorf("keep the backup: %w", err)
+	}
+	return report, nil
+}
+
+// inTheWay is why a file cannot be made.
+func inTheWay(path string, err error) error {
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("%s is there already, and a backup replaces nothing: %w", path, fs.ErrExist)
+}
+
+// emptyFile makes a file that only its owner reads, in the place of an older one.
+func emptyFile(path string) error {
+	if err := removeAll(path, path+"-wal", path+"-shm", path+"-journal"); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+func removeAll(paths ...string) error {
+	var errs []error
+	for _, p := range paths {
+		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// backupSQLite has SQLite write a compact copy: it reads one moment and holds up no writer, but for the log, which cannot be taken
+// into the database meanwhile.
+func backupSQLite(ctx context.Context, from *end, path string, _ func(CopyProgress)) ([]CopiedTable, error) {
+	given, err := from.given(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// SQLite takes this for writing to the database, which it is not.
+	if err := from.exec(ctx, "PRAGMA query_only = 0"); err != nil {
+		return nil, err
+	}
+	if _, err := from.conn.ExecContext(ctx, "VACUUM INTO '"+strings.ReplaceAll(path, "'", "''")+"'"); err != nil {
+		return nil, err
+	}
+	return checkBackup(ctx, path, given)
+}
+
+// backupPostgres copies one moment of the database, as Copy does, and compares both sides.
+func backupPostgres(ctx context.Context, from *end, path string, tell func(CopyProgress)) ([]CopiedTable, error) {
+	s, err := Open(ctx, Options{DSN: "sqlite:" + path, Ring: &tokens.Ring{}}) // nothing is sealed or opened
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(s.Migrate(ctx), s.Close()); err != nil {
+		return nil, err
+	}
+	to, err := newEnd(ctx, "sqlite:"+path, false)
+	if err != nil {
+		return nil, err
+	}
+	c := &copying{from: from, to: to, tell: tell, pageRows: pageRows}
+	report, err := c.run(ctx)
+	if err == nil {
+		// The log goes into the file, which is one file from now on.
+		err = to.exec(ctx, "PRAGMA journal_mode = DELETE")
+	}
+	if err := errors.Join(err, to.close()); err != nil {
+		return nil, err
+	}
+	_, err = checkBackup(ctx, path, given{})
+	return report.Tables, err
+}
+
+// checkBackup opens a backup as who restores it will, and has SQLite look at every page. It must hold what was given before it began.
+func checkBackup(ctx context.Context, path string, before given) (tables []CopiedTable, err error) {
+	e, err := openSource(ctx, "sqlite:"+path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, e.close()) }()
+	var found []string
+	if err := e.list(ctx, &found, "PRAGMA integrity_check(3)"); err != nil {
+		return nil, err
+	}
+	if len(found) != 1 || found[0] != "ok" {
+		return nil, fmt.Errorf("the file is damaged: %s", strings.Join(found, "; "))
+	}
+	after, err := e.given(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if after.place < before.place || after.event < before.event {
+		return nil, fmt.Errorf("it ends at place %d, and %d had been given", after.place, before.place)
+	}
+	for _, name := range copied {
+		t := CopiedTable{Name: name}
+		if err := e.get(ctx, &t.Rows, "SELECT COUNT(*) FROM "+name); err != nil {
+			return nil, err
+		}
+		tables = append(tables, t)
+	}
+	return tables, nil
+}
+
+// keep brings a file to the disk and gives it its name, which nobody has taken meanwhile.
+func keep(partial, path string) (size int64, err error) {
+	f, err := os.OpenFile(partial, os.O_RDWR, 0)
+	if err != nil {
+		return 0, err
+	}
+	info, err := f.Stat()
+	if err = errors.Join(err, f.Chmod(0o600), f.Sync(), f.Close()); err != nil {
+		return 0, err
+	}
+	if err := os.Link(partial, path); err != nil {
+		return 0, err
+	}
+	folder, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), errors.Join(folder.Sync(), folder.Close())
+}
