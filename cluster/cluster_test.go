@@ -37,7 +37,9 @@ func TestScenariosInVirtualTime(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				s := testkit.Store(t)
-				scenario(newRig(t, func() *store.Store { return s }))
+				r := newRig(t, func() *store.Store { return s })
+				r.atOnce = 100 * time.Millisecond
+				scenario(r)
 			})
 		})
 	}
@@ -94,7 +96,7 @@ func orderedStop(r *rig) {
 	if r.leading.Load() > 0 && r.led.Load() == a || len(r.homes()) > 0 && r.homes()[a] > 0 {
 		r.t.Error("it holds something after it has left")
 	}
-	r.t.Logf("handed over within %s", r.within(2*time.Second, "an ordered stop", r.shared(b, c), r.ledBy(b, c)))
+	r.t.Logf("handed over within %s", r.within(r.atOnce, "an ordered stop", r.shared(b, c), r.ledBy(b, c)))
 	if text := a.log.text(); strings.Contains(text, "WARN") || strings.Contains(text, "ERROR") {
 		r.t.Errorf("an ordered stop is no trouble:\n%s", text)
 	}
@@ -148,6 +150,8 @@ func postgresCrashes(t *testing.T) {
 func hangingHolder(r *rig) {
 	a, b, c := r.three()
 	thaw := make(chan struct{})
+	release := sync.OnceFunc(func() { close(thaw) })
+	r.t.Cleanup(release)
 	a.breaks(func(_ context.Context, call string) error {
 		if call == "beat" {
 			<-thaw // and does not look at its context
@@ -156,13 +160,15 @@ func hangingHolder(r *rig) {
 	})
 	r.within(15*time.Second, "a node whose Run hangs", r.shared(b, c), r.ledBy(b, c))
 	a.mend()
-	close(thaw)
+	release()
 	r.within(20*time.Second, "its return", r.shared(a, b, c), r.ledBy(b, c))
 }
 
 func hangingRenewal(r *rig) {
 	a, b, c := r.three()
 	thaw := make(chan struct{})
+	release := sync.OnceFunc(func() { close(thaw) })
+	r.t.Cleanup(release)
 	a.breaks(func(_ context.Context, call string) error {
 		if call == "take" {
 			<-thaw
@@ -171,7 +177,7 @@ func hangingRenewal(r *rig) {
 	})
 	r.within(15*time.Second, "a duty whose renewal hangs", r.shared(a, b, c), r.ledBy(b, c))
 	a.mend()
-	close(thaw)
+	release()
 	r.pass(3 * time.Second)
 	if !r.ledBy(b, c)() {
 		r.t.Error("it took the duty back")

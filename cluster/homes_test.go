@@ -92,11 +92,14 @@ func (p *play) beat(n *played) {
 	case p.now < n.frozen:
 		p.in(n.frozen-p.now, func() { p.beat(n) })
 		return
-	case p.trouble(2):
+	}
+	switch luck := p.die.IntN(100); {
+	case p.now >= playFor:
+	case luck < 2:
 		n.freeze(p)
 		p.beat(n)
 		return
-	case p.trouble(2):
+	case luck < 4:
 		p.leave(n)
 		return
 	}

@@ -59,13 +59,15 @@ type rig struct {
 	bus     *way
 	nodes   []*node
 	devices []ident.Device
+	// atOnce is how long what happens at once may take: on a busy machine it takes longer.
+	atOnce time.Duration
 	// leading is how many nodes do the duty now, and led which one began last.
 	leading atomic.Int32
 	led     atomic.Pointer[node]
 }
 
 func newRig(t *testing.T, open func() *store.Store) *rig {
-	r := &rig{t: t, open: open, bus: &way{}}
+	r := &rig{t: t, open: open, bus: &way{}, atOnce: 2 * time.Second}
 	for range 100 {
 		r.devices = append(r.devices, ident.NewDevice())
 	}

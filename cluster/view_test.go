@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -128,7 +129,7 @@ func TestANewNodeTakesItsShareAndNothingElseMoves(t *testing.T) {
 			nodes = append(nodes, ident.Node(fmt.Sprint("node_", rapid.StringN(5, 26, -1).Draw(t, "id"), i)))
 		}
 		newcomer := ident.NewNode()
-		grown := append(nodes[:len(nodes):len(nodes)], newcomer)
+		grown := slices.Concat(nodes, []ident.Node{newcomer})
 		homeOf := func(d ident.Device, all []ident.Node) (home ident.Node) {
 			for _, n := range all {
 				if among(n, all).mine(d, at(1)) {
