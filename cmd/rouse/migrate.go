@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
+	"io"
 
 	"rouse/config"
 	"rouse/store"
+	"rouse/tokens"
 )
 
 type migrateCmd struct {
@@ -20,8 +20,8 @@ type migrateCmd struct {
 
 // database is which database a subcommand means.
 type database struct {
-	DB         string        `name:"db" default:"sqlite:rouse.db" help:"sqlite:PATH." setting:"ROUSE_DB"`
-	MasterKeys config.Hidden `help:"id:base64 of 32 bytes, comma separated. Left out, the key file beside the database." placeholder:"KEYS" setting:"ROUSE_MASTER_KEYS"`
+	DB         string        `name:"db" default:"sqlite:rouse.db" help:"sqlite:PATH, or postgres://user:password@host:5432/name." placeholder:"DSN" setting:"ROUSE_DB"`
+	MasterKeys config.Hidden `help:"id:base64 of 32 bytes, comma separated. Left out, the key file beside a SQLite database; PostgreSQL needs none for this." placeholder:"KEYS" setting:"ROUSE_MASTER_KEYS"`
 }
 
 // with opens the database for f and closes it again.
@@ -39,22 +39,18 @@ func (d database) withPresent(ctx context.Context, f func(*store.Store) error) e
 	if err != nil {
 		return &usageError{err}
 	}
-	info, err := os.Stat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("there is no database at %s; rouse serve or rouse migrate up makes one", path)
-	case err != nil:
-		return fmt.Errorf("looking for the database: %w", err)
-	case info.IsDir():
-		return fmt.Errorf("%s is a folder, not a database", path)
+	if err := mustBeThere(path); err != nil {
+		return err
 	}
 	return d.open(ctx, dsn, path, f)
 }
 
 func (d database) open(ctx context.Context, dsn, path string, f func(*store.Store) error) (err error) {
-	ring, _, err := config.Ring(d.MasterKeys, path)
-	if err != nil {
-		return &usageError{err}
+	ring := &tokens.Ring{} // a schema seals nothing
+	if path != "" || d.MasterKeys != "" {
+		if ring, _, err = config.Ring(d.MasterKeys, path); err != nil {
+			return &usageError{err}
+		}
 	}
 	s, err := store.Open(ctx, store.Options{DSN: dsn, Ring: ring})
 	if err != nil {
@@ -64,36 +60,79 @@ func (d database) open(ctx context.Context, dsn, path string, f func(*store.Stor
 	return f(s)
 }
 
-type migrateStatusCmd struct{ database }
+type migrateStatusCmd struct {
+	database
+	output
+}
+
+// schema is what the migrate commands print.
+type schema struct {
+	Have    int64    `json:"have"`
+	Want    int64    `json:"want"`
+	Pending []string `json:"pending"`
+	Applied []string `json:"applied,omitempty"`
+}
+
+func readSchema(ctx context.Context, s *store.Store) (x schema, err error) {
+	if x.Have, x.Want, err = s.MigrationStatus(ctx); err == nil {
+		x.Pending, err = s.PendingMigrations(ctx)
+	}
+	if err != nil {
+		return x, fmt.Errorf("reading the schema's version: %w", err)
+	}
+	return x, nil
+}
 
 // Run shows where the schema stands.
 func (c *migrateStatusCmd) Run(ctx context.Context, term *terminal) error {
 	return c.withPresent(ctx, func(s *store.Store) error {
-		have, want, err := s.MigrationStatus(ctx)
+		x, err := readSchema(ctx, s)
 		if err != nil {
-			return fmt.Errorf("reading the schema's version: %w", err)
+			return err
 		}
-		fmt.Fprintf(term.out, "schema %d, this binary wants %d\n", have, want)
-		if have != want {
-			return errors.New("the schema is not what this binary wants; rouse migrate up brings an older one up to date")
+		err = c.print(term, x, func(w io.Writer) {
+			fmt.Fprintf(w, "schema %d, this binary wants %d\n", x.Have, x.Want)
+			for _, name := range x.Pending {
+				fmt.Fprintf(w, "pending: %s\n", name)
+			}
+		})
+		switch {
+		case err != nil:
+			return fmt.Errorf("writing the status: %w", err)
+		case x.Have > x.Want:
+			return errors.New("a newer rouse has migrated this database; run that one")
+		case x.Have < x.Want:
+			return errors.New("the schema is older than this binary wants; rouse migrate up brings it up to date, and so does rouse serve")
 		}
 		return nil
 	})
 }
 
-type migrateUpCmd struct{ database }
+type migrateUpCmd struct {
+	database
+	output
+}
 
 // Run brings the schema up to date; if it is, nothing happens.
 func (c *migrateUpCmd) Run(ctx context.Context, term *terminal) error {
 	return c.with(ctx, func(s *store.Store) error {
+		before, err := readSchema(ctx, s)
+		if err != nil {
+			return err
+		}
 		if err := s.Migrate(ctx); err != nil {
 			return fmt.Errorf("migrating: %w", err)
 		}
-		have, _, err := s.MigrationStatus(ctx)
+		x, err := readSchema(ctx, s)
 		if err != nil {
-			return fmt.Errorf("reading the schema's version: %w", err)
+			return err
 		}
-		fmt.Fprintf(term.out, "schema %d\n", have)
-		return nil
+		x.Applied = before.Pending
+		return c.print(term, x, func(w io.Writer) {
+			for _, name := range x.Applied {
+				fmt.Fprintf(w, "applied: %s\n", name)
+			}
+			fmt.Fprintf(w, "schema %d\n", x.Have)
+		})
 	})
 }

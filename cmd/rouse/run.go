@@ -24,6 +24,8 @@ type commands struct {
 	Credentials credentialsCmd `cmd:"" help:"Put, list, verify and delete what an app speaks to Apple and Google with."`
 	Sim         simCmd         `cmd:"" help:"Run the simulated Apple and Google alone."`
 	Doctor      doctorCmd      `cmd:"" help:"Look at everything a node needs, whether it runs or not, and say what is wrong and what to do."`
+	Backup      backupCmd      `cmd:"" help:"Write a backup of the database into a file, while nodes run."`
+	Copy        copyCmd        `cmd:"" help:"Copy a database into another, of whichever engine: from SQLite to PostgreSQL and back. Goes on where it was cut off."`
 	Migrate     migrateCmd     `cmd:"" help:"Show or bring up to date the database's schema."`
 	Demo        demoCmd        `cmd:"" help:"Show in a few seconds that all of it works, on this machine alone."`
 	Version     versionCmd     `cmd:"" help:"Print the version."`
