@@ -277,12 +277,26 @@ func (w *world) ack() {
 	w.page = 0
 }
 
-// walk visits every reachable state. It returns how many there are and those from which the inside alone cannot
-// bring everything to its ack.
+// steps is a state of a model: what our own side, the provider and the phone may do next, and what may be done to us.
+type steps[W any] interface {
+	key() string
+	inside() []W
+	outside() []W
+	done() bool
+}
+
+// done reports whether everything is acked.
+func (w *world) done() bool { return w.inserted == w.acked }
+
 func walk(first machine, b bounds) (states int, stuck []*world) {
-	start := &world{now: time.Unix(1_000_000, 0), m: first, left: b}
-	worlds, number := []*world{start}, map[string]int{start.key(): 0}
-	visit := func(w *world) int {
+	return walkFrom(&world{now: time.Unix(1_000_000, 0), m: first, left: b})
+}
+
+// walkFrom visits every reachable state. It returns how many there are and those from which the inside alone cannot
+// bring everything to its ack.
+func walkFrom[W steps[W]](start W) (states int, stuck []W) {
+	worlds, number := []W{start}, map[string]int{start.key(): 0}
+	visit := func(w W) int {
 		k := w.key()
 		n, known := number[k]
 		if !known {
@@ -304,7 +318,7 @@ func walk(first machine, b bounds) (states int, stuck []*world) {
 	safe := make([]bool, len(worlds))
 	var todo []int
 	for i, w := range worlds {
-		if w.inserted == w.acked {
+		if w.done() {
 			safe[i], todo = true, append(todo, i)
 		}
 	}
