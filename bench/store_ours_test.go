@@ -20,17 +20,19 @@ import (
 // house is a store with an app, its devices, and its writer running.
 type house struct {
 	store   *store.Store
+	ring    *tokens.Ring
 	app     ident.App
 	devices []ident.Device
 	close   func() error
 }
 
 func newHouse(ctx context.Context, path string, devices int) (*house, error) {
-	ring, err := tokens.ParseRing(tokens.NewRingKey("bench"))
-	if err != nil {
-		return nil, err
-	}
-	s, err := store.Open(ctx, store.Options{DSN: "sqlite:" + path, Ring: ring, InboxMessages: 1 << 20, InboxBytes: 1 << 40})
+	return newHouseOn(ctx, "sqlite:"+path, devices)
+}
+
+// openHouse opens the store and runs its writers.
+func openHouse(ctx context.Context, dsn string, ring *tokens.Ring) (*house, error) {
+	s, err := store.Open(ctx, store.Options{DSN: dsn, Ring: ring, InboxMessages: 1 << 20, InboxBytes: 1 << 40})
 	if err != nil {
 		return nil, err
 	}
@@ -40,10 +42,31 @@ func newHouse(ctx context.Context, path string, devices int) (*house, error) {
 	running, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(running) }()
-	h := &house{store: s, app: ident.NewApp(), close: func() error {
+	return &house{store: s, ring: ring, app: ident.NewApp(), close: func() error {
 		stop()
 		return errors.Join(<-ended, s.Close())
-	}}
+	}}, nil
+}
+
+// neighbour is another node on the same database, with the same devices.
+func (h *house) neighbour(ctx context.Context, dsn string) (*house, error) {
+	n, err := openHouse(ctx, dsn, h.ring)
+	if err == nil {
+		n.app, n.devices = h.app, h.devices
+	}
+	return n, err
+}
+
+func newHouseOn(ctx context.Context, dsn string, devices int) (*house, error) {
+	ring, err := tokens.ParseRing(tokens.NewRingKey("bench"))
+	if err != nil {
+		return nil, err
+	}
+	h, err := openHouse(ctx, dsn, ring)
+	if err != nil {
+		return nil, err
+	}
+	s := h.store
 	if err := s.CreateApp(ctx, tokens.App{ID: h.app, Name: "bench", CreatedAt: time.Now()}, nil); err != nil {
 		return nil, errors.Join(err, h.close())
 	}
@@ -110,7 +133,11 @@ func newAccept(ctx context.Context, path, name string, callers, devices int) (co
 // newCycle is the whole life of messages: 64 callers accept them, and the phones they go to are woken, fetch what they have
 // and ack it, again and again. A round ends when the last message is acked.
 func newCycle(ctx context.Context, path, name string, devices int, push time.Duration) (contender, error) {
-	h, err := newHouse(ctx, path, devices)
+	return newCycleOn(ctx, "sqlite:"+path, name, devices, push)
+}
+
+func newCycleOn(ctx context.Context, dsn, name string, devices int, push time.Duration) (contender, error) {
+	h, err := newHouseOn(ctx, dsn, devices)
 	if err != nil {
 		return contender{}, err
 	}
