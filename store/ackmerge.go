@@ -30,7 +30,7 @@ const (
 		attempts = d.attempts + CASE WHEN d.seq >= a.page_from AND d.seq <= a.page_to THEN 1 ELSE 0 END,
 		fetched_at = CASE WHEN d.fetched_at IS NULL AND d.seq >= a.page_from AND d.seq <= a.page_to THEN a.page_at ELSE d.fetched_at END
 		FROM unnest(CAST(? AS TEXT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), `
-	ackedWhere = ` WHERE d.device = a.device AND d.ended_at IS NULL
+	ackedWhere = ` WHERE d.device = a.device AND d.device = ANY (CAST(?1 AS TEXT[])) AND d.ended_at IS NULL
 		AND (d.expires_at > a.now OR d.fetched_at IS NOT NULL OR (d.seq >= a.page_from AND d.seq <= a.page_to AND d.expires_at > a.page_at)) AND `
 	ackedReturn = ` RETURNING d.device, d.seq, d.size, d.message, d.shared, d.created_at`
 	// The values are those of ackSet, an array for each.

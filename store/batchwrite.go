@@ -10,7 +10,8 @@ import (
 )
 
 // Where statements travel, a batch is written in few of them, each with an array for each column. What a row comes to is what
-// insertDelivery, updateCounts and updateMarks make of it.
+// insertDelivery, updateCounts and updateMarks make of it. Where rows are found by a join with such a list, their key is compared with
+// the list as well: a distributed database knows from that, and not from the join, which machines to ask.
 
 const (
 	insertPlainsAtOnce = `INSERT INTO deliveries (` + plainColumns + `) SELECT *, 0 FROM unnest(CAST(? AS BIGINT[]), CAST(? AS TEXT[]),
@@ -26,16 +27,18 @@ const (
 		CAST(? AS BYTEA[]))`
 	endAtOnce = `UPDATE deliveries AS d SET ended_at = n.at, ended = n.state, reason = n.reason, body = NULL, notification = NULL
 		FROM unnest(CAST(? AS TEXT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS TEXT[]), CAST(? AS TEXT[]))
-		AS n (device, seq, at, state, reason) WHERE d.device = n.device AND d.seq = n.seq AND d.ended_at IS NULL`
+		AS n (device, seq, at, state, reason) WHERE d.device = n.device AND d.device = ANY (CAST(?1 AS TEXT[])) AND d.seq = n.seq
+		AND d.ended_at IS NULL`
 	insertReplaysAtOnce = `INSERT INTO idempotency (app, key, request, receipt, created_at) SELECT * FROM unnest(CAST(? AS TEXT[]),
 		CAST(? AS TEXT[]), CAST(? AS BYTEA[]), CAST(? AS TEXT[]), CAST(? AS BIGINT[]))
 		ON CONFLICT (app, key) DO UPDATE SET request = excluded.request, receipt = excluded.receipt, created_at = excluded.created_at
 		WHERE excluded.created_at - idempotency.created_at >= ? RETURNING app, key`
 	selectReplaysOf = `SELECT i.app, i.key, i.request, i.receipt, i.created_at FROM unnest(CAST(? AS TEXT[]), CAST(? AS TEXT[])) AS n (app, key)
-		JOIN idempotency i ON i.app = n.app AND i.key = n.key`
+		JOIN idempotency i ON i.app = n.app AND i.key = n.key
+		AND i.app = ANY (CAST(?1 AS TEXT[])) AND i.key = ANY (CAST(?2 AS TEXT[]))`
 	updateCountsAtOnce = `UPDATE inboxes AS i SET pending = i.pending + n.pending, pending_bytes = i.pending_bytes + n.bytes,
 		head = GREATEST(i.head, n.head) FROM unnest(CAST(? AS TEXT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]))
-		AS n (device, pending, bytes, head) WHERE i.device = n.device`
+		AS n (device, pending, bytes, head) WHERE i.device = n.device AND i.device = ANY (CAST(?1 AS TEXT[]))`
 	updateInboxesAtOnce = `UPDATE inboxes AS i SET pending = i.pending + n.pending, pending_bytes = i.pending_bytes + n.bytes,
 		head = GREATEST(i.head, n.head), seen = GREATEST(i.seen, n.seen), woken_normal = GREATEST(i.woken_normal, n.woken_normal),
 		woken_high = GREATEST(i.woken_high, n.woken_high), woken_at = COALESCE(n.woken_at, i.woken_at),
@@ -45,9 +48,9 @@ const (
 		FROM unnest(CAST(? AS TEXT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]),
 		CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]),
 		CAST(? AS BIGINT[]), CAST(? AS BIGINT[])) AS n (device, pending, bytes, head, seen, woken_normal, woken_high, unanswered, served,
-		last_wake, woken_at, background_at, contact_at) WHERE i.device = n.device`
+		last_wake, woken_at, background_at, contact_at) WHERE i.device = n.device AND i.device = ANY (CAST(?1 AS TEXT[]))`
 	releaseBodies = `UPDATE messages AS m SET pending = m.pending - n.released, body = CASE WHEN m.pending <= n.released THEN NULL ELSE m.body END
-		FROM unnest(CAST(? AS TEXT[]), CAST(? AS BIGINT[])) AS n (id, released) WHERE m.id = n.id`
+		FROM unnest(CAST(? AS TEXT[]), CAST(? AS BIGINT[])) AS n (id, released) WHERE m.id = n.id AND m.id = ANY (CAST(?1 AS TEXT[]))`
 )
 
 // askAlong reads what is wanted for nearly every send to n devices: places, and the answers that its users' devices, its
@@ -104,7 +107,8 @@ func (p *plan) askReplays(ops []*op) error {
 
 const selectHoldersOf = `SELECT d.collapse_key, d.device, d.seq, d.message, d.size, d.shared, d.expires_at
 	FROM unnest(CAST(? AS TEXT[]), CAST(? AS TEXT[])) AS n (device, collapse_key)
-	JOIN deliveries d ON d.device = n.device AND d.collapse_key = n.collapse_key WHERE d.ended_at IS NULL ORDER BY d.seq`
+	JOIN deliveries d ON d.device = n.device AND d.device = ANY (CAST(?1 AS TEXT[])) AND d.collapse_key = n.collapse_key
+	WHERE d.ended_at IS NULL ORDER BY d.seq`
 
 // askHolders reads what is pending under the collapse keys of sends to one device.
 func (p *plan) askHolders(ops []*op) error {

@@ -156,12 +156,13 @@ func (s *Store) PatchDevice(ctx context.Context, id ident.Device, p tokens.Patch
 		if err != nil {
 			return err
 		}
+		before := d
 		set(&d.Environment, p.Environment)
 		set(&d.Token, p.Token)
 		set(&d.AppVersion, p.AppVersion)
 		set(&d.Locale, p.Locale)
 		if p.Token != nil {
-			if err := t.holdToken(&d, now); err != nil {
+			if err := t.holdToken(before, &d, now); err != nil {
 				return err
 			}
 		}

@@ -9,15 +9,15 @@ import (
 )
 
 // What a statement's text says of where its rows lie. The checker knows just enough SQL for the statements of this package: it
-// finds the distributed tables, follows equalities from their keys, and takes a key for given if it meets a parameter, a list, or
-// something that was made of them.
+// finds the distributed tables, follows equalities from their keys, and takes a key for given if it meets a parameter or a list of
+// them. A join with a list is not enough: Citus asks every machine then.
 
 // placed is a distributed table in a statement.
 type placed struct {
 	scope *scope
 	table string
 	alias string
-	outer bool // on the side of an outer join that may be missing
+	outer bool // joined to a list, outer, before any table: its rows may be missing
 }
 
 // scope is a query within a statement.
@@ -90,7 +90,7 @@ func (p *sqlParser) query(above *scope) *scope {
 			}
 			s = &scope{above: above, made: map[string]bool{}}
 			p.all = append(p.all, s)
-		case t == "from" && !slices.Contains([]string{"distinct"}, last(s.tokens)), t == "join", t == "update" && last(s.tokens) != "do", t == "into":
+		case t == "using" && p.peek(1) != "(", t == "from" && !slices.Contains([]string{"distinct"}, last(s.tokens)), t == "join", t == "update" && last(s.tokens) != "do", t == "into":
 			p.source(s)
 		default:
 			p.take(s)
@@ -158,6 +158,9 @@ func (p *sqlParser) source(s *scope) {
 	case p.peek(1) == "(" && verb != "into":
 		p.at++
 		p.skip()
+		if p.peek(0) == "with" && p.peek(1) == "ordinality" {
+			p.at += 2
+		}
 	default:
 		p.at++
 		made = p.ctes[name]
@@ -171,7 +174,7 @@ func (p *sqlParser) source(s *scope) {
 		s.made[alias] = true
 		return
 	}
-	s.refs = append(s.refs, placed{s, name, alias, verb == "join" && before == "left"})
+	s.refs = append(s.refs, placed{s, name, alias, verb == "join" && before == "left" && s.recurs && len(s.refs) == 0})
 	if verb == "into" {
 		s.inserts = name
 		for p.at++; p.peek(0) != ")" && p.at < len(p.tokens); p.at++ {
@@ -269,18 +272,6 @@ func keys(all []*scope) map[string]bool {
 				continue
 			}
 			other, otherAlias := s.keyOf(right)
-			if other == nil && owner != nil {
-				if at, name := s.resolve(right); at != nil && at.made[name] {
-					given[id(owner, alias)] = true
-				}
-				continue
-			}
-			if owner == nil && other != nil {
-				if at, name := s.resolve(left); at != nil && at.made[name] {
-					given[id(other, otherAlias)] = true
-				}
-				continue
-			}
 			if owner != nil && other != nil {
 				same = append(same, [2]string{id(owner, alias), id(other, otherAlias)})
 			}
@@ -381,7 +372,7 @@ func faults(query string) (list []string) {
 				continue
 			}
 			groups[at.group()] = true
-			if r.outer && s.recurs {
+			if r.outer {
 				list = append(list, "outer join of a list with "+r.table)
 			}
 			for i := range s.tokens {
@@ -423,29 +414,32 @@ func (s *scope) looksUp() bool {
 func TestTheCheckerKnowsAKeyWhenItSeesOne(t *testing.T) {
 	t.Parallel()
 	for query, want := range map[string]string{
-		"SELECT seq FROM deliveries WHERE device = $1":                                                                        "",
-		"SELECT d.seq FROM inboxes i LEFT JOIN deliveries d ON d.device = i.device AND d.seq > $1 WHERE i.device = $2":        "",
-		"SELECT device FROM inboxes WHERE device = ANY (CAST($1 AS TEXT[]))":                                                  "",
-		"SELECT device FROM inboxes WHERE device IN ($1, $2)":                                                                 "",
-		"UPDATE inboxes AS i SET head = n.head FROM unnest(CAST($1 AS TEXT[])) AS n (device, head) WHERE i.device = n.device": "",
-		"INSERT INTO wakes (device, at) VALUES ($1, $2) RETURNING id":                                                         "",
+		"SELECT seq FROM deliveries WHERE device = $1":                                                                                                                                           "",
+		"SELECT d.seq FROM inboxes i LEFT JOIN deliveries d ON d.device = i.device AND d.seq > $1 WHERE i.device = $2":                                                                           "",
+		"SELECT device FROM inboxes WHERE device = ANY (CAST($1 AS TEXT[]))":                                                                                                                     "",
+		"SELECT device FROM inboxes WHERE device IN ($1, $2)":                                                                                                                                    "",
+		"UPDATE inboxes AS i SET head = n.head FROM unnest(CAST($1 AS TEXT[])) AS n (device, head) WHERE i.device = n.device AND i.device = ANY (CAST($1 AS TEXT[]))":                            "",
+		"INSERT INTO wakes (device, at) VALUES ($1, $2) RETURNING id":                                                                                                                            "",
 		"WITH RECURSIVE chain (id) AS (SELECT last_wake FROM inboxes WHERE device = $1 UNION SELECT w.previous FROM chain c JOIN wakes w ON w.id = c.id AND w.device = $1) SELECT id FROM chain": "",
 		"SELECT a FROM devices d CROSS JOIN (SELECT MAX(seq) AS m FROM deliveries WHERE device = $1) p WHERE d.id = $1":                                                                          "",
+		"SELECT q.n FROM unnest(CAST($1 AS TEXT[])) WITH ORDINALITY AS q (device, n) JOIN devices d ON d.id = q.device AND d.id = ANY ($1) LEFT JOIN gaps g ON g.device = d.id":                  "",
 		"SELECT id FROM apps WHERE id = $1": "",
 		"DELETE FROM gaps WHERE device = $1 AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.device = $1)": "",
 
 		"INSERT INTO gaps (device, lost) SELECT device, $2 FROM inboxes WHERE device = $1 ON CONFLICT (device) DO UPDATE SET lost = excluded.lost": "",
-		"SELECT seq FROM deliveries WHERE seq > $1":                                                                      "no key for deliveries as deliveries",
-		"SELECT d.seq FROM deliveries d JOIN inboxes i ON i.device = d.device WHERE d.seq > $1":                          "no key for deliveries as d; no key for inboxes as i",
-		"SELECT d.seq FROM deliveries d JOIN inboxes i ON i.app = d.app WHERE d.device = $1":                             "no key for inboxes as i",
-		"UPDATE devices SET token = NULL WHERE token_hash = $1":                                                          "no key for devices as devices",
-		"UPDATE inboxes SET device = $2 WHERE device = $1":                                                               "a row of inboxes would move",
-		"INSERT INTO wakes (device, previous) VALUES ($1, (SELECT last_wake FROM inboxes WHERE device = $1))":            "subquery in an INSERT of values",
-		"INSERT INTO wakes (at) VALUES ($1)":                                                                             "no key for wakes as wakes",
-		"SELECT m.body FROM deliveries d LEFT JOIN messages m ON m.id = d.message WHERE d.device = $1":                   "join of tables that do not lie beside each other; no key for messages as m",
-		"SELECT q.device FROM unnest(CAST($1 AS TEXT[])) AS q (device) LEFT JOIN devices d ON d.id = q.device":           "outer join of a list with devices",
-		"SELECT id FROM messages WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.device = messages.id)": "a subquery that speaks of the query around it reads deliveries, which lies elsewhere",
-		"DELETE FROM deliveries WHERE seq IN ($1, $2)":                                                                   "no key for deliveries as deliveries",
+		"SELECT seq FROM deliveries WHERE seq > $1":                                                                           "no key for deliveries as deliveries",
+		"SELECT d.seq FROM deliveries d JOIN inboxes i ON i.device = d.device WHERE d.seq > $1":                               "no key for deliveries as d; no key for inboxes as i",
+		"SELECT d.seq FROM deliveries d JOIN inboxes i ON i.app = d.app WHERE d.device = $1":                                  "no key for inboxes as i",
+		"UPDATE devices SET token = NULL WHERE token_hash = $1":                                                               "no key for devices as devices",
+		"UPDATE inboxes SET device = $2 WHERE device = $1":                                                                    "a row of inboxes would move",
+		"INSERT INTO wakes (device, previous) VALUES ($1, (SELECT last_wake FROM inboxes WHERE device = $1))":                 "subquery in an INSERT of values",
+		"INSERT INTO wakes (at) VALUES ($1)":                                                                                  "no key for wakes as wakes",
+		"SELECT m.body FROM deliveries d LEFT JOIN messages m ON m.id = d.message WHERE d.device = $1":                        "join of tables that do not lie beside each other; no key for messages as m",
+		"SELECT q.device FROM unnest(CAST($1 AS TEXT[])) AS q (device) LEFT JOIN devices d ON d.id = q.device":                "no key for devices as d; outer join of a list with devices",
+		"SELECT id FROM messages WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.device = messages.id)":      "a subquery that speaks of the query around it reads deliveries, which lies elsewhere",
+		"UPDATE inboxes AS i SET head = n.head FROM unnest(CAST($1 AS TEXT[])) AS n (device, head) WHERE i.device = n.device": "no key for inboxes as i",
+		"DELETE FROM gaps AS g USING unnest(CAST($1 AS TEXT[])) AS a (device) WHERE g.device = a.device":                      "no key for gaps as g",
+		"DELETE FROM deliveries WHERE seq IN ($1, $2)":                                                                        "no key for deliveries as deliveries",
 	} {
 		if got := strings.Join(faults(query), "; "); got != want {
 			t.Errorf("%s\n got %q\nwant %q", query, got, want)

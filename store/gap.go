@@ -88,9 +88,9 @@ func (t *tx) closeGap(device ident.Device) error {
 
 // closeGapsAtOnce does for all devices what closeGap does for one.
 const closeGapsAtOnce = `DELETE FROM gaps AS g USING unnest(CAST(? AS TEXT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]))
-	AS a (device, told, acked_to, acked_ids) WHERE g.device = a.device AND (g.told >= g.lost OR g.lost <= a.told)
+	AS a (device, told, acked_to, acked_ids) WHERE g.device = a.device AND g.device = ANY (CAST(?1 AS TEXT[])) AND (g.told >= g.lost OR g.lost <= a.told)
 	AND (g.to_seq <= a.acked_to OR g.to_seq < a.acked_ids OR (a.acked_ids > 0 AND NOT EXISTS
-	(SELECT 1 FROM deliveries d WHERE d.device = a.device AND d.seq < g.to_seq AND d.ended_at IS NULL)))`
+	(SELECT 1 FROM deliveries d WHERE d.device = g.device AND d.seq < g.to_seq AND d.ended_at IS NULL)))`
 
 func (t *tx) closeGapsAtOnce() error {
 	var devices []string

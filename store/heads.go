@@ -12,17 +12,19 @@ import (
 	"rouse/messages"
 )
 
-// Which of many polls would be answered now, in one statement. The engines differ in how they take a list: as arrays, or as
-// JSON, whose bytes are hexadecimal. q is the list. The cheap questions come first; the last one is an index's, for each poll.
+// Which of many polls would not be answered now, in one statement. The engines differ in how they take a list: as arrays, or as
+// JSON, whose bytes are hexadecimal. q is the list. The cheap questions come first; the last one is an index's, for each poll. It is
+// asked who may stay quiet, and not who should look: a device that is gone has no row to say so, and a distributed
+// database has no outer join of a list with its tables.
 const (
-	freshFrom = ` LEFT JOIN devices d ON d.id = q.device LEFT JOIN inboxes i ON i.device = q.device LEFT JOIN gaps g ON g.device = q.device
-		WHERE d.id IS NULL OR i.device IS NULL OR d.unregistered_at IS NOT NULL OR i.gone_at IS NOT NULL OR i.head > i.seen OR g.told < g.lost `
-	freshUnread = ` OR EXISTS (SELECT 1 FROM deliveries p WHERE p.device = q.device AND p.ended_at IS NULL AND p.seq > q.place AND p.expires_at > `
+	quietFrom = ` JOIN inboxes i ON i.device = d.id LEFT JOIN gaps g ON g.device = d.id
+		WHERE d.unregistered_at IS NULL AND i.gone_at IS NULL AND i.head <= i.seen AND (g.device IS NULL OR g.told >= g.lost) AND `
+	quietRead = ` AND NOT EXISTS (SELECT 1 FROM deliveries p WHERE p.device = d.id AND p.ended_at IS NULL AND p.seq > q.place AND p.expires_at > `
 
-	freshOfArrays = `SELECT q.device FROM unnest(CAST(?1 AS TEXT[]), CAST(?2 AS BIGINT[]), CAST(?3 AS BYTEA[])) AS q (device, place, proof)` + freshFrom + `
-		OR d.secret <> q.proof AND (d.secret_previous IS NULL OR d.secret_previous <> q.proof)` + freshUnread + `?4)`
-	freshOfJSON = `SELECT q.device FROM (SELECT j.value ->> 0 AS device, j.value ->> 1 AS place, j.value ->> 2 AS proof FROM json_each(?1) j) q` + freshFrom + `
-		OR hex(d.secret) <> q.proof AND (d.secret_previous IS NULL OR hex(d.secret_previous) <> q.proof)` + freshUnread + `?2)`
+	quietOfArrays = `SELECT q.n - 1 FROM unnest(CAST(?1 AS TEXT[]), CAST(?2 AS BIGINT[]), CAST(?3 AS BYTEA[])) WITH ORDINALITY AS q (device, place, proof, n)
+		JOIN devices d ON d.id = q.device AND d.id = ANY (CAST(?1 AS TEXT[]))` + quietFrom + `(d.secret = q.proof OR d.secret_previous = q.proof)` + quietRead + `?4)`
+	quietOfJSON = `SELECT q.n FROM (SELECT j.key AS n, j.value ->> 0 AS device, j.value ->> 1 AS place, j.value ->> 2 AS proof FROM json_each(?1) j) q
+		CROSS JOIN devices d ON d.id = q.device` + quietFrom + `(hex(d.secret) = q.proof OR hex(d.secret_previous) = q.proof)` + quietRead + `?2)`
 )
 
 // Fresh returns the devices of those polls that should look now: something waits beyond their place, a gap is to be told, a wake
@@ -36,9 +38,19 @@ func (s *Store) Fresh(ctx context.Context, polls []messages.Poll, now time.Time)
 	if err != nil {
 		return nil, fmt.Errorf("list polls: %w", err)
 	}
-	var found []ident.Device
-	if err := s.reads.list(ctx, &found, query, args...); err != nil {
+	var quiet []int
+	if err := s.reads.list(ctx, &quiet, query, args...); err != nil {
 		return nil, s.readError("ask what polls would be answered", err)
+	}
+	isQuiet := make([]bool, len(polls))
+	for _, i := range quiet {
+		isQuiet[i] = true
+	}
+	var found []ident.Device
+	for i, p := range polls {
+		if !isQuiet[i] {
+			found = append(found, p.Device)
+		}
 	}
 	return found, nil
 }
@@ -49,12 +61,12 @@ func freshQuery(arrays bool, polls []messages.Poll, now time.Time) (query string
 		for i, p := range polls {
 			devices[i], places[i], proofs[i] = string(p.Device), int64(p.After), polls[i].Proof[:]
 		}
-		return freshOfArrays, []any{devices, places, proofs, millis(now)}, nil
+		return quietOfArrays, []any{devices, places, proofs, millis(now)}, nil
 	}
 	list := make([][3]any, len(polls))
 	for i, p := range polls {
 		list[i] = [3]any{p.Device, p.After, strings.ToUpper(hex.EncodeToString(p.Proof[:]))}
 	}
 	text, err := json.Marshal(list)
-	return freshOfJSON, []any{string(text), millis(now)}, err
+	return quietOfJSON, []any{string(text), millis(now)}, err
 }

@@ -13,11 +13,10 @@ import (
 // readInbox reads an inbox, its gap and a page of it in one statement, which is one instant. An empty page is
 // one row without a delivery.
 const readInbox = `SELECT i.gone_at IS NOT NULL AS gone, i.head, i.seen, g.from_seq, g.to_seq, g.lost, g.told, g.reason,
-	d.seq, d.message, d.urgency, d.collapse_key, d.created_at, d.expires_at, d.attempts, d.size, COALESCE(d.body, m.body)
+	d.seq, d.message, d.urgency, d.collapse_key, d.created_at, d.expires_at, d.attempts, d.size, d.shared, d.body
 	FROM inboxes i
 	LEFT JOIN gaps g ON g.device = i.device
 	LEFT JOIN deliveries d ON d.device = i.device AND d.ended_at IS NULL AND d.seq > ? AND d.expires_at > ?
-	LEFT JOIN messages m ON d.shared = 1 AND m.id = d.message
 	WHERE i.device = ? ORDER BY d.seq LIMIT 0 + ?`
 
 // inboxState is what a page's rows repeat.
@@ -69,41 +68,58 @@ func (st *inboxState) readable(after messages.Seq) error {
 	return nil
 }
 
-// readPage reads a page; telling is the gap's count, if the device has not been told of all of it yet.
+// readPage reads a page with all bodies; telling is the gap's count, if the device has not been told of all of it yet.
 func (s *Store) readPage(ctx context.Context, q messages.Query, e laneEntry) (page messages.Page, telling int, err error) {
+	for tries := 1; ; tries++ {
+		var shared []int
+		if page, shared, telling, err = s.readRows(ctx, q, e); err != nil || len(shared) == 0 {
+			return page, telling, err
+		}
+		whole, err := s.fillBodies(ctx, page.Items, shared)
+		if err != nil || whole || tries == bodyTries {
+			return page, telling, err
+		}
+	}
+}
+
+// readRows reads a page; shared are the items whose bodies lie in messages.
+func (s *Store) readRows(ctx context.Context, q messages.Query, e laneEntry) (page messages.Page, shared []int, telling int, err error) {
 	var after messages.Seq
 	if q.After != nil {
 		after = *q.After
 	}
 	rows, err := s.reads.rows(ctx, readInbox, int64(after), millis(q.Now), string(q.Device), q.Limit+1)
 	if err != nil {
-		return messages.Page{}, 0, err
+		return messages.Page{}, nil, 0, err
 	}
 	defer rows.Close()
 	var state *inboxState
 	size := 0
 	for rows.Next() {
-		var item *messages.Item
+		var item *inboxItem
 		if state, item, err = scanInbox(rows); err != nil {
-			return messages.Page{}, 0, err
+			return messages.Page{}, nil, 0, err
 		}
 		if item == nil {
 			break
 		}
-		size += len(item.Data)
+		size += item.size
 		if len(page.Items) == q.Limit || size > messages.MaxPageBytes && len(page.Items) > 0 {
 			page.More = true
 			break
 		}
 		_, times := e.fetched(item.Seq)
 		item.Attempt += times
-		page.Items = append(page.Items, *item)
+		if item.shared {
+			shared = append(shared, len(page.Items))
+		}
+		page.Items = append(page.Items, item.Item)
 	}
 	if err := rows.Err(); err != nil {
-		return messages.Page{}, 0, err
+		return messages.Page{}, nil, 0, err
 	}
 	if err := state.readable(after); err != nil {
-		return messages.Page{}, 0, err
+		return messages.Page{}, nil, 0, err
 	}
 	page.Gap, page.Last = state.gap, lastPlace(page, *state, q.After, e)
 	if !page.More && state.head > max(state.seen, e.seen) {
@@ -112,7 +128,7 @@ func (s *Store) readPage(ctx context.Context, q messages.Query, e laneEntry) (pa
 	if page.Gap != nil && state.told < int64(page.Gap.Count) {
 		telling = page.Gap.Count
 	}
-	return page, telling, nil
+	return page, shared, telling, nil
 }
 
 // lastPlace is where the reader of page stands. With nothing more behind the page, the gap's end is passed too.
@@ -132,13 +148,20 @@ func lastPlace(page messages.Page, state inboxState, after *messages.Seq, e lane
 	return last
 }
 
-func scanInbox(rows interface{ Scan(...any) error }) (*inboxState, *messages.Item, error) {
+// inboxItem is an item of a page, whose body may lie apart.
+type inboxItem struct {
+	messages.Item
+	size   int
+	shared bool
+}
+
+func scanInbox(rows interface{ Scan(...any) error }) (*inboxState, *inboxItem, error) {
 	var st inboxState
-	var from, to, count, told, seq, urgency, created, expires, attempts, size sql.NullInt64
+	var from, to, count, told, seq, urgency, created, expires, attempts, size, shared sql.NullInt64
 	var reason, message, collapse sql.NullString
 	var body []byte
 	err := rows.Scan(&st.gone, &st.head, &st.seen, &from, &to, &count, &told, &reason,
-		&seq, &message, &urgency, &collapse, &created, &expires, &attempts, &size, &body)
+		&seq, &message, &urgency, &collapse, &created, &expires, &attempts, &size, &shared, &body)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -149,15 +172,15 @@ func scanInbox(rows interface{ Scan(...any) error }) (*inboxState, *messages.Ite
 	if !seq.Valid {
 		return &st, nil, nil
 	}
-	return &st, &messages.Item{ID: ident.Message(message.String), Seq: messages.Seq(seq.Int64), Data: body,
+	item := messages.Item{ID: ident.Message(message.String), Seq: messages.Seq(seq.Int64), Data: body,
 		Urgency: messages.Urgency(urgency.Int64), CollapseKey: collapse.String, CreatedAt: fromMillis(created.Int64),
-		ExpiresAt: fromMillis(expires.Int64), Attempt: int(attempts.Int64) + 1}, nil
+		ExpiresAt: fromMillis(expires.Int64), Attempt: int(attempts.Int64) + 1}
+	return &st, &inboxItem{item, int(size.Int64), shared.Int64 == 1}, nil
 }
 
 const readItem = `SELECT d.seq, d.urgency, COALESCE(d.collapse_key, '') AS collapse_key, d.created_at, d.expires_at, d.attempts,
-	COALESCE(d.body, m.body) AS body
-	FROM deliveries d LEFT JOIN messages m ON d.shared = 1 AND m.id = d.message
-	WHERE d.message = ? AND d.device = ? AND d.ended_at IS NULL AND d.expires_at > ?`
+	d.shared, d.body
+	FROM deliveries d WHERE d.message = ? AND d.device = ? AND d.ended_at IS NULL AND d.expires_at > ?`
 
 // Item returns one un-acked, living message of the inbox, which counts as fetched. NotFound
 // "message_not_found", for one that is acked or over as well.
@@ -171,10 +194,20 @@ func (s *Store) Item(ctx context.Context, device ident.Device, id ident.Message,
 			CreatedAt   int64        `db:"created_at"`
 			ExpiresAt   int64        `db:"expires_at"`
 			Attempts    int          `db:"attempts"`
+			Shared      bool         `db:"shared"`
 			Body        []byte       `db:"body"`
 		}
 		if err := s.reads.get(ctx, &r, readItem, string(id), string(device), millis(now)); err != nil {
 			return err
+		}
+		if r.Shared {
+			body, err := s.bodies(ctx, []string{string(id)})
+			if err != nil {
+				return err
+			}
+			if r.Body = body[id]; r.Body == nil {
+				return sql.ErrNoRows // the message came to its end since the row was read
+			}
 		}
 		_, times := e.fetched(r.Seq)
 		item = messages.Item{ID: id, Seq: r.Seq, Data: r.Body, Urgency: messages.Urgency(r.Urgency), CollapseKey: r.CollapseKey,

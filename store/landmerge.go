@@ -14,9 +14,9 @@ import (
 const (
 	markPagesAtOnce = `UPDATE deliveries AS d SET fetched_at = COALESCE(d.fetched_at, p.at), attempts = d.attempts + 1
 		FROM unnest(CAST(? AS TEXT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[])) AS p (device, page_from, page_to, at)
-		WHERE d.device = p.device AND d.seq >= p.page_from AND d.seq <= p.page_to AND d.ended_at IS NULL AND d.expires_at > p.at`
+		WHERE d.device = p.device AND d.device = ANY (CAST(?1 AS TEXT[])) AND d.seq >= p.page_from AND d.seq <= p.page_to AND d.ended_at IS NULL AND d.expires_at > p.at`
 	tellGapsAtOnce = `UPDATE gaps AS g SET told = n.told FROM unnest(CAST(? AS TEXT[]), CAST(? AS BIGINT[])) AS n (device, told)
-		WHERE g.device = n.device AND g.told < n.told`
+		WHERE g.device = n.device AND g.device = ANY (CAST(?1 AS TEXT[])) AND g.told < n.told`
 	selectLastWakes   = "SELECT device, last_wake FROM inboxes WHERE device " + anyOf
 	takeWakes         = "SELECT nextval(pg_get_serial_sequence('wakes', 'id')) FROM generate_series(1, CAST(? AS BIGINT))"
 	insertWakesAtOnce = `INSERT INTO wakes (device, id, previous, at, head_normal, head_high, accepted, background, took, provider, verdict, reason)

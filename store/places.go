@@ -22,6 +22,7 @@ const (
 	shardLocks   = 0x526f7501
 	appLocks     = 0x526f7502
 	migrateLocks = 0x526f7503
+	nameLocks    = 0x526f7504
 )
 
 func shardOf(name string) int32 {
@@ -126,11 +127,23 @@ var (
 	lockShards = fmt.Sprintf("SELECT pg_advisory_xact_lock(%d, shard) FROM unnest(CAST(? AS INT[])) AS shard", shardLocks)
 	lockApp    = fmt.Sprintf("SELECT pg_advisory_xact_lock(%d, CAST(? AS INT))", appLocks)
 	shareApp   = fmt.Sprintf("SELECT pg_advisory_xact_lock_shared(%d, CAST(? AS INT))", appLocks)
+	lockName   = fmt.Sprintf("SELECT pg_advisory_xact_lock(%d, CAST(? AS INT))", nameLocks)
 )
 
 // lockApp has what concerns an app as a whole happen one after the other: credentials and circuits speak of each other, and its
 // events become visible in the order of their places.
 func (t *tx) lockApp(app ident.App) error { return t.lockAs(lockApp, app) }
+
+// claim has those who want the same thing, of which there is one - an installation, a token - come one after the other, from their look
+// for who has it until they commit. A unique index says the same, but a distributed database cannot have it.
+func (t *tx) claim(name []byte) error {
+	if !t.w.store.dialect.shared || t.w.store.unlocked {
+		return nil
+	}
+	h := fnv.New32a()
+	_, _ = h.Write(name) // it never fails
+	return t.later(lockName, int32(h.Sum32()))
+}
 
 // shareApp keeps the app from being deleted meanwhile.
 func (t *tx) shareApp(app ident.App) error { return t.lockAs(shareApp, app) }

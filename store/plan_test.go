@@ -90,7 +90,7 @@ func planOf(t *testing.T, s *Store, query string) (steps []string) {
 	return steps
 }
 
-// parameters counts those of a statement: the highest number, or the question marks without one.
+// parameters counts those of a statement: the highest number, or the question marks without one, which are numbered from 1 on as well.
 func parameters(query string) int {
 	highest, plain := 0, 0
 	for _, p := range regexp.MustCompile(`\?(\d*)`).FindAllStringSubmatch(query, -1) {
@@ -100,5 +100,5 @@ func parameters(query string) int {
 			plain++
 		}
 	}
-	return highest + plain
+	return max(highest, plain)
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,7 +20,10 @@ const (
 // purgeCursor is where the next Purge looks on. Losing it costs only time: it goes round and round.
 type purgeCursor struct {
 	mu  sync.Mutex
-	seq messages.Seq // guarded by mu
+	seq messages.Seq // guarded by mu, as all below
+	// created and post are those of the send to a user that was looked at last.
+	created int64
+	post    string
 }
 
 // Purge removes what nobody will ask for: deliveries that ended, wakes, events, and messages with nothing pending, older than
@@ -36,14 +40,16 @@ func (s *Store) Purge(ctx context.Context, before, now time.Time, limit int) (in
 	}
 	for _, q := range []struct{ find, remove string }{
 		{"SELECT id FROM wakes WHERE at < ? AND id <= (SELECT MIN(id) FROM wakes) + 10000 ORDER BY id LIMIT 0 + ?", "DELETE FROM wakes WHERE id IN "},
-		{`SELECT id FROM messages WHERE created_at < ? AND pending = 0 AND NOT EXISTS
-			(SELECT 1 FROM deliveries d WHERE d.message = messages.id) ORDER BY created_at LIMIT 0 + ?`, "DELETE FROM messages WHERE id IN "},
 		{oldEvents, "DELETE FROM events WHERE seq IN "},
 	} {
 		n, err := s.purgeTable(ctx, q.find, q.remove, millis(before), limit-total)
 		if total += n; err != nil {
 			return total, err
 		}
+	}
+	n, err = s.purgePosts(ctx, millis(before), limit-total)
+	if total += n; err != nil {
+		return total, err
 	}
 	n, err = s.purgeReplays(ctx, millis(now.Add(-idempotencyLife)), limit-total)
 	return total + n, err
@@ -87,6 +93,66 @@ func (s *Store) purgeDeliveries(ctx context.Context, before int64, limit int) (i
 	return total, nil
 }
 
+const (
+	oldPosts  = "SELECT id, created_at FROM messages WHERE created_at >= ? AND created_at < ? AND pending = 0 AND (created_at > ? OR id > ?) ORDER BY created_at, id LIMIT 0 + ?"
+	spokenFor = "SELECT DISTINCT message FROM deliveries WHERE message IN "
+)
+
+// purgePosts goes on from the cursor through the sends to users, and removes those that no delivery speaks of any more. Their
+// deliveries are asked about apart: in a distributed database they are on other machines.
+func (s *Store) purgePosts(ctx context.Context, before int64, limit int) (int, error) {
+	s.purge.mu.Lock()
+	defer s.purge.mu.Unlock()
+	total := 0
+	for pages := 0; total < limit && pages < purgeSpans; pages++ {
+		var page []struct {
+			ID      string `db:"id"`
+			Created int64  `db:"created_at"`
+		}
+		at := &s.purge
+		if err := s.reads.list(ctx, &page, oldPosts, at.created, before, at.created, at.post, purgeAtATime); err != nil {
+			return total, s.readError("look for old messages", err)
+		}
+		ids := make([]string, 0, len(page))
+		for _, p := range page {
+			ids = append(ids, p.ID)
+			at.created, at.post = p.Created, p.ID
+		}
+		n, err := s.purgeUnspoken(ctx, ids)
+		if total += n; err != nil {
+			return total, err
+		}
+		if len(page) < purgeAtATime {
+			at.created, at.post = 0, "" // all that is old was looked at
+			return total, nil
+		}
+	}
+	return total, nil
+}
+
+// purgeUnspoken removes those of up to purgeAtATime sends that no delivery speaks of.
+func (s *Store) purgeUnspoken(ctx context.Context, ids []string) (int, error) {
+	if len(ids) == 0 {
+		return 0, nil
+	}
+	var kept []string
+	query, args := withKeys(spokenFor, anys(ids))
+	if err := s.reads.list(ctx, &kept, query, args...); err != nil {
+		return 0, s.readError("look for messages' deliveries", err)
+	}
+	gone := slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return slices.Contains(kept, id) })
+	return len(gone), s.deleteRows(ctx, "DELETE FROM messages WHERE id IN ", anys(gone))
+}
+
+// withKeys appends a list of up to purgeAtATime keys to query. It has always as many: one prepared statement.
+func withKeys(query string, keys []any) (whole string, args []any) {
+	args = make([]any, purgeAtATime)
+	for i := range args {
+		args[i] = keys[min(i, len(keys)-1)]
+	}
+	return query + "(" + repeat("?", purgeAtATime) + ")", args
+}
+
 // purgeTable deletes what find names, a piece at a time.
 func (s *Store) purgeTable(ctx context.Context, find, remove string, before int64, limit int) (int, error) {
 	total := 0
@@ -119,12 +185,9 @@ func anys[T any](list []T) []any {
 func (s *Store) deleteRows(ctx context.Context, remove string, keys []any) error {
 	for len(keys) > 0 {
 		n := min(len(keys), purgeAtATime)
-		piece := make([]any, purgeAtATime) // one length: one prepared statement
-		for i := range piece {
-			piece[i] = keys[min(i, n-1)]
-		}
+		query, piece := withKeys(remove, keys[:n])
 		err := s.write(ctx, "remove old rows", newOp(func(t *tx) error {
-			_, err := t.exec(remove+"("+repeat("?", purgeAtATime)+")", piece...)
+			_, err := t.exec(query, piece...)
 			return err
 		}))
 		if err != nil {

@@ -53,6 +53,9 @@ func (s *Store) Register(ctx context.Context, e tokens.Enrol) (tokens.Device, bo
 
 // installation returns the registered device of an installation, or "".
 func (t *tx) installation(app ident.App, installation string) (ident.Device, error) {
+	if err := t.claim([]byte(string(app) + " " + installation)); err != nil {
+		return "", err
+	}
 	var id ident.Device
 	err := t.get(&id, "SELECT id FROM devices WHERE app = ? AND installation = ? AND unregistered_at IS NULL", string(app), installation)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
@@ -65,7 +68,7 @@ func (t *tx) insertDevice(e tokens.Enrol) (tokens.Device, error) {
 	now := fromMillis(millis(e.Now))
 	d := tokens.Device{ID: e.ID, App: e.App, Installation: e.Installation, Platform: e.Platform, Provider: e.Provider,
 		Environment: e.Environment, Token: e.Token, AppVersion: e.AppVersion, Locale: e.Locale, CreatedAt: now, LastContact: now}
-	if err := t.holdToken(&d, now); err != nil {
+	if err := t.holdToken(tokens.Device{}, &d, now); err != nil {
 		return tokens.Device{}, err
 	}
 	token, hash := t.sealed(d)
@@ -89,11 +92,11 @@ func (t *tx) reenrol(id ident.Device, e tokens.Enrol) (tokens.Device, error) {
 	if err != nil {
 		return tokens.Device{}, err
 	}
-	moved := d.Provider != e.Provider || d.Environment != e.Environment
+	before, moved := d, d.Provider != e.Provider || d.Environment != e.Environment
 	d.Platform, d.Provider, d.Environment, d.AppVersion, d.Locale = e.Platform, e.Provider, e.Environment, e.AppVersion, e.Locale
 	if e.Token != "" || moved {
 		d.Token = e.Token
-		if err := t.holdToken(&d, e.Now); err != nil {
+		if err := t.holdToken(before, &d, e.Now); err != nil {
 			return tokens.Device{}, err
 		}
 	}

@@ -26,8 +26,9 @@ func hashOfToken(d tokens.Device) []byte {
 	return h.Sum(nil)
 }
 
-// holdToken makes d the holder of d.Token, as registered now; whoever held it is superseded. The caller stores d.
-func (t *tx) holdToken(d *tokens.Device, now time.Time) error {
+// holdToken makes d the holder of d.Token, as registered now; whoever held it is superseded. before is the device as the caller read it,
+// zero for a new one. The caller stores d.
+func (t *tx) holdToken(before tokens.Device, d *tokens.Device, now time.Time) error {
 	d.Generation++
 	d.RegisteredAt = fromMillis(millis(now))
 	d.TokenReason = ""
@@ -37,10 +38,33 @@ func (t *tx) holdToken(d *tokens.Device, now time.Time) error {
 		return nil
 	}
 	d.TokenState = tokens.TokenActive
-	if _, err := t.exec(supersede, string(tokens.TokenSuperseded), hashOfToken(*d), string(d.ID)); err != nil {
+	hash := hashOfToken(*d)
+	if err := t.claim(hash); err != nil {
+		return fmt.Errorf("take a token over: %w", err)
+	}
+	if before.Token == d.Token && before.Provider == d.Provider && before.Environment == d.Environment {
+		held, err := t.stillHolds(d.ID, hash)
+		if err != nil || held {
+			return err // nobody else has it
+		}
+	}
+	if _, err := t.exec(supersede, string(tokens.TokenSuperseded), hash, string(d.ID)); err != nil {
 		return fmt.Errorf("take a token over: %w", err)
 	}
 	return nil
+}
+
+// stillHolds reports whether a device that was seen holding a claimed token holds it: before the claim, another node may have given
+// it to another device. Asking this one spares asking all, which is what a phone that shows its token at every start would cost.
+func (t *tx) stillHolds(id ident.Device, hash []byte) (bool, error) {
+	if !t.w.store.dialect.shared {
+		return true, nil
+	}
+	var n int
+	if err := t.get(&n, "SELECT COUNT(*) FROM devices WHERE id = ? AND token_hash = ?", string(id), hash); err != nil {
+		return false, fmt.Errorf("ask who holds a token: %w", err)
+	}
+	return n == 1, nil
 }
 
 const (
@@ -204,13 +228,14 @@ func (t *tx) moveToken(id ident.Device, generation int64, to tokens.Environment)
 	if err != nil || !ok || d.Token == "" || d.Environment == to {
 		return false, err
 	}
+	before := d
 	d.Environment = to
 	rival, err := t.laterHolder(d)
 	if err != nil {
 		return false, err
 	}
 	if rival == "" {
-		err = t.holdToken(&d, d.RegisteredAt)
+		err = t.holdToken(before, &d, d.RegisteredAt)
 	} else {
 		d.Token, d.TokenState, d.TokenReason = "", tokens.TokenSuperseded, ""
 		d.Strikes, d.StruckAt, d.OtherTried = 0, time.Time{}, false
@@ -224,9 +249,13 @@ func (t *tx) moveToken(id ident.Device, generation int64, to tokens.Environment)
 
 // laterHolder returns who holds d's token and registered it after d, of two at the same time the newer device; "" for nobody.
 func (t *tx) laterHolder(d tokens.Device) (ident.Device, error) {
+	hash := hashOfToken(d)
+	if err := t.claim(hash); err != nil {
+		return "", fmt.Errorf("look for a token's holder: %w", err)
+	}
 	var id ident.Device
 	var registered int64
-	err := t.scan([]any{&id, &registered}, selectHolder, hashOfToken(d), string(d.ID))
+	err := t.scan([]any{&id, &registered}, selectHolder, hash, string(d.ID))
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", nil
 	}
