@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"rouse/store"
 	"rouse/tokens"
 )
 
@@ -32,6 +33,8 @@ type Raw struct {
 	DB DSN
 	// Bus is auto, memory, postgres, a DSN of PostgreSQL, or the URLs of NATS servers.
 	Bus DSN
+	// DBConns is how many connections a node may take to PostgreSQL.
+	DBConns string
 	// AdminKey is the instance's administrator key.
 	AdminKey tokens.Secret
 	// MasterKeys is "id:base64 of 32 bytes", comma separated.
@@ -109,6 +112,8 @@ type Serve struct {
 	DSN  DSN
 	Path string
 	Bus  Bus
+	// DBConns is how many connections the node may take to PostgreSQL, those of the bus not counted: store.MinConnections to 1000.
+	DBConns int
 	// AdminKey is at least MinAdminKey characters.
 	AdminKey tokens.Secret
 	// MasterKeys is empty if the key file beside the database is to be used, on SQLite alone.
@@ -134,6 +139,7 @@ func Check(r Raw) (Serve, error) {
 	s := Serve{
 		Listen:    c.address("listen", r.Listen),
 		OpsListen: c.address("ops-listen", r.OpsListen),
+		DBConns:   c.number("db-conns", r.DBConns, store.MinConnections, 1000),
 		AdminKey:  c.adminKey(r.AdminKey),
 		Endpoints: Endpoints{
 			APNs:        c.origin("apns-endpoint", r.APNsEndpoint),
@@ -312,6 +318,14 @@ func (c *checker) oneOf(flag, value string, choices ...string) string {
 	}
 	c.bad(flag, "is %q; it is one of %s", value, strings.Join(choices, ", "))
 	return ""
+}
+
+func (c *checker) number(flag, value string, least, most int) int {
+	n, err := strconv.Atoi(value)
+	if err != nil || n < least || n > most {
+		c.bad(flag, "is %q; it is a number from %d to %d", value, least, most)
+	}
+	return n
 }
 
 func (c *checker) duration(flag, value string, least, most time.Duration) time.Duration {

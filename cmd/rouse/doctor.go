@@ -25,7 +25,7 @@ const doctorLimit = 25 * time.Second
 type doctorCmd struct {
 	settings
 	App     string `help:"Look at this app alone: its id, or its name exactly." placeholder:"APP"`
-	Offline bool   `help:"Reach for nothing outside of this machine: neither endpoints nor credentials are tried."`
+	Offline bool   `help:"Reach for nothing but the database and the bus: neither endpoints nor credentials are tried."`
 	JSON    bool   `name:"json" help:"Write {\"ok\", \"findings\"} as JSON."`
 }
 
@@ -40,7 +40,7 @@ func (c *doctorCmd) Run(ctx context.Context, term *terminal) error {
 	if wrong != nil {
 		all = misconfigured(wrong)
 	} else {
-		if whole, err := filepath.Abs(cfg.Path); err == nil {
+		if whole, err := filepath.Abs(cfg.Path); err == nil && cfg.Path != "" {
 			cfg.Path = whole // a person may be in another folder than they think
 		}
 		e := examination{cfg: cfg, app: c.App, offline: c.Offline, open: openProvider(cfg.Endpoints, slog.New(slog.DiscardHandler))}
@@ -148,11 +148,17 @@ func (e examination) run(ctx context.Context) []found {
 	var at, stored, ways []found
 	var reached []reach
 	var tenants []tenant
+	var hints found
+	var shared bool
 	var wg sync.WaitGroup
 	wg.Go(func() { at = e.server(ctx, user) })
 	wg.Go(func() { reached = e.reach(ctx) })
 	wg.Go(func() { stored, tenants = e.database(ctx) })
+	wg.Go(func() { hints, shared = e.busFinding(ctx) })
 	wg.Wait()
+	if shared {
+		stored = append(stored, hints)
+	}
 	ways = e.ways(reached, tenants)
 	all := []found{fine("configuration", "Every setting is right.")}
 	if e.dev {

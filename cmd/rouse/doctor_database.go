@@ -33,6 +33,9 @@ const restore = "Stop the server, keep the files, put back a backup as docs/oper
 
 // database looks at the files, the schema, the pages, the keys and the apps. It holds nothing open when it returns.
 func (e examination) database(ctx context.Context) (all []found, tenants []tenant) {
+	if e.cfg.DSN.IsPostgres() {
+		return e.postgres(ctx)
+	}
 	ring, keys := e.keys()
 	// A database that somebody began to use while it was read as nobody's is read once more.
 	for range 2 {

@@ -25,6 +25,9 @@ func (e examination) server(ctx context.Context, u user) []found {
 		status, text = ask(ctx, "http://"+ops+"/readyz")
 	}
 	switch {
+	case status == 0 && e.cfg.DSN.IsPostgres():
+		return append([]found{doubtful("server", "not_running", "No server answers here; whether others run on the database, nodes tells.", "Start it: rouse serve, with these same settings.")},
+			e.free(ctx)...)
 	case status == 0 && !u.used:
 		return append([]found{doubtful("server", "not_running", "No server runs on this database.", "Start it: rouse serve, with these same settings.")},
 			e.free(ctx)...)
@@ -42,6 +45,9 @@ func (e examination) server(ctx context.Context, u user) []found {
 	case u.known && !u.used:
 		return []found{doubtful("server", "other_database", fmt.Sprintf("A server answers at %s, and it has another database open.", ops),
 			"Give doctor the same --db (ROUSE_DB) as that server, or another --ops-listen.")}
+	}
+	if _, without, degraded := strings.Cut(text, "degraded: "); degraded {
+		return []found{doubtful("server", "degraded", sentence("a server runs and is ready, and "+without), "The finding on the bus says more; so does the server's log."), e.front(ctx)}
 	}
 	return []found{fine("server", "A server runs and is ready."), e.front(ctx)}
 }

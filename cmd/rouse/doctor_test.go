@@ -314,7 +314,7 @@ func TestDoctorTellsADatabaseThatIsNone(t *testing.T) {
 func TestDoctorTellsTheMistakesInTheSettings(t *testing.T) {
 	t.Parallel()
 	var out, log bytes.Buffer
-	env := []string{"ROUSE_ADMIN_KEY=canary-short", "ROUSE_DB=postgres://rouse:canary-password@db/rouse", "ROUSE_GRACE=soon"}
+	env := []string{"ROUSE_ADMIN_KEY=canary-short", "ROUSE_DB=postgres://rouse:canary-password@db", "ROUSE_BUS=nats:canary", "ROUSE_GRACE=soon"}
 	if code := run(t.Context(), []string{"doctor", "--json"}, env, strings.NewReader(""), &out, &log); code != exitUsage {
 		t.Errorf("exit %d", code)
 	}
@@ -322,10 +322,10 @@ func TestDoctorTellsTheMistakesInTheSettings(t *testing.T) {
 	if err := json.Unmarshal(out.Bytes(), &x); err != nil {
 		t.Fatal(err)
 	}
-	if len(x.Findings) != 3 || x.OK {
+	if len(x.Findings) != 5 || x.OK {
 		t.Errorf("%+v", x)
 	}
-	for _, setting := range []string{"ROUSE_ADMIN_KEY", "ROUSE_DB", "ROUSE_GRACE"} {
+	for _, setting := range []string{"ROUSE_ADMIN_KEY", "ROUSE_DB", "ROUSE_BUS", "ROUSE_MASTER_KEYS", "ROUSE_GRACE"} {
 		if !strings.Contains(out.String(), setting) {
 			t.Errorf("nothing about %s", setting)
 		}
@@ -352,7 +352,7 @@ func TestDoctorsReasonsAreTold(t *testing.T) {
 	page := readPage(t, filepath.Join("docs", "doctor.md"))
 	calls := regexp.MustCompile(`(?:broken|doubtful)\((?:"([a-z_]+)"|[^,"]+), (?:"([a-z_0-9]+)"|[^,"]+)`)
 	n := 0
-	for _, file := range []string{"doctor.go", "doctor_apps.go", "doctor_database.go", "doctor_endpoints.go", "doctor_server.go"} {
+	for _, file := range []string{"doctor.go", "doctor_apps.go", "doctor_database.go", "doctor_endpoints.go", "doctor_postgres.go", "doctor_server.go"} {
 		source, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

@@ -91,7 +91,7 @@ func openNode(ctx context.Context, cfg config.Serve, log *slog.Logger) (*node, e
 	if n.hints, err = openBus(cfg, log); err != nil {
 		return nil, &usageError{err}
 	}
-	if n.store, err = store.Open(ctx, store.Options{DSN: string(cfg.DSN), Ring: ring, Log: log, Metrics: n.registry}); err != nil {
+	if n.store, err = store.Open(ctx, store.Options{DSN: string(cfg.DSN), Connections: cfg.DBConns, Ring: ring, Log: log, Metrics: n.registry}); err != nil {
 		return nil, fmt.Errorf("opening the database: %w", err)
 	}
 	if err = n.build(ctx); err != nil {

@@ -15,6 +15,7 @@ type settings struct {
 	OpsListen  string        `default:"127.0.0.1:9090" help:"Where /livez, /readyz and /metrics listen; keep it private." setting:"ROUSE_OPS_LISTEN"`
 	DB         config.DSN    `name:"db" default:"sqlite:rouse.db" help:"sqlite:PATH, or postgres://user:password@host:5432/name for one node or several." placeholder:"DSN" setting:"ROUSE_DB"`
 	Bus        config.DSN    `default:"auto" help:"How nodes tell each other to look: auto (PostgreSQL's own, if that is the database), memory (one node), postgres, postgres://... (where the database is behind a pooler), nats://..." placeholder:"BUS" setting:"ROUSE_BUS"`
+	DBConns    string        `name:"db-conns" default:"20" help:"How many connections the node may take to PostgreSQL; a bus there takes two more." setting:"ROUSE_DB_CONNS"`
 	AdminKey   tokens.Secret `help:"The administrator's key, 24 characters or more. Required." placeholder:"KEY" setting:"ROUSE_ADMIN_KEY"`
 	MasterKeys config.Hidden `help:"What seals secrets at rest: id:base64 of 32 bytes, comma separated, the first seals. Left out on SQLite, a key file is made beside the database; PostgreSQL requires them, the same for each node." placeholder:"KEYS" setting:"ROUSE_MASTER_KEYS"`
 
@@ -38,7 +39,7 @@ type settings struct {
 // check turns the words into settings, or tells every mistake.
 func (s settings) check() (config.Serve, error) {
 	checked, err := config.Check(config.Raw{
-		Listen: s.Listen, OpsListen: s.OpsListen, DB: s.DB, Bus: s.Bus, AdminKey: s.AdminKey, MasterKeys: s.MasterKeys,
+		Listen: s.Listen, OpsListen: s.OpsListen, DB: s.DB, Bus: s.Bus, DBConns: s.DBConns, AdminKey: s.AdminKey, MasterKeys: s.MasterKeys,
 		APNsEndpoint: s.APNsEndpoint, APNsSandboxEndpoint: s.APNsSandboxEndpoint, APNsCA: s.APNsCA,
 		FCMEndpoint: s.FCMEndpoint, FCMTokenEndpoint: s.FCMTokenEndpoint, FCMCA: s.FCMCA,
 		TrustedProxies: s.TrustedProxies, RegistrationLimit: s.RegistrationLimit, FailedAuthLimit: s.FailedAuthLimit,

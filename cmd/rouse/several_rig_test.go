@@ -24,8 +24,7 @@ import (
 // app, and takes the first node for its server.
 type several struct {
 	*rig
-	settings []string
-	nodes    []*near
+	nodes []*near
 }
 
 // near is a node in this process.

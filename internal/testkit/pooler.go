@@ -75,3 +75,11 @@ func awaitPooler(t testing.TB, dsn string) {
 		}
 	}
 }
+
+// Command runs one statement on a connection of its own, outside of any transaction.
+func Command(t testing.TB, dsn, statement string) {
+	t.Helper()
+	if err := command(dsn, statement); err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+}
