@@ -170,6 +170,45 @@ func TestALostHintIsMadeUpForAtOnce(t *testing.T) {
 	})
 }
 
+// deaf is a bus that hands nothing over while it is, and says so with the first hint after that.
+type deaf struct {
+	worker.Bus
+	now, was atomic.Bool
+}
+
+func (d *deaf) Listen(ctx context.Context, receive func([]messages.Hint, bool)) error {
+	return d.Bus.Listen(ctx, func(hints []messages.Hint, missing bool) {
+		if d.now.Load() {
+			d.was.Store(true)
+			return
+		}
+		receive(hints, missing || d.was.Swap(false))
+	})
+}
+
+func TestALostAnswerHoldsNothingUp(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.stop()
+		bus := &deaf{Bus: h.bus}
+		h.startWith(worker.Options{Hints: bus})
+		answers, sleeps := h.device(tokens.FCM), h.device(tokens.FCM)
+		h.send(answers.ID, messages.High)
+		h.send(sleeps.ID, messages.High)
+		h.pass(time.Second)
+		h.wants(2, "both are called")
+		bus.now.Store(true)
+		h.fetch(answers.ID, true)
+		h.send(answers.ID, messages.High)
+		h.send(sleeps.ID, messages.High)
+		h.pass(time.Second)
+		h.wants(2, "nobody heard of the answer, nor of what came then")
+		bus.now.Store(false)
+		h.bus.Hint(messages.Hint{Kind: messages.HintIdle, Device: sleeps.ID})
+		h.pass(5 * time.Second)
+		h.wants(3, "the answer is in the store, and who did not answer is not called twice")
+	})
+}
+
 // unwell is a store that does not answer for a while.
 type unwell struct {
 	*store.Store

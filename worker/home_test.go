@@ -61,7 +61,7 @@ func (p *provider) sent() []pushed {
 type home struct {
 	t        *testing.T
 	store    *store.Store
-	bus      *bus.Memory
+	bus      worker.Bus
 	provider *provider
 	app      ident.App
 	began    time.Time

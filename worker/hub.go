@@ -233,6 +233,7 @@ func (h *hub) swept(f found, now time.Time) {
 	e.state.doubt()
 	if f.at.IsZero() {
 		e.state.arrived(f.due.Class, f.due.Seq, now, h.w.o.Grace)
+		e.state.mistrust()
 	} else {
 		e.state.climb(f.due, f.at, now)
 	}

@@ -229,7 +229,7 @@ func (p *pair) handOver() {
 	default:
 		p.node[p.home].sent(messages.Hint{Kind: messages.HintDue, Seq: p.handing})
 		if p.rules.lying { // who is not home hears it as well
-			p.tell(messages.HintDue, p.handing)
+			p.node[p.sweeper].sent(messages.Hint{Kind: messages.HintDue, Seq: p.handing})
 		}
 		if p.rules.hasty {
 			p.moveCursor(p.handing)

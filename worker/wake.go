@@ -51,6 +51,7 @@ type state struct {
 	retry     time.Time   // the provider asked for patience: nothing before
 	quiet     time.Time   // no background push before
 	blocked   bool        // no way to reach it: wait for a token or a credential, or for a sweep's doubt
+	unsure    bool        // hints were lost: whether the last wake was answered is the store's to say
 	revived   bool        // a token or a credential came since begin: what is under way knows the old one
 	anew      bool        // the first of rungs is no step of the ladder but such a token or credential
 
@@ -216,6 +217,9 @@ func (s *state) next() (time.Time, bool) {
 			at, found = t, true
 		}
 	}
+	if s.unsure {
+		consider(s.pollUntil)
+	}
 	switch s.wants() {
 	case messages.HighWake:
 		consider(later(s.hold, s.spaced()))
@@ -252,7 +256,7 @@ func (s *state) forced(now time.Time) bool {
 }
 
 // begin marks the device as being worked on.
-func (s *state) begin() { s.sending, s.captured, s.revived = true, s.head, false }
+func (s *state) begin() { s.sending, s.captured, s.revived, s.unsure = true, s.head, false, false }
 
 // look takes in what the store holds, read after begin. Every place up to the head at
 // begin was committed before the read, so there the store is right; a head that
@@ -375,6 +379,10 @@ func (s *state) block() {
 
 // doubt lets the store be asked whether the device is still blocked: the hint of a new token may have been lost.
 func (s *state) doubt() { s.blocked = false }
+
+// mistrust lets the store be asked whether the wake that is outstanding was answered: the hint of that may have been lost, and what
+// has come since would wait for the ladder.
+func (s *state) mistrust() { s.unsure = s.woken.Max() > s.seen }
 
 // spare takes block back: the token is to be tried again, but by the ladder alone.
 func (s *state) spare() {
