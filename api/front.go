@@ -23,6 +23,8 @@ type exchange struct {
 	operation string
 	caller    caller
 	status    int
+	// end is when a poll is answered at the latest; zero for other calls.
+	end time.Time
 }
 
 type exchangeKey struct{}

@@ -24,6 +24,9 @@ const (
 	// drainSpread is over how many seconds clients come back after a stop: to another node, if there is one, and soon enough
 	// that a message waits for less than 5 s meanwhile.
 	drainSpread = 4
+	// pollSlack is what a poll may take beyond its wait, whatever becomes of the database: its phone would wait for a node that
+	// is cut off, when another could serve it.
+	pollSlack = 1800 * time.Millisecond
 )
 
 // reading is one GET /v1/inbox.
@@ -37,6 +40,8 @@ type reading struct {
 	ack    *messages.Seq
 	// last is what was read last: an empty answer takes its cursor and gap from there.
 	last messages.Page
+	// end is when it is answered at the latest.
+	end time.Time
 }
 
 // getInbox acks, reads and waits. It is written by hand because the parker, and not the
@@ -48,7 +53,7 @@ func (a *API) getInbox(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if read.ack != nil {
-		if _, err := a.ackUpTo(r.Context(), read.device, *read.ack); err != nil {
+		if err := read.ackFirst(r.Context()); err != nil {
 			a.fail(w, r, err)
 			return
 		}
@@ -80,7 +85,7 @@ func (a *API) readingOf(r *http.Request) (*reading, error) {
 		return nil, fault.New(fault.Malformed, "bad_query", "the query is not well-formed")
 	}
 	who := callerOf(r.Context())
-	read := &reading{api: a, device: who.device, proof: who.proof}
+	read := &reading{api: a, device: who.device, proof: who.proof, end: exchangeOf(r.Context()).end}
 	wait, err := number(q, "wait", 0, 0, maxWait)
 	if err != nil {
 		return nil, err
@@ -96,6 +101,23 @@ func (a *API) readingOf(r *http.Request) (*reading, error) {
 		return nil, err
 	}
 	return read, nil
+}
+
+// pollEnd is when a poll that begins now is to be answered at the latest.
+func pollEnd(r *http.Request) time.Time {
+	wait, err := strconv.Atoi(r.URL.Query().Get("wait"))
+	if err != nil {
+		wait = 0
+	}
+	return time.Now().Add(time.Duration(min(max(wait, 0), maxWait))*time.Second + pollSlack)
+}
+
+// ackFirst acks what the poll says it has.
+func (r *reading) ackFirst(ctx context.Context) error {
+	ctx, cancel := context.WithDeadline(ctx, r.end)
+	defer cancel()
+	_, err := r.api.ackUpTo(ctx, r.device, *r.ack)
+	return err
 }
 
 func number(q url.Values, name string, def, least, most int) (int, error) {
@@ -133,6 +155,8 @@ func (r *reading) place() messages.Seq {
 // read reads the inbox. A poll that has been waiting proves its key anew, and before it reads: the key may have been
 // revoked, and what came since is for whoever holds the device's new one.
 func (r *reading) read(ctx context.Context, parked bool) (messages.Page, error) {
+	ctx, cancel := context.WithDeadline(ctx, r.end)
+	defer cancel()
 	if parked {
 		if _, _, err := r.api.holder(ctx, r.device.ID, r.proof); err != nil {
 			return messages.Page{}, err
@@ -145,7 +169,7 @@ func (r *reading) read(ctx context.Context, parked bool) (messages.Page, error) 
 func (r *reading) look(ctx context.Context, parked bool) (park.Reply, bool) {
 	page, err := r.read(ctx, parked)
 	if err != nil {
-		if ctx.Err() != nil {
+		if left(ctx) {
 			return park.Reply{}, false // the client left; the parker sees that too
 		}
 		status, header, body := r.api.problem(ctx, err)

@@ -53,7 +53,7 @@ func statusOf(e *fault.Error) int {
 
 // fail answers err as a problem document, and logs what the client is not told.
 func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
-	if r.Context().Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
+	if left(r.Context()) && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
 		exchangeOf(r.Context()).status = statusClientGone
 		return
 	}
@@ -65,6 +65,9 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	// The client may be gone; there is nobody else to tell.
 	_, _ = w.Write(body)
 }
+
+// left reports whether the client of a call left. A deadline is our own.
+func left(ctx context.Context) bool { return errors.Is(ctx.Err(), context.Canceled) }
 
 // problem makes the whole answer of an error.
 func (a *API) problem(ctx context.Context, err error) (int, http.Header, []byte) {

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -99,6 +100,31 @@ func TestPollEndsWithItsApp(t *testing.T) {
 	w.send(other, p, 1)
 	if page, _ := y.page(t); len(page.Messages) != 1 {
 		t.Errorf("another app's poll got %+v", page)
+	}
+}
+
+// TestPollEndsWithoutAHint: its key, its device or its app ended on another node, and nobody said so. The slow timer finds out;
+// a poll that has nothing to say goes on waiting.
+func TestPollEndsWithoutAHint(t *testing.T) {
+	t.Parallel()
+	w := setup{limits: api.Limits{Recheck: 50 * time.Millisecond}}.start(t)
+	app, other := w.newApp(), w.newApp()
+	replaced, gone, orphan, kept := w.newPhone(app), w.newPhone(app), w.newPhone(other), w.newPhone(app)
+	x, y, z, quiet := w.wait(replaced, "wait=55"), w.wait(gone, "wait=55"), w.wait(orphan, "wait=55"), w.wait(kept, "wait=55")
+	secret := tokens.MintKey(tokens.DeviceKey, strings.TrimPrefix(replaced.id, ident.DevicePrefix))
+	if err := errors.Join(
+		w.store.RotateSecret(t.Context(), ident.Device(replaced.id), tokens.HashOf(secret), time.Now()),
+		w.store.Unregister(t.Context(), ident.App(app.id), ident.Device(gone.id), time.Now()),
+		w.store.DeleteApp(t.Context(), ident.App(other.id)),
+	); err != nil {
+		t.Fatal(err)
+	}
+	w.store.ConfirmSecret(ident.Device(replaced.id), tokens.HashOf(secret))
+	x.ended(t, 401, "unknown_key")
+	y.ended(t, 410, "device_unregistered")
+	z.ended(t, 401, "unknown_key")
+	if len(quiet.answer) != 0 || api.Waiting(w.api) != 1 {
+		t.Error("a poll ended that had nothing to say")
 	}
 }
 

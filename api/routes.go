@@ -106,7 +106,7 @@ func (a *API) handle(x route) http.HandlerFunc {
 		exchange.operation = x.operation
 		if x.pass != nil {
 			w.Header().Set("Cache-Control", "no-store")
-			who, err := a.admit(w, r, x.pass)
+			who, err := a.admitInTime(w, r, x)
 			if err != nil {
 				a.fail(w, r, err)
 				return
@@ -127,6 +127,18 @@ func (a *API) handle(x route) http.HandlerFunc {
 		}
 		x.serve(w, r)
 	}
+}
+
+// admitInTime is admit, but a poll that the store lets wait beyond its time is not admitted.
+func (a *API) admitInTime(w http.ResponseWriter, r *http.Request, x route) (caller, error) {
+	if x.operation != "getInbox" {
+		return a.admit(w, r, x.pass)
+	}
+	end := pollEnd(r)
+	exchangeOf(r.Context()).end = end
+	ctx, cancel := context.WithDeadline(r.Context(), end)
+	defer cancel()
+	return a.admit(w, r.WithContext(ctx), x.pass)
 }
 
 // nouns answers the operations of the contract; one file a noun.

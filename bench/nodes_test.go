@@ -3,7 +3,6 @@ package bench_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -352,7 +351,7 @@ func costs(b *testing.B, ways []*way, accept func() error) {
 		b.Logf("%-10s %7.0f /s, %.2f of memory (rounds %.2f to %.2f)", w.name, median(speeds[w.name]), got, slices.Min(each), slices.Max(each))
 		b.ReportMetric(got, w.name+"/memory")
 		if got < busShare {
-			b.Error(fmt.Sprintf("%s: %.2f of what writers do without a bus between nodes, promised %.2f", w.name, got, busShare))
+			b.Errorf("%s: %.2f of what writers do without a bus between nodes, promised %.2f", w.name, got, busShare)
 		}
 	}
 }
