@@ -18,11 +18,12 @@ import (
 )
 
 type devCmd struct {
-	Dir       string `default:".rouse-dev" help:"Where the database and the keys are kept from one start to the next."`
-	Listen    string `default:"127.0.0.1:8080" help:"Where the API listens."`
-	OpsListen string `default:"127.0.0.1:9090" help:"Where /livez, /readyz and /metrics listen."`
-	SimListen string `default:"127.0.0.1:8090" help:"Where the simulator's control API listens."`
-	LogLevel  string `default:"warn" help:"debug, info, warn or error."`
+	Dir       string     `default:".rouse-dev" help:"Where the database and the keys are kept from one start to the next."`
+	DB        config.DSN `name:"db" help:"Another database than a file there: postgres://user:password@host:5432/name." placeholder:"DSN"`
+	Listen    string     `default:"127.0.0.1:8080" help:"Where the API listens."`
+	OpsListen string     `default:"127.0.0.1:9090" help:"Where /livez, /readyz and /metrics listen."`
+	SimListen string     `default:"127.0.0.1:8090" help:"Where the simulator's control API listens."`
+	LogLevel  string     `default:"warn" help:"debug, info, warn or error."`
 }
 
 // Run runs everything until ctx ends.
@@ -79,14 +80,29 @@ func (c *devCmd) loadProfile() (profile, error) {
 	if err != nil {
 		return p, fmt.Errorf("finding the state folder: %w", err)
 	}
-	p.Phones, p.Topic, p.Project = phones, demoTopic, demoProject
+	p.Phones, p.Topic, p.Project, p.DB = phones, demoTopic, demoProject, string(c.DB)
 	return p, nil
 }
 
 func (c *devCmd) node(s *sim.Sim, p profile) (config.Serve, error) {
 	cfg, err := localNode(s, filepath.Join(c.Dir, "rouse.db"), p.AdminKey)
+	if err != nil {
+		return cfg, err
+	}
 	cfg.Listen, cfg.OpsListen = c.Listen, c.OpsListen
-	return cfg, err
+	if c.DB == "" {
+		return cfg, nil
+	}
+	dsn, path, err := config.CheckDB(string(c.DB))
+	if err != nil {
+		return cfg, &usageError{err}
+	}
+	cfg.DSN, cfg.Path = config.DSN(dsn), path
+	if cfg.DSN.IsPostgres() {
+		cfg.Bus = config.Bus{Carrier: config.CarrierPostgres, URL: cfg.DSN}
+		cfg.Path = filepath.Join(c.Dir, "postgres") // no file; its master keys lie beside, as those of one would
+	}
+	return cfg, nil
 }
 
 // furnish makes the demo app if it is not there, gives it the simulator's new
@@ -146,7 +162,7 @@ func (c *devCmd) welcome(w io.Writer, p profile) {
   secret key      %[6]s
   publishable key %[7]s
   admin key       %[8]s
-  kept in         %[9]s
+  kept in         %[9]s%[10]s
 
 In a second terminal, be a phone:  %[1]s device
 In a third, wake it:               %[1]s send 'hello, phone'
@@ -158,7 +174,15 @@ write {"to":{"user_id":"ann"}, ...}):
     -H 'Content-Type: application/json' -d '{"to":{"device_id":"DEVICE_ID"},"data":{"text":"hello"}}'
 
 Ctrl-C stops; the next start has the same app, keys and phones.
-`, self(), p.URL, p.OpsURL, p.ControlURL, p.AppID, p.SecretKey, p.PublishableKey, p.AdminKey, c.Dir)
+`, self(), p.URL, p.OpsURL, p.ControlURL, p.AppID, p.SecretKey, p.PublishableKey, p.AdminKey, c.Dir, c.elsewhere())
+}
+
+// elsewhere says where the database is, if it is not in the folder.
+func (c *devCmd) elsewhere() string {
+	if c.DB == "" {
+		return ""
+	}
+	return " and " + c.DB.String()
 }
 
 // self is how this program was called, for commands that a person copies.

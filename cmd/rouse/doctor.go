@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -74,7 +75,14 @@ func (c *doctorCmd) lookAtDev(ctx context.Context, term *terminal) bool {
 	if status, _ := ask(ctx, p.OpsURL+"/readyz"); status == 0 {
 		return false
 	}
-	c.DB, c.AdminKey = config.DSN("sqlite:"+filepath.Join(filepath.Dir(p.Phones), "rouse.db")), tokens.Secret(p.AdminKey)
+	c.DB, c.AdminKey = p.database(), tokens.Secret(p.AdminKey)
+	if c.DB.IsPostgres() {
+		keys, err := os.ReadFile(config.KeyFile(filepath.Join(p.dir(), "postgres")))
+		if err != nil {
+			return false
+		}
+		c.MasterKeys = config.Hidden(strings.TrimSpace(string(keys)))
+	}
 	c.Listen, c.OpsListen = strings.TrimPrefix(p.URL, "http://"), strings.TrimPrefix(p.OpsURL, "http://")
 	c.Offline = true
 	return true

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"rouse/config"
 )
 
 // profile is what rouse dev leaves for the other terminals. It holds keys: it
@@ -25,6 +27,19 @@ type profile struct {
 	Project string `json:"fcm_project"`
 	// Phones is the folder in which rouse device keeps its phones.
 	Phones string `json:"phones"`
+	// DB is the database if it is not the file beside them.
+	DB string `json:"db,omitempty"`
+}
+
+// dir is the folder that rouse dev keeps its state in.
+func (p profile) dir() string { return filepath.Dir(p.Phones) }
+
+// database is that of rouse dev.
+func (p profile) database() config.DSN {
+	if p.DB != "" {
+		return config.DSN(p.DB)
+	}
+	return config.DSN("sqlite:" + filepath.Join(p.dir(), "rouse.db"))
 }
 
 // phoneFile is one phone of rouse device.

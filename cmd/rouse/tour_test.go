@@ -30,13 +30,14 @@ type devWorld struct {
 	dev  *running
 }
 
-func newDevWorld(t *testing.T) *devWorld {
+func newDevWorld(t *testing.T, flags ...string) *devWorld {
 	t.Helper()
 	dir := t.TempDir()
 	w := &devWorld{
 		t: t, dir: dir, env: []string{"ROUSE_PROFILE=" + filepath.Join(dir, "profile.json")},
 		args: []string{"dev", "--dir", filepath.Join(dir, "state"), "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--sim-listen", "127.0.0.1:0"},
 	}
+	w.args = append(w.args, flags...)
 	w.start()
 	return w
 }
@@ -105,8 +106,16 @@ func TestEveryKindOfPhoneOfOneUser(t *testing.T) {
 // was sent to a phone that was off is there when it comes back.
 func TestDevRemembers(t *testing.T) {
 	t.Parallel()
-	w := newDevWorld(t)
+	onEngines(t, testDevRemembers)
+}
+
+func testDevRemembers(t *testing.T, on engine) {
+	dsn := strings.TrimPrefix(on.env(t, t.TempDir())[0], "ROUSE_DB=")
+	w := newDevWorld(t, "--db", dsn)
 	app := w.app()
+	if code, out := command(t, w.env, "doctor", "--json"); code != exitOK || !strings.Contains(out, "rouse dev") || strings.Contains(out, dbPassword) {
+		t.Errorf("doctor beside dev: exit %d\n%s", code, out)
+	}
 	phone := startCommand(t, w.env, "device")
 	device := phone.says(t, `registered as (dev_\S+),`)[1]
 	phone.says(t, `asleep`)
