@@ -54,7 +54,7 @@ func (s *Store) ack(ctx context.Context, a *acking, do func(*tx) (int, error)) (
 		a.n, err = do(t)
 		return err
 	})
-	o.lands, o.ack = a.device, a
+	o.lands, o.ack, o.hurried = a.device, a, true
 	if err := s.write(ctx, "ack messages", o); err != nil {
 		return 0, err
 	}

@@ -72,7 +72,7 @@ func (w *writer) stmt(query string) (statement, error) {
 	}
 	bound := w.store.dialect.rebind(query)
 	if !w.store.dialect.prepares {
-		w.stmts[query] = unprepared{w.conn, bound}
+		w.stmts[query] = unprepared{context.Background(), w.conn, bound}
 		return w.stmts[query], nil
 	}
 	stmt, err := w.conn.PreparexContext(context.Background(), bound)

@@ -9,7 +9,8 @@ import (
 )
 
 // reader is the read-only pool with its prepared statements. A statement that has begun is not
-// interrupted by the caller's context: all are short, and watching costs a goroutine each.
+// interrupted by the caller's context: all are short, and watching costs a goroutine each. But a server may be cut off, and
+// then a caller's deadline, if it has one, ends it.
 type reader struct {
 	db      *sqlx.DB
 	dialect dialect
@@ -48,7 +49,7 @@ func (r *reader) stmt(query string) (statement, error) {
 	}
 	bound := r.dialect.rebind(query)
 	if !r.dialect.prepares {
-		r.stmts[query] = unprepared{r.db, bound}
+		r.stmts[query] = unprepared{context.Background(), r.db, bound}
 		return r.stmts[query], nil
 	}
 	prepared, err := r.db.Preparex(bound)
@@ -99,5 +100,13 @@ func (r *reader) ready(ctx context.Context, query string) (statement, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return r.stmt(query)
+	stmt, err := r.stmt(query)
+	if _, timed := ctx.Deadline(); !timed {
+		return stmt, err
+	}
+	if u, ok := stmt.(unprepared); ok {
+		u.ctx = ctx
+		return u, err
+	}
+	return stmt, err
 }

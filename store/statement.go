@@ -27,30 +27,31 @@ type source interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-// unprepared is a statement that is sent anew each time.
+// unprepared is a statement that is sent anew each time. If ctx ends, so does what is under way.
 type unprepared struct {
+	ctx   context.Context
 	on    source
 	query string
 }
 
 func (u unprepared) Exec(args ...any) (sql.Result, error) {
-	return u.on.ExecContext(context.Background(), u.query, storable(args)...)
+	return u.on.ExecContext(u.ctx, u.query, storable(args)...)
 }
 
 func (u unprepared) Get(dest any, args ...any) error {
-	return u.on.GetContext(context.Background(), dest, u.query, storable(args)...)
+	return u.on.GetContext(u.ctx, dest, u.query, storable(args)...)
 }
 
 func (u unprepared) Select(dest any, args ...any) error {
-	return u.on.SelectContext(context.Background(), dest, u.query, storable(args)...)
+	return u.on.SelectContext(u.ctx, dest, u.query, storable(args)...)
 }
 
 func (u unprepared) Queryx(args ...any) (*sqlx.Rows, error) {
-	return u.on.QueryxContext(context.Background(), u.query, storable(args)...)
+	return u.on.QueryxContext(u.ctx, u.query, storable(args)...)
 }
 
 func (u unprepared) QueryRow(args ...any) *sql.Row {
-	return u.on.QueryRowContext(context.Background(), u.query, storable(args)...)
+	return u.on.QueryRowContext(u.ctx, u.query, storable(args)...)
 }
 
 // storable returns args as every engine takes them: 0 and 1 for false and true, and text without what PostgreSQL refuses. That is

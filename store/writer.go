@@ -46,6 +46,8 @@ type op struct {
 	ack *acking
 	// app is whose line it stands in; empty for all that is no send.
 	app ident.App
+	// hurried says that its caller learns nothing at its deadline rather than the truth later: it can ask again.
+	hurried bool
 	// lands is a device whose lane entry is to be written along, empty for none.
 	lands ident.Device
 	// locks are the devices it reads and then changes: nobody else may between.
@@ -67,7 +69,7 @@ func (o *op) locking(devices ...ident.Device) *op {
 }
 
 // write has the writer do o and waits for the commit. If ctx ends while o is queued, it is never done;
-// once it was taken the caller learns the truth.
+// once it was taken the caller learns the truth, unless it is hurried.
 func (s *Store) write(ctx context.Context, doing string, o *op) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -80,6 +82,9 @@ func (s *Store) write(ctx context.Context, doing string, o *op) error {
 		return s.readError(doing, err)
 	case <-ctx.Done():
 		if o.state.CompareAndSwap(opQueued, opLeft) {
+			return ctx.Err()
+		}
+		if o.hurried && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			return ctx.Err()
 		}
 		return s.readError(doing, <-o.done)
