@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"rouse/messages"
 	"rouse/tokens"
 )
 
@@ -17,6 +18,8 @@ type circuit struct {
 	// until is when the pause ends; pauses counts them in a row, and above 0 one push at a time probes.
 	until  time.Time
 	pauses int
+	// lag is how much later than the node that began the pause this one tries again.
+	lag time.Duration
 	// watching is whether pushes flow and no token is given up.
 	watching bool
 
@@ -27,6 +30,8 @@ type circuit struct {
 	// have listened all the same.
 	noted          tokens.Circuit
 	noting, unsure bool
+	// seen is whether the store has shown that it is open there: only then it means something if the store shows none.
+	seen bool
 	// shown is what the metrics show.
 	shown tokens.Circuit
 }
@@ -43,7 +48,10 @@ func (h *hub) circuit(c *circuit, key tokens.Outlet, cause tokens.CircuitCause, 
 }
 
 // holds reports whether nothing may be sent now.
-func (c *circuit) holds(now time.Time) bool { return now.Before(c.until) }
+func (c *circuit) holds(now time.Time) bool { return now.Before(c.ends()) }
+
+// ends is when this node tries again.
+func (c *circuit) ends() time.Time { return c.until.Add(c.lag) }
 
 // probing reports whether one push at a time tries.
 func (c *circuit) probing() bool { return c.pauses > 0 }
@@ -61,7 +69,7 @@ func (c *circuit) pause(cause tokens.CircuitCause, reason string, until, now tim
 	if c.pauses == 0 {
 		c.openedAt = now
 	}
-	c.cause, c.reason, c.until, c.watching = cause, reason, until, false
+	c.cause, c.reason, c.until, c.lag, c.watching = cause, reason, until, 0, false
 	c.pauses++
 	return true
 }
@@ -69,7 +77,7 @@ func (c *circuit) pause(cause tokens.CircuitCause, reason string, until, now tim
 // resume ends the pauses. It reports whether there were any.
 func (c *circuit) resume() bool {
 	was := c.pauses > 0
-	c.until, c.pauses = time.Time{}, 0
+	c.until, c.lag, c.pauses = time.Time{}, 0, 0
 	return was
 }
 
@@ -85,9 +93,9 @@ func (c *circuit) now() tokens.Circuit {
 	return n
 }
 
-// restored takes over what the store knew at the start.
+// restored takes over what the store knows.
 func (c *circuit) restored(n tokens.Circuit, now time.Time) {
-	c.cause, c.reason, c.openedAt, c.noted = n.Cause, n.Reason, n.OpenedAt, n
+	c.cause, c.reason, c.openedAt, c.noted, c.seen = n.Cause, n.Reason, n.OpenedAt, n, true
 	if n.State == tokens.CircuitWatching {
 		c.watching = true
 		return
@@ -109,12 +117,7 @@ type notedEvent struct {
 // meanwhile is written after it: the store always ends with the truth.
 func (h *hub) note(c *circuit) {
 	now := c.now()
-	if c.shown.Cause != "" && c.shown.Cause != now.Cause {
-		c.shown.State = tokens.CircuitClosed
-		h.w.metrics.circuit(c.shown)
-	}
-	h.w.metrics.circuit(now)
-	c.shown = now
+	h.show(c, now)
 	if c.noting || same(now, c.noted) && !c.unsure {
 		return
 	}
@@ -142,6 +145,16 @@ func (h *hub) note(c *circuit) {
 	}()
 }
 
+// show has the metrics show what a circuit is now.
+func (h *hub) show(c *circuit, now tokens.Circuit) {
+	if c.shown.Cause != "" && c.shown.Cause != now.Cause {
+		c.shown.State = tokens.CircuitClosed
+		h.w.metrics.circuit(c.shown)
+	}
+	h.w.metrics.circuit(now)
+	c.shown = now
+}
+
 // same reports whether the store need not be told.
 func same(a, b tokens.Circuit) bool {
 	if a.State == tokens.CircuitClosed {
@@ -158,6 +171,8 @@ func (h *hub) notedNow(e notedEvent) {
 		return
 	}
 	e.circuit.noted = e.told
+	e.circuit.seen = e.circuit.seen && e.told.State != tokens.CircuitClosed
+	h.w.o.Hints.Hint(messages.Hint{Kind: messages.HintCircuit, App: e.told.App, Provider: string(e.told.Provider)})
 	h.note(e.circuit)
 }
 
@@ -198,14 +213,9 @@ func (h *hub) pumpAll(f *family) {
 // restore begins with the circuits that were not closed when the process before this one ended.
 func (h *hub) restore(all []tokens.Circuit) {
 	for _, n := range all {
-		f := h.familyOf(n.Outlet)
-		c := &f.throttled
-		switch {
-		case n.Cause == tokens.CauseMassDeath:
-			c, f.breaker.tripped = &f.deaths, true
-			h.exhume(f, n.OpenedAt.Add(-waveWindow)) // the process may have died over it
-		case n.Environment != "" || n.Onward != "" || n.Cause == tokens.CauseCredential:
-			c = &h.outlet(n.Outlet).circuit
+		c := h.circuitOf(n)
+		if n.Cause == tokens.CauseMassDeath {
+			h.disbelieve(h.familyOf(n.Outlet), n) // the process may have died over it
 		}
 		c.restored(n, time.Now())
 		h.note(c)
@@ -214,6 +224,18 @@ func (h *hub) restore(all []tokens.Circuit) {
 			h.timers.set(&c.timer, c.until)
 		}
 	}
+	h.keepUp()
+}
+
+// circuitOf returns the circuit that the store knows as n, made on first use.
+func (h *hub) circuitOf(n tokens.Circuit) *circuit {
+	switch {
+	case n.Cause == tokens.CauseMassDeath:
+		return &h.familyOf(n.Outlet).deaths
+	case n.Environment != "" || n.Onward != "" || n.Cause == tokens.CauseCredential:
+		return &h.outlet(n.Outlet).circuit
+	}
+	return &h.familyOf(n.Outlet).throttled
 }
 
 // judge takes in what an answer says of more than its device: circuits open and close.

@@ -23,9 +23,11 @@ type hub struct {
 	devices  map[ident.Device]*entry
 	outlets  map[Outlet]*outlet
 	families map[Outlet]*family // by app and provider
-	timers   timers
-	inFlight int       // pushes of all outlets under way, their looks included
-	thirsty  []*outlet // outlets that wait for room among all
+	// following are the apps whose circuits are being read, and whether once more after that; "" is all of them.
+	following map[ident.App]bool
+	timers    timers
+	inFlight  int       // pushes of all outlets under way, their looks included
+	thirsty   []*outlet // outlets that wait for room among all
 	// highs is when a device that reported demoted pushes last got one of high priority.
 	highs map[ident.Device]time.Time
 
@@ -169,17 +171,21 @@ func (h *hub) handle(event any, now time.Time) {
 		h.buried(e, now)
 	case diedEvent:
 		h.died(e)
-	case tidiedEvent:
-		h.tidied(e, now)
 	case notedEvent:
 		h.notedNow(e)
+	case followedEvent:
+		h.followed(e, now)
 	}
 }
 
 // hint takes in one hint. Only hints that can lead to a wake make a state.
 func (h *hub) hint(t messages.Hint, now time.Time) {
-	if t.Kind == messages.HintCredential {
+	switch t.Kind {
+	case messages.HintCredential:
 		h.recredentialed(t, now)
+		return
+	case messages.HintCircuit:
+		h.keepUpWith(t.App)
 		return
 	}
 	e := h.devices[t.Device]

@@ -78,7 +78,7 @@ func (o *outlet) takesStrangers(now time.Time) bool {
 
 // until returns when the last of the pauses ends that hold o back.
 func (o *outlet) until() time.Time {
-	return later(o.circuit.until, later(o.family.throttled.until, o.family.deaths.until))
+	return later(o.circuit.ends(), later(o.family.throttled.ends(), o.family.deaths.ends()))
 }
 
 // outletOf returns the outlet for a device, made on first use.

@@ -1,59 +1,18 @@
 package worker
 
 import (
-	"context"
-	"fmt"
 	"slices"
 	"time"
 
-	"rouse/messages"
 	"rouse/tokens"
 )
 
-// tidyGap is how often the hub lets go of ways to phones that nobody uses, and asks the store whether its circuits are
-// still open: the hint of a new credential may have been lost, and of an app that is deleted there is none.
+// tidyGap is how often the hub lets go of ways to phones that nobody uses.
 const tidyGap = time.Hour
-
-// tidiedEvent brings the circuits that the store knows.
-type tidiedEvent struct {
-	// asked are those that were open in memory, as the store was last told.
-	asked map[*circuit]tokens.Circuit
-	known []tokens.Circuit
-}
 
 func (h *hub) tidy(now time.Time) {
 	h.timers.set(&h.tidying, now.Add(tidyGap))
-	if h.stopping {
-		return
-	}
 	h.sweepOutlets(now)
-	asked := map[*circuit]tokens.Circuit{}
-	for _, c := range h.circuits() {
-		if !c.noting && !same(tokens.Circuit{State: tokens.CircuitClosed}, c.noted) {
-			asked[c] = c.noted
-		}
-	}
-	if len(asked) == 0 {
-		return
-	}
-	h.write(func(ctx context.Context) error {
-		known, err := h.w.o.Circuits.Circuits(ctx, "")
-		if err != nil {
-			return fmt.Errorf("asking which circuits are open: %w", err)
-		}
-		h.w.events <- tidiedEvent{asked: asked, known: known}
-		return nil
-	})
-}
-
-// tidied treats a circuit that the store has closed as what it is: the app has put its credential, or is gone.
-func (h *hub) tidied(e tidiedEvent, now time.Time) {
-	for c, was := range e.asked {
-		open := slices.ContainsFunc(e.known, func(n tokens.Circuit) bool { return n.Outlet == was.Outlet && n.Cause == was.Cause })
-		if !open && !c.noting && c.noted == was {
-			h.recredentialed(messages.Hint{App: c.key.App, Provider: string(c.key.Provider)}, now)
-		}
-	}
 }
 
 // circuits are all there are.

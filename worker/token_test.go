@@ -153,7 +153,7 @@ func TestARefreshWakesAQuarantinedPhoneAtOnce(t *testing.T) {
 	})
 }
 
-// A hint may be lost. The store knows that the app has put its credential, and is asked once an hour.
+// A hint may be lost. The store knows that the app has put its credential, and is asked once a minute.
 func TestACredentialWhoseHintWasLostIsFound(t *testing.T) {
 	atHome(t, func(h *home) {
 		h.credential(tokens.APNs)
@@ -173,7 +173,7 @@ func TestACredentialWhoseHintWasLostIsFound(t *testing.T) {
 		must(t, h.store.PutCredential(h.t.Context(), tokens.Credential{App: h.app, Provider: tokens.APNs, Fingerprint: "f",
 			Public: []byte("{}"), Secret: []byte("{}"), UpdatedAt: time.Now()}))
 		h.circuits()
-		h.pass(31 * time.Minute)
+		h.pass(61 * time.Second)
 		h.wants(4+3, "the worker has found out")
 	})
 }

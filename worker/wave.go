@@ -31,6 +31,15 @@ func (h *hub) sample(o *outlet, s sample, reason string, now time.Time) {
 	}
 }
 
+// disbelieve gives no token up from now on: another node, or the process before this one, has seen a wave.
+func (h *hub) disbelieve(f *family, wave tokens.Circuit) {
+	if f.breaker.tripped {
+		return
+	}
+	f.breaker = breaker{tripped: true}
+	h.exhume(f, wave.OpenedAt.Add(-waveWindow))
+}
+
 // exhume takes back the deaths of a family since a time, however long the store takes for it. They are found in the store: the
 // process that wrote them need not be this one.
 func (h *hub) exhume(f *family, since time.Time) {

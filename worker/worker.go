@@ -191,6 +191,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		return w.o.Hints.Listen(inner, func(hints []messages.Hint, lost bool) {
 			if lost {
 				w.lookAgain()
+				hints = append(hints, messages.Hint{Kind: messages.HintCircuit}) // of any app
 			}
 			w.post(inner, w.desk.taken(hints))
 		})
