@@ -18,6 +18,7 @@ type copyCmd struct {
 	From       config.DSN    `required:"" help:"What to copy: sqlite:PATH or postgres://user:password@host:5432/name. Stop its nodes first." placeholder:"DSN"`
 	To         config.DSN    `required:"" help:"Where to: a database that is empty, or is not there if it is a file." placeholder:"DSN"`
 	MasterKeys config.Hidden `help:"The source's master keys, id:base64 of 32 bytes, comma separated. Left out, the key file beside a SQLite file." placeholder:"KEYS" setting:"ROUSE_MASTER_KEYS"`
+	PageRows   int           `hidden:"" help:"How many rows are one commit at most."`
 }
 
 // tellEvery is how often a copy says how far it is, at most.
@@ -40,7 +41,7 @@ func (c *copyCmd) Run(ctx context.Context, term *terminal) error {
 	if err != nil {
 		return &usageError{err}
 	}
-	report, err := store.Copy(ctx, store.CopyOptions{From: from, To: to, Ring: ring, Progress: tellProgress(term.err)})
+	report, err := store.Copy(ctx, store.CopyOptions{From: from, To: to, Ring: ring, PageRows: c.PageRows, Progress: tellProgress(term.err)})
 	if err != nil {
 		return fmt.Errorf("copying %v to %v: %w", c.From, c.To, err)
 	}
