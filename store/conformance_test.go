@@ -18,7 +18,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	store.PostgresForTest = testkit.Postgres
+	store.PostgresForTest, store.PoolerForTest = testkit.Postgres, testkit.Pooler
 	goleak.VerifyTestMain(m)
 }
 

@@ -26,16 +26,16 @@ import (
 // Bounds of PostgreSQL. None is set for a session: behind a pooler a session is somebody else's a moment later.
 const (
 	pgReaders  = 16
-	pgWriters  = 3       // of a node; measured by bench/postgres
+	pgWriters  = 2       // of a node; measured by bench/postgres
 	pgAside    = 1       // for what nodes say of themselves: neither writers nor readers may keep that waiting
 	oldestPG   = 14_0000 // the oldest server this program runs on
 	pgConnect  = 5 * time.Second
 	pgIdleLast = time.Second // a connection that was idle for longer is asked whether it lives
 
 	// A statement that takes longer is ended by the server, and so is a transaction whose owner says nothing for so long: a node
-	// that was frozen or cut off does not hold its locks for longer.
+	// that was frozen or cut off does not hold its locks for longer, and nobody else's acks, and with them polls, wait for longer.
 	pgStatement = 15 * time.Second
-	pgSilent    = 10 * time.Second
+	pgSilent    = 1500 * time.Millisecond
 	// pgAnswer is how long this side waits for all answers of a transaction, or of one read: the server may be cut off.
 	pgAnswer = 30 * time.Second
 )
@@ -50,7 +50,7 @@ func parsePostgres(dsn string) (postgres, error) {
 	if err != nil {
 		return postgres{}, fmt.Errorf("the database is not like postgres://user:password@host:5432/name: %w", err)
 	}
-	// Nothing is prepared under a name: that would be a session's, and a pooler gives each transaction another one.
+	// Nothing is prepared under a name until it is known that the session is ours: a pooler gives each transaction another one.
 	config.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	config.StatementCacheCapacity = 0
 	if config.ConnectTimeout == 0 {
@@ -87,16 +87,20 @@ func (p postgres) dialect() dialect {
 // open returns the pool that the writers take their connections from and the one for reads, which may write as well: a session
 // that may not would be a session's setting.
 func (p postgres) open(ctx context.Context, writers, readers int) (writes, reads *sqlx.DB, err error) {
-	writes, reads = p.pool(writers+pgAside), p.pool(orDefault(readers, pgReaders))
-	if err := checkVersion(ctx, writes); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("open the database: %w", err), writes.Close(), reads.Close())
+	first := p.pool(1)
+	err = checkVersion(ctx, first)
+	if err == nil {
+		p, err = p.preparing(ctx, first)
 	}
-	return writes, reads, nil
+	if err = errors.Join(err, first.Close()); err != nil {
+		return nil, nil, fmt.Errorf("open the database: %w", err)
+	}
+	return p.pool(writers + pgAside), p.pool(orDefault(readers, pgReaders)), nil
 }
 
 func (p postgres) pool(size int) *sqlx.DB {
 	db := sqlx.NewDb(stdlib.OpenDB(*p.config,
-		stdlib.OptionAfterConnect(func(_ context.Context, c *pgx.Conn) error { return setDeadline(c) }),
+		stdlib.OptionAfterConnect(p.begun),
 		// Called whenever a connection leaves the pool, and before anything is sent on it.
 		stdlib.OptionShouldPing(func(_ context.Context, used stdlib.ShouldPingParams) bool {
 			return setDeadline(used.Conn) != nil || used.IdleDuration > pgIdleLast

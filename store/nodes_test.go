@@ -15,8 +15,11 @@ import (
 	"rouse/tokens"
 )
 
-// PostgresForTest is testkit.Postgres, which knows this package and so cannot be imported here. TestMain sets it.
-var PostgresForTest func(testing.TB) (dsn string)
+// PostgresForTest and PoolerForTest are those of testkit, which knows this package and so cannot be imported here. TestMain sets them.
+var (
+	PostgresForTest func(testing.TB) (dsn string)
+	PoolerForTest   func(t testing.TB, dsn string, size int) (through string)
+)
 
 // nodes opens n stores on one fresh database of PostgreSQL. Nobody runs their writers yet.
 func nodes(t testing.TB, n int, change ...func(*Options)) (all []*Store) {
@@ -66,24 +69,35 @@ func pager(t testing.TB, s *Store, device ident.Device, done <-chan struct{}) (s
 	}
 }
 
-// skipped has eight nodes accept for one device while another pages through its inbox, and returns how many of all messages
-// the pages never held.
-func skipped(t testing.TB, each int, change func(*Store)) int {
+// crowd is nodes that accept for a few devices, while others page through their inboxes.
+type crowd struct {
+	nodes, writers int // writers of each node
+	callers        int // of each node
+	messages       int // of all
+	unlocked       bool
+}
+
+// skipped returns how many of all messages the pages never held.
+func (c crowd) skipped(t testing.TB) (lost int) {
 	t.Helper()
-	all := nodes(t, 9, roomy)
-	writers, reader := all[:8], all[8]
+	all := nodes(t, c.nodes, roomy, func(o *Options) { o.Writers = c.writers })
 	for _, s := range all {
-		change(s)
+		s.unlocked = c.unlocked
 	}
 	startAll(t, all)
-	app, device := populate(t, reader)
-	var sends sync.WaitGroup
-	for _, s := range writers {
-		for range 2 {
+	app, first := populate(t, all[0])
+	devices := []ident.Device{first}
+	for range 3 {
+		devices = append(devices, another(t, all[0], app))
+	}
+	var sends, reads sync.WaitGroup
+	for _, s := range all {
+		for caller := range c.callers {
 			sends.Go(func() {
-				for range each / 2 {
-					if _, err := s.Accept(context.Background(), sendTo(app, device)); err != nil {
+				for n := range c.messages / c.nodes / c.callers {
+					if _, err := s.Accept(context.Background(), sendTo(app, devices[(caller+n)%len(devices)])); err != nil {
 						t.Error(err)
+						return
 					}
 				}
 			})
@@ -91,26 +105,45 @@ func skipped(t testing.TB, each int, change func(*Store)) int {
 	}
 	done := make(chan struct{})
 	go func() { sends.Wait(); close(done) }()
-	seen := pager(t, reader, device, done)
-	if !slices.IsSorted(seen) || len(slices.Compact(slices.Clone(seen))) != len(seen) {
-		t.Error("the pages are not in order")
+	seen := make([][]messages.Seq, len(devices))
+	for i, d := range devices {
+		reads.Go(func() { seen[i] = pager(t, all[i%len(all)], d, done) })
 	}
-	return 8*each - len(seen)
+	reads.Wait()
+	lost = c.messages
+	for _, pages := range seen {
+		if !slices.IsSorted(pages) || len(slices.Compact(slices.Clone(pages))) != len(pages) {
+			t.Error("the pages are not in order")
+		}
+		lost -= len(pages)
+	}
+	return lost
 }
 
-func TestACursorSkipsNothingWhileEightNodesWrite(t *testing.T) {
+// Eight writers at once: of as many nodes, and of four nodes with two each.
+func TestACursorSkipsNothingWhileEightWrite(t *testing.T) {
 	t.Parallel()
-	if n := skipped(t, 150, func(*Store) {}); n != 0 {
-		t.Errorf("%d messages were skipped", n)
+	for name, c := range map[string]crowd{
+		"eight nodes":                      {nodes: 8, writers: 1, callers: 64, messages: crowdOf},
+		"four nodes with two writers each": {nodes: 4, writers: 2, callers: 128, messages: crowdOf / 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if n := c.skipped(t); n != 0 {
+				t.Errorf("%d of %d messages were skipped", n, c.messages)
+			}
+		})
 	}
 }
 
 // Without the locks a cursor does skip: the test above can fail.
 func TestWithoutLocksACursorSkips(t *testing.T) {
 	t.Parallel()
-	if n := skipped(t, 150, func(s *Store) { s.unlocked = true }); n == 0 {
+	c := crowd{nodes: 8, writers: 1, callers: 64, messages: crowdOf / 8, unlocked: true}
+	n := c.skipped(t)
+	if n == 0 {
 		t.Error("nothing was skipped, though nothing was locked")
 	}
+	t.Logf("%d of %d messages were skipped", n, c.messages)
 }
 
 // accept does one send in the middle of another op, and writes it.
@@ -236,7 +269,7 @@ func TestOneInstallationOnTwoNodesIsOneDevice(t *testing.T) {
 // Behind a pooler a session is somebody else's a moment later: what a node leaves in one is what it finds there.
 func TestNothingIsLeftInASession(t *testing.T) {
 	t.Parallel()
-	s := nodes(t, 1)[0]
+	s := openFile(t, "", func(o *Options) { o.DSN = PoolerForTest(t, PostgresForTest(t), 2) })
 	start(t, s)
 	app, device := populate(t, s)
 	for range 3 {
