@@ -68,7 +68,8 @@ func (a *API) getInbox(w http.ResponseWriter, r *http.Request) {
 	}
 	a.parker.Park(w, r, park.Poll{
 		Device: read.device.ID, After: read.place(), Proof: read.proof,
-		Wait: time.Duration(float64(read.wait) * (1 - shorten*rand.Float64())),
+		// What it took to get here counts.
+		Wait: min(time.Duration(float64(read.wait)*(1-shorten*rand.Float64())), time.Until(read.end)-pollSlack),
 		Look: read.look,
 		Parked: func(number int64, until time.Time) {
 			read.hint(messages.Hint{Kind: messages.HintPolling, Seq: messages.Seq(number), Until: until})
