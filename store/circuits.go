@@ -45,17 +45,31 @@ func (s *Store) Circuits(ctx context.Context, app ident.App) ([]tokens.Circuit, 
 	}
 	list := make([]tokens.Circuit, 0, len(rows))
 	for _, r := range rows {
-		list = append(list, r.circuit())
+		list = append(list, shifted(r.circuit(), s.ahead()))
 	}
 	return list, nil
 }
 
 // NoteCircuit writes what a circuit is now, and the events of its opening and closing with it. A circuit goes on having
-// opened when it first did, whatever a later note says; the same holds for its one event. A circuit of an app without that
+// opened when it first did, whatever a later note says; the same holds for its one event. Of several notes of one pause, whichever node they
+// come from, the longest counts. A circuit of an app without that
 // credential is written too: it says why nothing is sent. No error, and nothing written, is one of an app that is gone, and
 // one that was not known to be open when, after now, the app put its credential: it says nothing of the new one.
 func (s *Store) NoteCircuit(ctx context.Context, c tokens.Circuit, now time.Time) error {
+	ahead := s.ahead()
+	c, now = shifted(c, -ahead), now.Add(-ahead)
 	return s.write(ctx, "note a circuit", newOp(func(t *tx) error { return t.noteCircuit(c, now) }))
+}
+
+// shifted is the circuit by another clock: the rows are by the database's, for other nodes read them, and what goes in and out is by
+// this node's.
+func shifted(c tokens.Circuit, by time.Duration) tokens.Circuit {
+	for _, at := range []*time.Time{&c.OpenedAt, &c.RetryAt} {
+		if !at.IsZero() {
+			*at = at.Add(by)
+		}
+	}
+	return c
 }
 
 const (
@@ -64,11 +78,17 @@ const (
 	deleteCircuit  = "DELETE FROM circuits" + whichCircuit
 	providersOpen  = "SELECT " + circuitColumns + " FROM circuits WHERE app = ? AND provider = ?"
 	appsCircuits   = "SELECT " + circuitColumns + " FROM circuits WHERE app = ? ORDER BY provider, environment, onward, cause"
-	changeCircuit  = "UPDATE circuits SET state = ?, reason = ?, retry_at = ?, pauses = ?" + whichCircuit
 	insertCircuit  = "INSERT INTO circuits (" + circuitColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 	mayOpenCircuit = `SELECT COUNT(*) FROM apps a WHERE a.id = ?1 AND a.deleting = 0 AND NOT EXISTS
 		(SELECT 1 FROM credentials c WHERE c.app = ?1 AND c.provider = ?2 AND c.updated_at > ?3)`
 )
+
+// changeCircuit prolongs a pause and never shortens it: several nodes may write of one, and the last to come may be the one that
+// knows least. Only a pause that is longer by hours than any is was written by a clock that was off.
+var changeCircuit = fmt.Sprintf(`UPDATE circuits SET state = ?1, reason = ?2,
+	retry_at = CASE WHEN state = ?1 AND retry_at > ?3 AND retry_at < ?3 + %d THEN retry_at ELSE ?3 END,
+	pauses = CASE WHEN state = ?1 AND pauses > ?4 THEN pauses ELSE ?4 END
+	WHERE app = ?5 AND provider = ?6 AND environment = ?7 AND onward = ?8 AND cause = ?9`, (2 * time.Hour).Milliseconds())
 
 func (t *tx) noteCircuit(c tokens.Circuit, now time.Time) error {
 	if err := t.lockApp(c.App); err != nil {

@@ -21,6 +21,8 @@ var circuitTests = map[string]func(*testing.T, *world){
 	"taking a credential away closes its circuits":   circuitsClosedByDelete,
 	"a note from before a new credential is late":    circuitStale,
 	"a deleted app leaves no circuits and no events": circuitsDeleted,
+	"of several notes the longest counts":            circuitNotedTwice,
+	"nodes with other clocks mean the same pause":    circuitsByOtherClocks,
 }
 
 // note has the app's circuit for production be open since now, unless change says otherwise.
@@ -111,6 +113,45 @@ func circuitLife(t *testing.T, w *world) {
 	}
 	w.note(because(tokens.CauseThrottled))
 	w.tells(messages.CircuitOpened, messages.CircuitClosed, messages.CircuitOpened)
+}
+
+// circuitNotedTwice: two nodes find out at the same time, and write in any order.
+func circuitNotedTwice(_ *testing.T, w *world) {
+	long := w.note(func(c *tokens.Circuit) { c.RetryAt, c.Pauses = w.now.Add(5*time.Minute), 2 })
+	w.note()
+	w.circuits(long)
+	longer := w.note(func(c *tokens.Circuit) { c.RetryAt, c.Pauses = w.now.Add(15*time.Minute), 3 })
+	w.circuits(longer)
+	w.tells(messages.CircuitOpened, messages.CredentialFailing)
+	w.note(closed)
+	w.note(closed)
+	w.tells(messages.CircuitOpened, messages.CredentialFailing, messages.CircuitClosed)
+	w.note(func(c *tokens.Circuit) { c.RetryAt = w.now.Add(10 * time.Hour) })
+	sane := w.note()
+	w.circuits(sane)
+}
+
+// circuitsByOtherClocks plays a node whose clock is ahead by moving what it knows of it.
+func circuitsByOtherClocks(t *testing.T, w *world) {
+	w.Skew(10 * time.Minute)
+	late := w.now.Add(10 * time.Minute)
+	c := tokens.Circuit{Outlet: tokens.Outlet{App: w.app, Provider: tokens.APNs}, State: tokens.CircuitOpen, Cause: tokens.CauseThrottled,
+		OpenedAt: late, RetryAt: late.Add(time.Minute), Pauses: 1}
+	w.must(w.NoteCircuit(w.ctx(), c, late))
+	w.circuits(c)
+	w.Skew(0)
+	got, err := w.Circuits(w.ctx(), w.app)
+	w.must(err)
+	if len(got) != 1 || !got[0].RetryAt.Equal(w.now.Add(time.Minute)) || !got[0].OpenedAt.Equal(w.now) {
+		t.Errorf("by a clock that is right: %+v", got)
+	}
+	w.Skew(-10 * time.Minute)
+	watched := w.note(of(tokens.FCM), watching)
+	got, err = w.Circuits(w.ctx(), w.app)
+	w.must(err)
+	if len(got) != 2 || !got[1].RetryAt.IsZero() || !got[1].OpenedAt.Equal(watched.OpenedAt) || !got[0].RetryAt.Equal(w.now.Add(-9*time.Minute)) {
+		t.Errorf("by one that is late: %+v", got)
+	}
 }
 
 func circuitsApart(_ *testing.T, w *world) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 
@@ -78,3 +79,6 @@ func (s *Store) connection(t testing.TB) (pragma func(query string)) {
 		}
 	}
 }
+
+// Skew has the store believe that this node's clock is ahead of the database's.
+func (s *Store) Skew(ahead time.Duration) { s.skew.Store(int64(ahead)) }

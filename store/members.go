@@ -59,6 +59,7 @@ const (
 // was set back, are forgotten. It answers within 2 s.
 func (s *Store) Beat(ctx context.Context, node ident.Node) (now time.Time, all []messages.Node, err error) {
 	var rows []nodeRow
+	sent := time.Now()
 	err = s.aside(ctx, "say that this node lives",
 		func(ctx context.Context, db *sqlx.DB) error {
 			return db.SelectContext(ctx, &rows, s.dialect.rebind(beatPostgres), storable([]any{string(node), forgetNode.Milliseconds()})...)
@@ -81,7 +82,17 @@ func (s *Store) Beat(ctx context.Context, node ident.Node) (now time.Time, all [
 		now = fromMillis(r.Now)
 		all = append(all, messages.Node{ID: r.ID, JoinedAt: fromMillis(r.JoinedAt), BeatAt: fromMillis(r.BeatAt)})
 	}
+	s.skew.Store(int64(sent.Add(time.Since(sent) / 2).Sub(now)))
 	return now, all, nil
+}
+
+// ahead is how far this node's clock is ahead of the database's, as of the last beat; 0 for less than a second: that may be the way of
+// the answer.
+func (s *Store) ahead() time.Duration {
+	if d := time.Duration(s.skew.Load()); d.Abs() >= time.Second {
+		return d
+	}
+	return 0
 }
 
 const leaveNode = "DELETE FROM nodes WHERE id = ?"

@@ -60,7 +60,8 @@ type Store struct {
 	log     *slog.Logger
 	metrics *metrics
 	limits  inboxLimits
-	want    int64 // the schema this program knows
+	want    int64        // the schema this program knows
+	skew    atomic.Int64 // nanoseconds that this node's clock is ahead of the database's; Beat writes
 
 	writes *sqlx.DB // Migrate's connections, then one for each writer
 	reads  *reader
