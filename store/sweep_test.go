@@ -16,6 +16,7 @@ var sweepTests = map[string]func(*testing.T, *world){
 	"a sweep goes on where it ended":                 sweepInPieces,
 	"a sweep passes over the silent and the acked":   sweepPasses,
 	"a sweep finds the silent that were never woken": sweepUnwoken,
+	"a sweep finds what no wake stood for":           sweepWhatNoWakeStoodFor,
 	"a message from the future counts as old":        sweepFuture,
 	"sweep cursors are kept":                         sweepCursors,
 	"expiry ends, counts and bounds":                 expireBounded,
@@ -152,13 +153,43 @@ func sweepCursors(t *testing.T, w *world) {
 	for _, step := range []struct {
 		name string
 		want messages.Seq
-	}{{"high/1m0s", 0}, {"high/1m0s", 7}, {"high/5m0s", 0}, {"high/5m0s", 9}, {"high/1m0s", 7}} {
+	}{{"high/1m0s", 0}, {"high/1m0s", 7}, {"high/5m0s", 0}, {"high/5m0s", 9}, {"high/1m0s", 7}, {"high/1m0s", 12}} {
 		if step.want != 0 {
 			w.must(w.MoveSweepCursor(w.ctx(), step.name, step.want))
 		}
 		if got, err := w.SweepCursor(w.ctx(), step.name); got != step.want || err != nil {
 			t.Errorf("%s is at %d, want %d; %v", step.name, got, step.want, err)
 		}
+	}
+	w.must(w.MoveSweepCursor(w.ctx(), "high/1m0s", 3))
+	if got, err := w.SweepCursor(w.ctx(), "high/1m0s"); got != 12 || err != nil {
+		t.Errorf("a node that sweeps no longer moved a cursor back to %d; %v", got, err)
+	}
+}
+
+// sweepWhatNoWakeStoodFor finds what homes may have had in memory, whether or not the device spoke lately.
+func sweepWhatNoWakeStoodFor(t *testing.T, w *world) {
+	never, refused, woken, newer := w.device(), w.device(), w.device(), w.device()
+	newest := map[ident.Device]messages.Receipt{}
+	for _, d := range []ident.Device{never, refused, woken, newer} {
+		newest[d] = w.accept(d)
+	}
+	w.wake(refused, messages.Marks{High: seqOf(newest[refused])}, refusedWake)
+	for _, d := range []ident.Device{woken, newer} {
+		w.wake(d, messages.Marks{Normal: seqOf(newest[d]), High: seqOf(newest[d])})
+	}
+	for d := range newest {
+		w.ackUpTo(d, 0) // takes what the lane holds along
+	}
+	w.accept(newer)
+	due, _, _, err := w.Sweep(w.ctx(), messages.SweepQuery{Class: messages.HighWake, Unwoken: true, Before: w.now, Now: w.now, Limit: 10})
+	w.must(err)
+	var got []ident.Device
+	for _, d := range due {
+		got = append(got, d.Device)
+	}
+	if diff := cmp.Diff([]ident.Device{never, refused, newer}, got); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"rouse/bus"
 	"rouse/ident"
 	"rouse/internal/testkit"
@@ -299,15 +301,15 @@ func (v *village) atOf(list []ident.Device, node int) (here []ident.Device) {
 // The homes hear, but the sweep does not hear their answers for a while: told again and again, they call once.
 func TestAHomeThatIsToldAgainCallsOnce(t *testing.T) {
 	inVillage(t, 2, func(v *village) {
-		phones := v.at(1, 5)
+		phones := v.at(1, 20)
 		v.sendAll(phones)
 		v.pass(time.Second)
 		v.woken(phones, 1, 0, "at once")
 		v.pass(45 * time.Second)
 		lostUntil := time.Now().Add(9 * time.Second)
 		v.lines[1].passes = func(h messages.Hint) bool { return h.Kind != messages.HintTaken || time.Now().After(lostUntil) }
-		v.pass(60 * time.Second)
-		v.woken(phones, 2, 0, "the step once")
+		v.pass(3 * time.Minute)
+		v.woken(phones, 2, 0, "the step once, also where it came while the home was still being told")
 	})
 }
 
@@ -396,6 +398,33 @@ func TestANodeThatIsHomeToNobodyHoldsNothing(t *testing.T) {
 	})
 }
 
+func TestDevicesThatMovedAreForgotten(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	inVillage(t, 1, func(v *village) {
+		v.sendAll(v.devices(5, tokens.FCM))
+		if n := active(t, registry); n != 5 {
+			t.Fatalf("%v devices are remembered, want 5", n)
+		}
+		v.live(0)
+		if n := active(t, registry); n != 0 {
+			t.Errorf("%v devices are remembered whose home is elsewhere", n)
+		}
+	}, func(_ int, o *worker.Options) { o.Metrics = registry })
+}
+
+func active(t *testing.T, r *prometheus.Registry) float64 {
+	t.Helper()
+	all, err := r.Gather()
+	must(t, err)
+	for _, f := range all {
+		if f.GetName() == "rouse_active_devices" {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	t.Fatal("no such metric")
+	return 0
+}
+
 func TestAPushUnderWayWhenHomesChangeEndsAndIsForgotten(t *testing.T) {
 	inVillage(t, 2, func(v *village) {
 		started, goOn := v.holdFirst(providers.Outcome{Verdict: providers.Accepted, Status: 200},
@@ -406,6 +435,7 @@ func TestAPushUnderWayWhenHomesChangeEndsAndIsForgotten(t *testing.T) {
 		v.sendSoon(phone)
 		<-started
 		v.live(0, 0)
+		v.pass(500 * time.Millisecond)
 		close(goOn)
 		v.pass(5 * time.Second)
 		v.wants(1, "it came back before the new home looked")
