@@ -33,7 +33,8 @@ type BackupReport struct {
 
 // Backup writes what the database holds at one moment, after it was called, into a SQLite file with mode 0600, while nodes
 // go on. Whatever was answered before is in it. The file appears under its name once it is whole, checked and on the disk;
-// until then it is called To and ".partial", and an older one of that name is removed. A file that is there is not touched: the error is
+// until then it is called To and ".partial", and an older one of that name is removed. A database that is restored from it gives places and
+// events far above those that were given after the backup, so that cursors from then cannot pass anything. A file that is there is not touched: the error is
 // fs.ErrExist then. What is sealed stays sealed: without the master keys a backup is of no use.
 func Backup(ctx context.Context, o BackupOptions) (report BackupReport, err error) {
 	if _, err := os.Lstat(o.To); !errors.Is(err, fs.ErrNotExist) {
@@ -49,6 +50,10 @@ func Backup(ctx context.Context, o BackupOptions) (report BackupReport, err erro
 		return report, fmt.Errorf("open the database: %w", err)
 	}
 	defer func() { err = errors.Join(err, from.close()) }()
+	before, err := from.given(ctx)
+	if err != nil {
+		return report, fmt.Errorf("read the database: %w", err)
+	}
 	write := backupSQLite
 	if from.dialect.shared {
 		write = backupPostgres
@@ -58,6 +63,12 @@ func Backup(ctx context.Context, o BackupOptions) (report BackupReport, err erro
 			err = ctx.Err()
 		}
 		return report, fmt.Errorf("write a backup: %w", err)
+	}
+	if err := leap(ctx, partial); err != nil {
+		return report, fmt.Errorf("write a backup: %w", err)
+	}
+	if err := checkBackup(ctx, partial, &report, before); err != nil {
+		return report, fmt.Errorf("check the backup: %w", err)
 	}
 	if report.Schema, _, err = from.schema(ctx); err != nil {
 		return report, err
@@ -101,22 +112,16 @@ func removeAll(paths ...string) error {
 // backupSQLite has SQLite write a compact copy: it reads one moment and holds up no writer, but for the log, which cannot be taken
 // into the database meanwhile.
 func backupSQLite(ctx context.Context, from *end, path string, _ func(CopyProgress)) ([]CopiedTable, error) {
-	given, err := from.given(ctx)
-	if err != nil {
-		return nil, err
-	}
 	// SQLite takes this for writing to the database, which it is not.
 	if err := from.exec(ctx, "PRAGMA query_only = 0"); err != nil {
 		return nil, err
 	}
-	if _, err := from.conn.ExecContext(ctx, "VACUUM INTO '"+strings.ReplaceAll(path, "'", "''")+"'"); err != nil {
-		return nil, err
-	}
-	return checkBackup(ctx, path, given)
+	_, err := from.conn.ExecContext(ctx, "VACUUM INTO '"+strings.ReplaceAll(path, "'", "''")+"'")
+	return nil, err
 }
 
 // backupPostgres copies one moment of the database, as Copy does, and compares both sides.
-func backupPostgres(ctx context.Context, from *end, path string, tell func(CopyProgress)) ([]CopiedTable, error) {
+func backupPostgres(ctx context.Context, from *end, path string, tell func(CopyProgress)) (tables []CopiedTable, err error) {
 	s, err := Open(ctx, Options{DSN: "sqlite:" + path, Ring: &tokens.Ring{}}) // nothing is sealed or opened
 	if err != nil {
 		return nil, err
@@ -128,48 +133,69 @@ func backupPostgres(ctx context.Context, from *end, path string, tell func(CopyP
 	if err != nil {
 		return nil, err
 	}
+	defer func() { err = errors.Join(err, to.close()) }()
 	c := &copying{from: from, to: to, tell: tell, pageRows: pageRows}
 	report, err := c.run(ctx)
-	if err == nil {
-		// The log goes into the file, which is one file from now on.
-		err = to.exec(ctx, "PRAGMA journal_mode = DELETE")
-	}
-	if err := errors.Join(err, to.close()); err != nil {
-		return nil, err
-	}
-	_, err = checkBackup(ctx, path, given{})
 	return report.Tables, err
 }
 
-// checkBackup opens a backup as who restores it will, and has SQLite look at every page. It must hold what was given before it began.
-func checkBackup(ctx context.Context, path string, before given) (tables []CopiedTable, err error) {
+// leapBy is how many places and events a backup passes over.
+const leapBy = 1 << 32
+
+// leap has whoever restores a backup go on far above whatever the database gave after it was written: a phone may have acked up to a
+// place that the restored database has not given yet, and would ack with it what is given there then.
+func leap(ctx context.Context, path string) (err error) {
+	e, err := newEnd(ctx, "sqlite:"+path, false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, e.close()) }()
+	g, err := e.given(ctx)
+	if err != nil {
+		return err
+	}
+	g.place, g.event = g.place+leapBy, g.event+leapBy
+	if err := e.write(ctx, func() error { return e.giveAfter(ctx, g) }); err != nil {
+		return err
+	}
+	return e.exec(ctx, "PRAGMA journal_mode = DELETE") // the log goes into the file, which is one file from now on
+}
+
+// checkBackup opens a backup as who restores it will, has SQLite look at every page, and counts. It must go on behind what was
+// given before it began.
+func checkBackup(ctx context.Context, path string, report *BackupReport, before given) (err error) {
 	e, err := openSource(ctx, "sqlite:"+path)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, e.close()) }()
 	var found []string
 	if err := e.list(ctx, &found, "PRAGMA integrity_check(3)"); err != nil {
-		return nil, err
+		return err
 	}
 	if len(found) != 1 || found[0] != "ok" {
-		return nil, fmt.Errorf("the file is damaged: %s", strings.Join(found, "; "))
+		return fmt.Errorf("the file is damaged: %s", strings.Join(found, "; "))
 	}
 	after, err := e.given(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if after.place < before.place || after.event < before.event {
-		return nil, fmt.Errorf("it ends at place %d, and %d had been given", after.place, before.place)
+	if after.place-leapBy < before.place || after.event-leapBy < before.event {
+		return fmt.Errorf("it ends at place %d, and %d had been given", after.place-leapBy, before.place)
 	}
-	for _, name := range copied {
-		t := CopiedTable{Name: name}
-		if err := e.get(ctx, &t.Rows, "SELECT COUNT(*) FROM "+name); err != nil {
-			return nil, err
+	for i, name := range copied {
+		var rows int64
+		if err := e.get(ctx, &rows, "SELECT COUNT(*) FROM "+name); err != nil {
+			return err
 		}
-		tables = append(tables, t)
+		switch {
+		case i >= len(report.Tables):
+			report.Tables = append(report.Tables, CopiedTable{Name: name, Rows: rows})
+		case report.Tables[i].Rows != rows:
+			return fmt.Errorf("%s has %d rows, of %d that were written", name, rows, report.Tables[i].Rows)
+		}
 	}
-	return tables, nil
+	return nil
 }
 
 // keep brings a file to the disk and gives it its name, which nobody has taken meanwhile.
