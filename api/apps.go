@@ -62,7 +62,7 @@ func nameOfApp(s string) (string, error) {
 	if name == "" {
 		return "", invalidBody().At("/name", "must not be blank")
 	}
-	return name, nil
+	return name, storable("/name", name)
 }
 
 // ListApps lists tenants, oldest first.

@@ -119,6 +119,14 @@ func checkMediaType(h http.Header) error {
 	return nil
 }
 
+// storable refuses a text with U+0000, which not every database can store: it may not be changed, or two names could become one.
+func storable(pointer, text string) error {
+	if strings.IndexByte(text, 0) < 0 {
+		return nil
+	}
+	return invalidBody().At(pointer, "must not hold the character U+0000")
+}
+
 // check returns the body rebuilt from the fields that are known.
 func (b *body) check(raw []byte) ([]byte, error) {
 	if !utf8.Valid(raw) {

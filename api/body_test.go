@@ -87,3 +87,23 @@ func (w *world) raw(text string) int {
 	defer answer.Body.Close()
 	return answer.StatusCode
 }
+
+// What a client writes is stored as it is or refused: PostgreSQL takes no U+0000 in text, and two collapse keys must not become one.
+// data is bytes.
+func TestTextWithU0000IsRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	app := w.newApp()
+	phone := w.newPhone(app)
+	to := map[string]any{"device_id": phone.id}
+	for _, field := range []string{"/collapse_key", "/correlation_id"} {
+		body := map[string]any{"to": to, "data": 1, field[1:]: "a\x00b"}
+		w.do(call{"POST", "/v1/messages", app.sk, body, nil}).refused(422, "invalid_body").points(field)
+	}
+	w.do(call{"POST", "/v1/messages", app.sk, map[string]any{"to": map[string]any{"user_id": "u\x00"}, "data": 1}, nil}).refused(422, "invalid_user")
+	w.do(call{"POST", "/v1/apps", adminKey, map[string]any{"name": "a\x00"}, nil}).refused(422, "invalid_body").points("/name")
+	w.do(call{"PATCH", "/v1/apps/" + app.id, adminKey, map[string]any{"name": "a\x00b"}, nil}).refused(422, "invalid_body").points("/name")
+	w.do(call{"POST", "/v1/apps/" + app.id + "/keys", adminKey, map[string]any{"kind": "secret", "name": "k\x00"}, nil}).refused(422, "invalid_body").points("/name")
+	w.do(call{"PATCH", "/v1/device", phone.key, map[string]any{"app_version": "1\x00"}, nil}).refused(422, "invalid_registration")
+	w.do(call{"POST", "/v1/messages", app.sk, map[string]any{"to": to, "data": "a\x00b"}, nil}).want(202)
+}

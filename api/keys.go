@@ -19,6 +19,9 @@ func (n nouns) CreateKey(ctx context.Context, r contract.CreateKeyRequestObject)
 	}
 	now := stamp(time.Now())
 	key := tokens.Key{ID: ident.NewKey(), App: app, Kind: tokens.PublishableKey, Name: or(r.Body.Name), CreatedAt: now}
+	if err := storable("/name", key.Name); err != nil {
+		return nil, err
+	}
 	if r.Body.Kind == contract.Secret {
 		key.Kind, key.Scopes = tokens.SecretKey, tokens.AllScopes()
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -80,6 +81,9 @@ func (a *API) compose(app ident.App, r contract.SendMessageRequestObject) (messa
 		if err := tokens.CheckUser(send.To.User); err != nil {
 			return send, fault.From(err).At("/to/user_id", "1 to 256 bytes of UTF-8 without control characters")
 		}
+	}
+	if err := errors.Join(storable("/collapse_key", send.CollapseKey), storable("/correlation_id", send.CorrelationID)); err != nil {
+		return send, err
 	}
 	if b.Ttl != nil {
 		send.TTL = time.Duration(*b.Ttl) * time.Second
