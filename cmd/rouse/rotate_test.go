@@ -14,6 +14,7 @@ import (
 // What TestRotation does.
 const (
 	rotations    = 6
+	fewRotations = 2
 	rotateGap    = 900 * time.Millisecond
 	rotatePhones = 160
 	rotateRate   = 300
@@ -35,6 +36,10 @@ func TestRotation(t *testing.T) {
 
 func testRotation(t *testing.T, on engine) {
 	r := newRigOn(t, on, "--log-level", "info")
+	rotations := rotations
+	if on.name == onPostgres.name {
+		rotations = fewRotations // the engine has little to do with it
+	}
 	c := newCrowd(r, rotatePhones, 1)
 	for _, provider := range []string{sim.APNs, sim.FCM} {
 		r.sim.AddRule(sim.Rule{Provider: provider, Action: sim.Action{Delay: rotateDelay}})

@@ -306,14 +306,14 @@ func TestVersionAndGeneratedKeys(t *testing.T) {
 func TestMistakesAreToldTogether(t *testing.T) {
 	t.Parallel()
 	env := []string{
-		"ROUSE_LISTEN=here", "ROUSE_DB=postgres://rouse:hunter2@db/rouse", "ROUSE_BUS=nats://127.0.0.1", "ROUSE_ADMIN_KEY=too-short-a-key",
+		"ROUSE_LISTEN=here", "ROUSE_DB=postgres://rouse:hunter2@db", "ROUSE_BUS=nats://rouse:hunter2@", "ROUSE_DB_CONNS=1", "ROUSE_ADMIN_KEY=too-short-a-key",
 		"ROUSE_MASTER_KEYS=k1:aGVsbG8gd29ybGQ=", "ROUSE_APNS_ENDPOINT=http://plain",
 	}
 	code, out := command(t, env, "serve", "--log-level", "loud")
 	if code != exitUsage {
 		t.Errorf("exit %d, want %d", code, exitUsage)
 	}
-	for _, want := range []string{"ROUSE_LISTEN", "ROUSE_DB", "ROUSE_BUS", "ROUSE_ADMIN_KEY", "ROUSE_MASTER_KEYS", "ROUSE_APNS_ENDPOINT", "ROUSE_LOG_LEVEL", "PostgreSQL"} {
+	for _, want := range []string{"ROUSE_LISTEN", "ROUSE_DB", "ROUSE_BUS", "ROUSE_ADMIN_KEY", "ROUSE_MASTER_KEYS", "ROUSE_APNS_ENDPOINT", "ROUSE_LOG_LEVEL", "ROUSE_DB_CONNS", "names no database"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("nothing about %s in:\n%s", want, out)
 		}
