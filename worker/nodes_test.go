@@ -107,15 +107,27 @@ func (c citizen) lead(ctx context.Context, lost <-chan struct{}, work func(conte
 type line struct {
 	near   bus.Memory
 	others func() []*line
-	passes func(messages.Hint) bool // nil is everything
+
+	mu     sync.Mutex
+	passes func(messages.Hint) bool // guarded by mu; nil is everything
+}
+
+// lets says which hints the way from here lets through from now on.
+func (l *line) lets(passes func(messages.Hint) bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.passes = passes
 }
 
 func (l *line) Hint(hints ...messages.Hint) {
 	l.near.Hint(hints...)
+	l.mu.Lock()
+	passes := l.passes
+	l.mu.Unlock()
 	for _, o := range l.others() {
 		var heard []messages.Hint
 		for _, h := range hints {
-			if o != l && (l.passes == nil || l.passes(h)) {
+			if o != l && (passes == nil || passes(h)) {
 				heard = append(heard, h)
 			}
 		}
@@ -206,6 +218,13 @@ func (v *village) pushes(from int) map[ident.Device]int {
 	return n
 }
 
+// answers is what the provider says from now on; nil is that it takes everything.
+func (v *village) answers(f func(int, worker.Outlet, providers.Push) providers.Outcome) {
+	v.provider.mu.Lock()
+	defer v.provider.mu.Unlock()
+	v.provider.answer = f
+}
+
 // woken fails unless each was pushed so many times since the nth push.
 func (v *village) woken(list []ident.Device, times, from int, why string) {
 	v.t.Helper()
@@ -267,7 +286,7 @@ func lossyLines() func(int, *worker.Options) {
 func TestADeadBusLosesNoWake(t *testing.T) {
 	inVillage(t, 3, func(v *village) {
 		for _, l := range v.lines {
-			l.passes = nothing
+			l.lets(nothing)
 		}
 		phones := append(append(v.at(0, 5), v.at(1, 5)...), v.at(2, 5)...)
 		v.sendAll(phones)
@@ -307,7 +326,7 @@ func TestAHomeThatIsToldAgainCallsOnce(t *testing.T) {
 		v.woken(phones, 1, 0, "at once")
 		v.pass(45 * time.Second)
 		lostUntil := time.Now().Add(9 * time.Second)
-		v.lines[1].passes = func(h messages.Hint) bool { return h.Kind != messages.HintTaken || time.Now().After(lostUntil) }
+		v.lines[1].lets(func(h messages.Hint) bool { return h.Kind != messages.HintTaken || time.Now().After(lostUntil) })
 		v.pass(3 * time.Minute)
 		v.woken(phones, 2, 0, "the step once, also where it came while the home was still being told")
 	})
@@ -317,7 +336,7 @@ func TestAHomeThatIsToldAgainCallsOnce(t *testing.T) {
 func TestAHomeWhoseAnswersAreLostIsNotDoubled(t *testing.T) {
 	inVillage(t, 2, func(v *village) {
 		phones := v.at(1, 10)
-		v.lines[1].passes = func(h messages.Hint) bool { return h.Kind != messages.HintTaken }
+		v.lines[1].lets(func(h messages.Hint) bool { return h.Kind != messages.HintTaken })
 		v.sendAll(phones)
 		v.pass(2 * time.Minute)
 		v.woken(phones, 2, 0, "the push and one step")
@@ -326,13 +345,13 @@ func TestAHomeWhoseAnswersAreLostIsNotDoubled(t *testing.T) {
 
 func TestAnHeirFindsARetryThatOnlyMemoryKnew(t *testing.T) {
 	inVillage(t, 2, func(v *village) {
-		v.provider.answer = func(_ int, _ worker.Outlet, p providers.Push) providers.Outcome {
+		v.answers(func(int, worker.Outlet, providers.Push) providers.Outcome {
 			return providers.Outcome{Verdict: providers.DeviceThrottled, Reason: "QUOTA_EXCEEDED", Status: 429, RetryAfter: 15 * time.Minute}
-		}
+		})
 		phones := v.at(1, 5)
 		v.sendAll(phones)
 		v.pass(8 * time.Minute) // past the first two steps of the ladder
-		v.provider.answer = nil
+		v.answers(nil)
 		from := len(v.provider.sent())
 		v.kill[1]()
 		v.live(0, 0)
@@ -346,17 +365,17 @@ func TestAnHeirFindsARetryThatOnlyMemoryKnew(t *testing.T) {
 
 func TestAnHeirFindsWhatADeadNodeWasHanded(t *testing.T) {
 	inVillage(t, 3, func(v *village) {
-		v.lines[0].passes = func(h messages.Hint) bool { return h.Kind != messages.HintNew }
+		v.lines[0].lets(func(h messages.Hint) bool { return h.Kind != messages.HintNew })
 		release := make(chan struct{})
-		v.provider.answer = func(int, worker.Outlet, providers.Push) providers.Outcome {
+		v.answers(func(int, worker.Outlet, providers.Push) providers.Outcome {
 			<-release
 			return providers.Outcome{Verdict: providers.Unavailable, Reason: "cut"}
-		}
+		})
 		phones := v.at(2, 5)
 		v.sendAll(phones)
 		v.pass(80 * time.Second) // handed over, taken, and the cursor has moved
 		close(release)
-		v.provider.answer = nil
+		v.answers(nil)
 		v.kill[2]()
 		from := len(v.provider.sent())
 		v.live(0, 0, 1)
@@ -498,7 +517,7 @@ func TestPresenceThatIsToldAnewHoldsAPushBackAtTheHeir(t *testing.T) {
 		polling := messages.Hint{Kind: messages.HintPolling, Device: phone, Until: time.Now().Add(50 * time.Second)}
 		v.bus.Hint(polling)
 		v.pass(time.Second)
-		v.lines[0].passes = nothing
+		v.lines[0].lets(nothing)
 		v.send(phone, messages.High) // its home hears nothing
 		v.live(0, 0)
 		v.bus.Hint(polling)
