@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"os"
 	"testing"
 
 	"rouse/internal/testkit"
@@ -33,12 +34,25 @@ func onDistributed(t testing.TB, change ...func(*store.Options)) *store.Store {
 	return s
 }
 
+// distributedVariable has the whole suite run on distributed databases, if it is set to anything.
+const distributedVariable = "ROUSE_TEST_DISTRIBUTED"
+
 // TestDistributed runs the suite every engine has to pass where no index knows of all devices, and keys start with the device or are
-// none. It makes hundreds of tables for each test, and is left out with -short.
+// none. Each test has hundreds of tables made for it, so all of it takes minutes; without the variable it is what
+// registers, accepts and acks.
 func TestDistributed(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes a minute")
-	}
 	t.Parallel()
-	conformance(t, onDistributed)
+	if os.Getenv(distributedVariable) != "" {
+		conformance(t, onDistributed)
+		return
+	}
+	for name, test := range map[string]func(*testing.T, *world){
+		"one device holds a token": tokenTests["whatever happens, one device holds a token"],
+		"a shared body":            acceptTests["a shared body goes with its last delivery"],
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, newWorld(t, onDistributed))
+		})
+	}
 }

@@ -175,16 +175,18 @@ func (j *journey) full(d ident.Device) {
 	})
 }
 
+// each does something for all devices at once.
+func each(devices []ident.Device, do func(ident.Device)) {
+	var all sync.WaitGroup
+	for _, d := range devices {
+		all.Go(func() { do(d) })
+	}
+	all.Wait()
+}
+
 // many has several devices served by the same batches.
 func (j *journey) many(devices []ident.Device) {
-	each := func(do func(ident.Device)) {
-		var all sync.WaitGroup
-		for _, d := range devices {
-			all.Go(func() { do(d) })
-		}
-		all.Wait()
-	}
-	j.during("many: accept", func() { each(func(d ident.Device) { j.accept(j.to(d)) }) })
+	j.during("many: accept", func() { each(devices, func(d ident.Device) { j.accept(j.to(d)) }) })
 	j.during("many: what waits", func() {
 		var polls []messages.Poll
 		for _, d := range devices {
@@ -194,7 +196,7 @@ func (j *journey) many(devices []ident.Device) {
 		j.must(err)
 	})
 	j.during("many: wake, fetch and ack", func() {
-		each(func(d ident.Device) {
+		each(devices, func(d ident.Device) {
 			p := j.page(d)
 			j.s.RecordWake(wakeOf(d, p.Last))
 			_, err := j.s.AckUpTo(j.ctx, d, p.Last, j.now)
