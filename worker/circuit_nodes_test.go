@@ -2,8 +2,10 @@ package worker_test
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"rouse/ident"
@@ -59,6 +61,12 @@ func TestAPauseHoldsOnAllNodes(t *testing.T) {
 		v.circuits(tokens.CauseCredential)
 		if r, n := reads.Load(), notes.Load(); r > 6 || n != 1 {
 			t.Errorf("%d reads and %d notes of one pause on three nodes", r, n)
+		}
+		reads.Store(0)
+		v.bus.Hint(slices.Repeat([]messages.Hint{{Kind: messages.HintCircuit, App: v.app}}, 100)...)
+		synctest.Wait()
+		if n := reads.Load(); n == 0 || n > 6 {
+			t.Errorf("%d reads for a hundred words on three nodes", n)
 		}
 		v.pass(70 * time.Second)
 		v.wants(2, "one node tries again, and the others hear what came of it")
