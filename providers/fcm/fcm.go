@@ -112,7 +112,7 @@ func New(sealed []byte, o Options) (*Client, error) {
 	if s.Placeholder != nil {
 		c.placeholder = *s.Placeholder
 	}
-	c.access = newAccessSource(exchanger{secret: s, endpoint: o.TokenEndpoint, roots: o.RootCAs}.fetch, o.Log)
+	c.access = newAccessSource(exchanger{secret: s, endpoint: o.TokenEndpoint, roots: o.RootCAs, now: time.Now}.fetch, o.Log)
 	c.pool = wire.New(wire.Options{
 		URL: url, RootCAs: o.RootCAs, HTTP1: true,
 		Slots: o.InFlight, PerConn: perConn, MaxConns: maxConns(url.Scheme, o.InFlight),

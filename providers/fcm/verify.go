@@ -63,7 +63,7 @@ func finding(check string, status providers.FindingStatus, reason, cause, cure s
 func (c *Client) noAccess(e *accessError) providers.Finding {
 	const anew = "Make a new key under Project settings, Service accounts in the Firebase console, and put the credential again."
 	switch {
-	case e.bad && e.skew.Abs() >= time.Minute:
+	case e.bad && e.skew.Abs() >= minSkew:
 		return finding(checkAccess, providers.FindingFail, e.reason,
 			fmt.Sprintf("Google refuses the service account's signature (%s), and this server's clock is %s of Google's.", e.reason, apart(e.skew)), "Set the clock, best by NTP.")
 	case e.bad && e.reason == "invalid_grant":
