@@ -80,12 +80,11 @@ var narrow = []string{"devices", "inboxes"}
 
 // effort is what a statement cost when it was run once more.
 type effort struct {
-	nodes   []string
-	rows    float64
-	pages   float64 // of the cache or the disk
-	millis  float64
-	walked  []string // tables read from end to end
-	written bool
+	nodes  []string
+	rows   float64
+	pages  float64 // of the cache or the disk
+	millis float64
+	walked []string // tables read from end to end
 }
 
 func (e *effort) add(node map[string]any) {
