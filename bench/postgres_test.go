@@ -15,8 +15,8 @@ import (
 
 // What the benchmark on PostgreSQL runs.
 const (
-	pgRounds  = 9                      // measured, after two that warm up
-	pgTurn    = 500 * time.Millisecond // about how long a contender's turn takes
+	pgRounds  = 7                      // measured, after two that warm up
+	pgTurn    = 400 * time.Millisecond // about how long a contender's turn takes
 	pgCallers = 256                    // of each node
 	pgByHand  = 128                    // messages in a batch of the loop by hand
 )
@@ -30,18 +30,23 @@ const (
 )
 
 // BenchmarkPostgres pits the store's writers against PostgreSQL written by hand, the contenders taking turns: a server of its own, with
-// fsync and synchronous_commit on, over a Unix socket. It fails if a ratio is missed. One iteration is the whole run, 40 s:
+// fsync and synchronous_commit on, over a Unix socket. It fails if a ratio is missed, in twice as many turns too. One iteration is the whole
+// run, 30 to 60 s:
 //
 //	go test ./bench -run '^$' -bench '^BenchmarkPostgres$' -benchtime 1x
 func BenchmarkPostgres(b *testing.B) {
 	ctx := context.Background()
 	for b.Loop() {
 		all, err := pgContenders(ctx, b)
+		speeds, many := map[string][]float64{}, map[string]int{}
 		if err == nil {
-			var speeds map[string][]float64
-			if speeds, err = pgCompete(ctx, all); err == nil {
-				pgReport(b, all, speeds)
-			}
+			err = pgCompete(ctx, all, speeds, many)
+		}
+		if err == nil && len(pgMissed(speeds)) > 0 { // by chance, on a busy machine: as many turns again
+			err = pgCompete(ctx, all, speeds, many)
+		}
+		if err == nil {
+			pgReport(b, all, speeds)
 		}
 		for _, x := range all {
 			err = errors.Join(err, x.close())
@@ -63,44 +68,64 @@ func pgContenders(ctx context.Context, b *testing.B) (all []contender, err error
 	return all, nil
 }
 
-// pgCompete has the contenders take turns, in another order each round, and returns their messages a second.
-func pgCompete(ctx context.Context, all []contender) (map[string][]float64, error) {
-	speeds, many := map[string][]float64{}, map[string]int{}
-	for round := range pgRounds + 2 {
+// pgCompete has the contenders take turns, in another order each round, and adds their messages a second to speeds. many is how many
+// messages make a turn; who has none warms up first.
+func pgCompete(ctx context.Context, all []contender, speeds map[string][]float64, many map[string]int) error {
+	warm := 0
+	if len(many) == 0 {
+		warm = 2
+	}
+	for round := range pgRounds + warm {
 		for i := range all {
 			x := all[(i+round)%len(all)]
 			n := max(many[x.name], pgByHand*2)
 			runtime.GC()
 			took, err := x.round(ctx, n)
 			if err != nil {
-				return nil, fmt.Errorf("%s: %w", x.name, err)
+				return fmt.Errorf("%s: %w", x.name, err)
 			}
 			speed := float64(n) / took.Seconds()
 			many[x.name] = int(speed * pgTurn.Seconds())
-			if round > 1 {
+			if round >= warm {
 				speeds[x.name] = append(speeds[x.name], speed)
 			}
 		}
 	}
-	return speeds, nil
+	return nil
+}
+
+var pgRatios = []ratio{
+	{"store accept against single INSERTs", "accept/single", pgOne, pgSingle, 3},
+	{"store accept against the loop by hand", "accept/hand", pgOne, pgHand, 0.8},
+	{"two nodes against one", "two/one", pgTwo, pgOne, 0.9},
+	{"full cycle against accept alone", "cycle/accept", pgCycle, pgOne, 0},
+}
+
+// pgMeasured returns a ratio turn by turn: of turns that came one after the other.
+func pgMeasured(r ratio, speeds map[string][]float64) (each []float64) {
+	for i := range speeds[r.over] {
+		each = append(each, speeds[r.over][i]/speeds[r.under][i])
+	}
+	return each
+}
+
+func pgMissed(speeds map[string][]float64) (missed []ratio) {
+	for _, r := range pgRatios {
+		if median(pgMeasured(r, speeds)) < r.atLeast {
+			missed = append(missed, r)
+		}
+	}
+	return missed
 }
 
 func pgReport(b *testing.B, all []contender, speeds map[string][]float64) {
-	b.Logf("%s, %d CPUs, %s; %d turns of %s, messages of %d bytes to %d devices; fsync and synchronous_commit on",
-		runtime.GOARCH, runtime.NumCPU(), runtime.Version(), pgRounds, pgTurn, dataSize, devices)
+	b.Logf("%s, %d CPUs, %s; turns of %s, messages of %d bytes to %d devices; fsync and synchronous_commit on",
+		runtime.GOARCH, runtime.NumCPU(), runtime.Version(), pgTurn, dataSize, devices)
 	for _, x := range all {
 		b.Logf("%-44s %9.0f /s  (rounds %.0f to %.0f)", x.name, median(speeds[x.name]), slices.Min(speeds[x.name]), slices.Max(speeds[x.name]))
 	}
-	for _, r := range []ratio{
-		{"store accept against single INSERTs", "accept/single", pgOne, pgSingle, 3},
-		{"store accept against the loop by hand", "accept/hand", pgOne, pgHand, 0.8},
-		{"two nodes against one", "two/one", pgTwo, pgOne, 0.9},
-		{"full cycle against accept alone", "cycle/accept", pgCycle, pgOne, 0},
-	} {
-		var each []float64 // of turns that came one after the other
-		for i := range speeds[r.over] {
-			each = append(each, speeds[r.over][i]/speeds[r.under][i])
-		}
+	for _, r := range pgRatios {
+		each := pgMeasured(r, speeds)
 		got := median(each)
 		b.ReportMetric(got, r.unit)
 		b.Logf("%-44s %6.2fx  (turns %.2f to %.2f; at least %.1fx)", r.name, got, slices.Min(each), slices.Max(each), r.atLeast)
