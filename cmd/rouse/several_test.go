@@ -60,8 +60,8 @@ func acceptedThere(t *testing.T, v *several) {
 		}
 		page := <-got
 		took = append(took, time.Since(begun))
-		if page.err != nil || len(page.Messages) != 1 || page.Messages[0].Id != id {
-			t.Fatalf("the poll answered %+v, %v", page.InboxPage, page.err)
+		if page.err != nil || len(page.Messages) != 1 || page.Messages[0].Id != id || took[len(took)-1] > stalled {
+			t.Fatalf("after %v the poll answered %+v, %v", took[len(took)-1], page.InboxPage, page.err)
 		}
 		if _, err := here.ackAll(t.Context(), page.Cursor); err != nil {
 			t.Fatal(err)
