@@ -7,10 +7,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"rouse/fault"
+	"rouse/ident"
 )
 
 // Transactions that wait for each other are done again, and nobody hears of it.
@@ -145,5 +147,38 @@ func TestACommitWithoutAnAnswerIsNotDoneAgain(t *testing.T) {
 	}
 	if _, err := s.Accept(t.Context(), sendTo(app, device)); err != nil {
 		t.Error(err)
+	}
+}
+
+// A transaction that the server ended while its node was silent is done again: its commit had not been sent.
+func TestATransactionEndedInItsSilenceIsDoneAgain(t *testing.T) {
+	t.Parallel()
+	all := nodes(t, 2, roomy, single)
+	startAll(t, all)
+	s := all[0]
+	app, device := populate(t, s)
+	var once sync.Once
+	silent := newOp(func(x *tx) error {
+		var pid int
+		if err := x.get(&pid, "SELECT pg_backend_pid()"); err != nil {
+			return err
+		}
+		o := &op{send: &acceptance{send: sendTo(app, device)}}
+		if err := errors.Join(x.lock([]ident.Device{device}), x.accept(o), o.err); err != nil {
+			return err
+		}
+		once.Do(func() {
+			if _, err := all[1].writes.Exec("SELECT pg_terminate_backend($1)", pid); err != nil {
+				t.Error(err)
+			}
+			x.w.spoke = time.Time{} // long ago
+		})
+		return nil
+	})
+	if err := s.write(t.Context(), "be silent", silent); err != nil {
+		t.Error(err)
+	}
+	if got := len(inInbox(t, s, device)); got != 1 {
+		t.Errorf("%d are stored", got)
 	}
 }

@@ -28,7 +28,7 @@ func (w *writer) attempt(t *tx, ops []*op) (culprits []*op, err error) {
 	if err = w.store.dialect.commit(w); err == nil {
 		return nil, nil
 	}
-	if w.lostConnection(err) {
+	if w.lostConnection(err) && !errors.Is(err, errBeforeCommit) {
 		return nil, errors.Join(errUnsure, err)
 	}
 	if w.trips == 0 { // nothing travelled: it was the commit that failed

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"fmt"
+	"time"
 )
 
 // A batch is nobody's alone: no caller's context may end it, so statements run in the background one.
@@ -64,6 +65,7 @@ func (w *writer) stmt(query string) (statement, error) {
 	if err := w.travel(); err != nil {
 		return nil, err
 	}
+	w.spoke = time.Now()
 	if stmt := w.stmts[query]; stmt != nil {
 		return stmt, nil
 	}

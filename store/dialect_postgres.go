@@ -200,12 +200,23 @@ func (e errand) answered(answers pgx.BatchResults) error {
 	return e.done(rows.CommandTag().String())
 }
 
+// errBeforeCommit marks what failed when the commit had not been sent.
+var errBeforeCommit = errors.New("before the commit")
+
 var errRolledBack = errors.New("the transaction was rolled back instead of committed")
 
 // commitPostgres goes with the statements that wait: if one of them fails, the server passes over what follows it. It looks at the
 // answer: a COMMIT of a transaction in which a statement failed is answered with ROLLBACK, and no error.
+//
+// After a silence in which the server may have ended the transaction, the commit goes alone: what fails before it is done again, and
+// nobody has to be told that nobody knows.
 func commitPostgres(w *writer) error {
 	w.part = nil
+	if time.Since(w.spoke) > pgSilent/2 {
+		if err := w.travel(); err != nil {
+			return errors.Join(errBeforeCommit, err)
+		}
+	}
 	w.send(errand{query: "COMMIT", done: func(tag string) error {
 		if tag != "COMMIT" {
 			return errRolledBack

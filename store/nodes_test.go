@@ -152,6 +152,23 @@ func (t *tx) accept(o *op) error {
 	return errors.Join(err, t.w.travel())
 }
 
+// holdOpen keeps the transaction open until done: the server ends one that is silent.
+func (t *tx) holdOpen(done <-chan struct{}) error {
+	speak := time.NewTicker(100 * time.Millisecond)
+	defer speak.Stop()
+	for {
+		select {
+		case <-done:
+			return nil
+		case <-speak.C:
+			var one int
+			if err := t.get(&one, "SELECT 1"); err != nil {
+				return err
+			}
+		}
+	}
+}
+
 // A place that somebody holds and has not committed is not passed by a sweep, whatever came after it.
 func TestASweepPassesNoOpenTransaction(t *testing.T) {
 	t.Parallel()
@@ -169,8 +186,7 @@ func TestASweepPassesNoOpenTransaction(t *testing.T) {
 			return err
 		}
 		placed <- o.send.receipt.Pending[0].Seq
-		<-goOn
-		return nil
+		return x.holdOpen(goOn)
 	})
 	queued(t, all[0], slow)
 	held := <-placed
@@ -356,7 +372,13 @@ func TestAVerdictDoesNotOvertakeARegistrationOnAnotherNode(t *testing.T) {
 		if err != nil || !ok {
 			return err
 		}
-		once.Do(func() { close(read); <-goOn })
+		once.Do(func() {
+			close(read)
+			err = x.holdOpen(goOn)
+		})
+		if err != nil {
+			return err
+		}
 		mark(&d, tokens.TokenMark{State: tokens.TokenDead, Reason: "Unregistered", At: time.Now()})
 		return x.storeVerdict(d)
 	})

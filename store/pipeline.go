@@ -1,6 +1,9 @@
 package store
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // Where the engine is a network away, statements travel together: what is asked for is answered, and what is to be done is
 // known to be done, when travel returns. On SQLite, which is no trip away, each happens at once.
@@ -43,6 +46,7 @@ func (w *writer) travel() error {
 	list := w.waiting
 	w.waiting = nil
 	w.trips++
+	defer func() { w.spoke = time.Now() }()
 	return w.store.dialect.travel(w, list)
 }
 

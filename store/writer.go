@@ -169,9 +169,10 @@ type writer struct {
 	closers []func() error
 	timer   *time.Timer
 
-	waiting []errand // for the next trip
-	trips   int      // of this transaction
-	part    error    // whom to blame for what is sent now
+	waiting []errand  // for the next trip
+	trips   int       // of this transaction
+	part    error     // whom to blame for what is sent now
+	spoke   time.Time // when the server last answered a trip
 }
 
 func (w *writer) loop(ctx context.Context) {
