@@ -96,13 +96,13 @@ func rollingRestart(t *trial) (*machine, func()) {
 }
 
 // victim is the node that does the sweeps, or one that does not.
-func (t *trial) victim(sweeper bool) *machine {
-	leader := t.fleet.sweeper(t.t.Context())
+func (x *trial) victim(sweeper bool) *machine {
+	leader := x.fleet.sweeper(x.t.Context())
 	if sweeper && leader != nil {
 		return leader
 	}
 	for {
-		if m := t.fleet.nodes[t.dice.IntN(len(t.fleet.nodes))]; m != leader {
+		if m := x.fleet.nodes[x.dice.IntN(len(x.fleet.nodes))]; m != leader {
 			return m
 		}
 	}

@@ -128,7 +128,7 @@ func (m *machine) dsn() string {
 func (m *machine) start() {
 	m.fleet.t.Helper()
 	build := binary
-	env := append(os.Environ(), m.fleet.env...)
+	env := append(slices.Concat(os.Environ(), m.fleet.env), "ROUSE_DB="+m.dsn())
 	if m.skewed != 0 {
 		build = skewedBinary
 		env = append(env, skewEnv(m.skewed))
@@ -138,7 +138,7 @@ func (m *machine) start() {
 		m.fleet.t.Fatal(err)
 	}
 	cmd := exec.Command(path, "serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0")
-	cmd.Env = append(env, "ROUSE_DB="+m.dsn())
+	cmd.Env = env
 	c := startChild(m.fleet.t, cmd)
 	m.fleet.rig.mu.Lock()
 	m.child, m.fleet.rig.logs = c, append(m.fleet.rig.logs, c.log)

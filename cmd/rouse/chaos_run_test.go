@@ -30,6 +30,8 @@ const (
 	settling = 15 * time.Second
 	// needlessLimit is the share of pushes that may be needless while nothing is wrong.
 	needlessLimit = 0.01
+	// pooled is how many connections to PostgreSQL a node may hold that it did not need at its start; they stay open for minutes.
+	pooled = 8
 	// needlessFew are too few to be a share of anything.
 	needlessFew = 2
 )
@@ -223,6 +225,7 @@ func (x *trial) idle() (most vitals) {
 		v := m.child.mustVitals(x.t)
 		most.goroutines, most.files = max(most.goroutines, v.goroutines), max(most.files, v.files)
 	}
+	most.files += pooled
 	return most
 }
 
