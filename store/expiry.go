@@ -24,7 +24,8 @@ const (
 	selectExpiring = `SELECT c.app, c.provider, c.expires_at FROM credentials c WHERE c.expires_at <= ?1
 		AND c.expires_at <= CASE WHEN c.expiry_told IS NULL THEN ?1 WHEN c.expiry_told = 30 THEN ?2 WHEN c.expiry_told = 7 THEN ?3
 		WHEN c.expiry_told = 1 THEN ?4 END ORDER BY c.expires_at LIMIT 0 + ?5`
-	noteExpiry     = "UPDATE credentials SET expiry_told = ? WHERE app = ? AND provider = ?"
+	// noteExpiry changes nothing if another node has told meanwhile.
+	noteExpiry     = "UPDATE credentials SET expiry_told = ?1 WHERE app = ?2 AND provider = ?3 AND (expiry_told IS NULL OR expiry_told > ?1)"
 	selectExpiries = "SELECT c.app, c.provider, c.expires_at FROM credentials c WHERE c.expires_at > 0 ORDER BY c.expires_at"
 )
 
@@ -80,8 +81,12 @@ func (t *tx) tellExpiring(now time.Time) ([]tokens.Credential, error) {
 	told := make([]tokens.Credential, 0, len(rows))
 	for _, r := range rows {
 		left := fromMillis(r.ExpiresAt).Sub(now)
-		if _, err := t.exec(noteExpiry, expiryStep(left), string(r.App), string(r.Provider)); err != nil {
+		n, err := t.exec(noteExpiry, expiryStep(left), string(r.App), string(r.Provider))
+		if err != nil {
 			return nil, fmt.Errorf("note what was told of an expiry: %w", err)
+		}
+		if n == 0 {
+			continue
 		}
 		data := expiryData{Provider: r.Provider, ExpiresAt: fromMillis(r.ExpiresAt), Days: daysLeft(left)}
 		if err := t.event(r.App, messages.CredentialExpiring, data, now); err != nil {

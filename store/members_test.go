@@ -3,6 +3,7 @@ package store_test
 import (
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"rouse/internal/testkit"
 	"rouse/messages"
 	"rouse/store"
+	"rouse/tokens"
 )
 
 var memberTests = map[string]func(*testing.T, *world){
@@ -130,4 +132,37 @@ func TestANodeLivesWithoutItsWriter(t *testing.T) {
 		t.Error("no lease")
 	}
 	w.must(errors.Join(w.ReleaseLease(w.ctx(), "duty", node), w.Leave(w.ctx(), node)))
+}
+
+// Two nodes may do a duty at the same time for a moment; what they tell is told once.
+func TestTwoNodesTellOfAnExpiryOnce(t *testing.T) {
+	t.Parallel()
+	dsn, ring := testkit.Postgres(t), testkit.Ring(t)
+	on := func(o *store.Options) { o.DSN, o.Ring = dsn, ring }
+	nodes := []*store.Store{testkit.Store(t, on), testkit.Store(t, on)}
+	now := time.Now()
+	var apps []ident.App
+	for range 20 {
+		app := testkit.App(t, nodes[0]).ID
+		c := tokens.Credential{App: app, Provider: tokens.APNs, Fingerprint: "f", Public: []byte("{}"), Secret: []byte("{}"),
+			UpdatedAt: now, ExpiresAt: now.Add(time.Hour)}
+		if err := nodes[0].PutCredential(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		apps = append(apps, app)
+	}
+	var both sync.WaitGroup
+	for _, n := range nodes {
+		both.Go(func() {
+			if _, err := n.TellExpiring(t.Context(), now); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	both.Wait()
+	for _, app := range apps {
+		if list, _, err := nodes[0].Events(t.Context(), app, 0, 10); err != nil || len(list) != 1 {
+			t.Errorf("%d events of one expiry, %v", len(list), err)
+		}
+	}
 }
