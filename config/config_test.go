@@ -40,7 +40,7 @@ func TestCheckTakesWhatIsRight(t *testing.T) {
 func TestCheckTellsEveryMistakeAtOnceAndNoSecret(t *testing.T) {
 	t.Parallel()
 	raw := config.Raw{
-		Listen: "nowhere", OpsListen: "127.0.0.1:99999", DB: "postgres://rouse:hunter2@db:five/rouse", Bus: "nats://rouse:hunter3@queue:four", DBConns: "5",
+		Listen: "nowhere", OpsListen: "127.0.0.1:99999", DB: "postgres://rouse:hunter2@db:five/rouse", Bus: "nats://rouse:hunter3@queue:four", DBConns: "1",
 		AdminKey: "short-admin", MasterKeys: "k1:bm90IGVub3VnaA==", APNsEndpoint: "http://plain",
 		APNsSandboxEndpoint: "::", APNsCA: filepath.Join(t.TempDir(), "absent.pem"), FCMEndpoint: "ftp://x", FCMTokenEndpoint: "x",
 		TrustedProxies: "10.0.0.0/8,everyone", RegistrationLimit: "50", FailedAuthLimit: "NaN:3", LogLevel: "loud", LogFormat: "xml", Grace: "soon", DrainTimeout: "1h",
