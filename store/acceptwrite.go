@@ -176,7 +176,7 @@ func (p *plan) write() error {
 		return p.writeAtOnce()
 	}
 	for _, e := range p.ends {
-		if err := p.t.end(e.ending, e.state, e.reason, e.at); err != nil {
+		if _, err := p.t.end(e.ending, e.state, e.reason, e.at); err != nil {
 			return err
 		}
 	}

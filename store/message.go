@@ -167,8 +167,11 @@ func (t *tx) cancel(app ident.App, id ident.Message, now time.Time) error {
 	if err := t.list(&pending, query, string(id)); err != nil {
 		return fmt.Errorf("list what is pending: %w", err)
 	}
+	if err := t.lockEnding(pending); err != nil {
+		return err
+	}
 	for _, p := range pending {
-		if err := t.end(p, messages.Canceled, "", millis(now)); err != nil {
+		if _, err := t.end(p, messages.Canceled, "", millis(now)); err != nil {
 			return err
 		}
 	}

@@ -44,108 +44,6 @@ func single(o *Options) { o.Writers = 1 }
 
 func roomy(o *Options) { o.InboxMessages, o.InboxBytes = 1<<20, 1<<40 }
 
-// pager reads an inbox page by page, as a device does that acks nothing, until done, and returns what it was handed.
-func pager(t testing.TB, s *Store, device ident.Device, done <-chan struct{}) (seen []messages.Seq) {
-	t.Helper()
-	var after messages.Seq
-	for last := false; ; {
-		p, err := s.Inbox(context.Background(), messages.Query{Device: device, After: &after, Limit: 100, Now: time.Now()})
-		if err != nil {
-			t.Error(err)
-			return seen
-		}
-		for _, item := range p.Items {
-			seen = append(seen, item.Seq)
-		}
-		after = p.Last
-		if last && !p.More {
-			return seen
-		}
-		select {
-		case <-done:
-			last = true // what was committed until now is read once more
-		default:
-		}
-	}
-}
-
-// crowd is nodes that accept for a few devices, while others page through their inboxes.
-type crowd struct {
-	nodes, writers int // writers of each node
-	callers        int // of each node
-	messages       int // of all
-	unlocked       bool
-}
-
-// skipped returns how many of all messages the pages never held.
-func (c crowd) skipped(t testing.TB) (lost int) {
-	t.Helper()
-	all := nodes(t, c.nodes, roomy, func(o *Options) { o.Writers = c.writers })
-	for _, s := range all {
-		s.unlocked = c.unlocked
-	}
-	startAll(t, all)
-	app, first := populate(t, all[0])
-	devices := []ident.Device{first}
-	for range 3 {
-		devices = append(devices, another(t, all[0], app))
-	}
-	var sends, reads sync.WaitGroup
-	for _, s := range all {
-		for caller := range c.callers {
-			sends.Go(func() {
-				for n := range c.messages / c.nodes / c.callers {
-					if _, err := s.Accept(context.Background(), sendTo(app, devices[(caller+n)%len(devices)])); err != nil {
-						t.Error(err)
-						return
-					}
-				}
-			})
-		}
-	}
-	done := make(chan struct{})
-	go func() { sends.Wait(); close(done) }()
-	seen := make([][]messages.Seq, len(devices))
-	for i, d := range devices {
-		reads.Go(func() { seen[i] = pager(t, all[i%len(all)], d, done) })
-	}
-	reads.Wait()
-	lost = c.messages
-	for _, pages := range seen {
-		if !slices.IsSorted(pages) || len(slices.Compact(slices.Clone(pages))) != len(pages) {
-			t.Error("the pages are not in order")
-		}
-		lost -= len(pages)
-	}
-	return lost
-}
-
-// Eight writers at once: of as many nodes, and of four nodes with two each.
-func TestACursorSkipsNothingWhileEightWrite(t *testing.T) {
-	t.Parallel()
-	for name, c := range map[string]crowd{
-		"eight nodes":                      {nodes: 8, writers: 1, callers: 64, messages: crowdOf},
-		"four nodes with two writers each": {nodes: 4, writers: 2, callers: 128, messages: crowdOf / 2},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if n := c.skipped(t); n != 0 {
-				t.Errorf("%d of %d messages were skipped", n, c.messages)
-			}
-		})
-	}
-}
-
-// Without the locks a cursor does skip: the test above can fail.
-func TestWithoutLocksACursorSkips(t *testing.T) {
-	t.Parallel()
-	c := crowd{nodes: 8, writers: 1, callers: 64, messages: crowdOf / 8, unlocked: true}
-	n := c.skipped(t)
-	if n == 0 {
-		t.Error("nothing was skipped, though nothing was locked")
-	}
-	t.Logf("%d of %d messages were skipped", n, c.messages)
-}
-
 // accept does one send in the middle of another op, and writes it.
 func (t *tx) accept(o *op) error {
 	_, err := t.together(merged{sends: []*op{o}})
@@ -402,5 +300,54 @@ func TestAVerdictDoesNotOvertakeARegistrationOnAnotherNode(t *testing.T) {
 	}
 	if d, err := all[1].Device(t.Context(), app, device); err != nil || d.TokenState != tokens.TokenActive || d.Generation != 2 {
 		t.Errorf("generation %d is %s, %v", d.Generation, d.TokenState, err)
+	}
+}
+
+// What a device acks while another node ends it as expired leaves no gap.
+func TestAnAckIsFasterThanTheExpiry(t *testing.T) {
+	t.Parallel()
+	all := nodes(t, 2, roomy)
+	startAll(t, all)
+	app, device := populate(t, all[0])
+	m := sendTo(app, device)
+	m.TTL = time.Second
+	r, err := all[0].Accept(t.Context(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := len(inInbox(t, all[0], device)); got != 1 { // handed out: it may be acked though its life is over
+		t.Fatalf("%d are there", got)
+	}
+	later := m.CreatedAt.Add(time.Minute)
+	acked, goOn := make(chan struct{}), make(chan struct{})
+	ack := newOp(func(x *tx) error {
+		if _, err := x.ackUpTo(device, r.Pending[0].Seq, later); err != nil {
+			return err
+		}
+		close(acked)
+		return x.holdOpen(goOn)
+	})
+	ack.lands = device
+	queued(t, all[0], ack)
+	<-acked
+	expired := make(chan error, 1)
+	go func() {
+		_, err := all[1].Expire(context.Background(), later, 10)
+		expired <- err
+	}()
+	waitFor(t, func() bool {
+		var waiting int
+		if err := all[1].reads.get(context.Background(), &waiting, "SELECT COUNT(*) FROM pg_locks WHERE NOT granted"); err != nil {
+			t.Fatal(err)
+		}
+		return waiting > 0
+	})
+	close(goOn)
+	if err := errors.Join(<-ack.done, <-expired); err != nil {
+		t.Fatal(err)
+	}
+	page, err := all[1].Inbox(t.Context(), messages.Query{Device: device, Limit: 1, Now: later})
+	if err != nil || page.Gap != nil || len(page.Items) != 0 {
+		t.Errorf("%+v, %v", page, err)
 	}
 }

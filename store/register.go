@@ -168,7 +168,7 @@ func (t *tx) unregister(d tokens.Device, now time.Time) error {
 		return fmt.Errorf("list what is pending: %w", err)
 	}
 	for _, p := range pending {
-		if err := t.end(p, messages.Dropped, "device_unregistered", millis(now)); err != nil {
+		if _, err := t.end(p, messages.Dropped, "device_unregistered", millis(now)); err != nil {
 			return err
 		}
 	}

@@ -153,11 +153,17 @@ func (t *tx) expire(now int64, limit int) (int, error) {
 	if err := t.list(&over, query, now, limit); err != nil {
 		return 0, fmt.Errorf("list what expired: %w", err)
 	}
+	if err := t.lockEnding(over); err != nil {
+		return 0, err
+	}
 	for _, d := range over {
-		if err := t.end(d, messages.Expired, "", now); err != nil {
+		ended, err := t.end(d, messages.Expired, "", now)
+		if err != nil {
 			return 0, err
 		}
-		t.change(d.Device).lose(d.Seq, lostToTTL)
+		if ended { // its device's own writer may have been faster with an ack
+			t.change(d.Device).lose(d.Seq, lostToTTL)
+		}
 	}
 	return len(over), nil
 }

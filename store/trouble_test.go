@@ -281,7 +281,6 @@ func TestANewerSchemaIsRefused(t *testing.T) {
 	for name, refuse := range map[string]func() error{
 		"migrate": func() error { return s.Migrate(context.Background()) },
 		"run":     func() error { return s.Run(context.Background()) },
-		"ready":   func() error { return s.Ready(context.Background()) },
 	} {
 		if err := refuse(); err == nil || !strings.Contains(err.Error(), "newer") {
 			t.Errorf("%s: %v", name, err)

@@ -238,16 +238,25 @@ const endingColumns = "device, seq, message, size, shared, expires_at"
 const endDelivery = `UPDATE deliveries SET ended_at = ?, ended = ?, reason = ?, body = NULL, notification = NULL
 	WHERE seq = ? AND device = ? AND ended_at IS NULL`
 
-// end brings one delivery to its end and drops its body. why may be empty.
-func (t *tx) end(d ending, state messages.State, why string, at int64) error {
+// end brings one delivery to its end and drops its body, unless it has ended since it was read. why may be empty.
+func (t *tx) end(d ending, state messages.State, why string, at int64) (ended bool, err error) {
 	n, err := t.exec(endDelivery, at, string(state), orNull(why), int64(d.Seq), string(d.Device))
 	if err != nil {
-		return fmt.Errorf("end a delivery: %w", err)
+		return false, fmt.Errorf("end a delivery: %w", err)
 	}
 	if n == 1 {
 		t.left(d)
 	}
-	return nil
+	return n == 1, nil
+}
+
+// lockEnding takes the locks of the devices whose deliveries are about to end.
+func (t *tx) lockEnding(list []ending) error {
+	devices := make([]ident.Device, len(list))
+	for i, d := range list {
+		devices[i] = d.Device
+	}
+	return t.lock(devices)
 }
 
 // left takes an ended delivery off its inbox's counters.
