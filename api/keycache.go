@@ -10,8 +10,9 @@ import (
 )
 
 const (
-	// keyLife is how long a revoked key may still work on a server that was not told.
-	keyLife = 5 * time.Second
+	// keyLife is how long a key is believed unasked. A revoked one may work for 5 s on a server that was not told: the rest is for
+	// calls under way.
+	keyLife = 4500 * time.Millisecond
 	// keysKept bounds the cache, at about 300 bytes each.
 	keysKept = 10000
 )
