@@ -144,6 +144,11 @@ func (s *Store) deleteDeliveries(ctx context.Context, app ident.App) (int, error
 	}
 	total := 0
 	for ; after < newest; after += purgeSpan {
+		from, err := s.skipEmpty(ctx, after, newest)
+		if err != nil {
+			return total, s.readError("list an app's deliveries", err)
+		}
+		after = from
 		var seqs []int64
 		const query = "SELECT seq FROM deliveries WHERE seq > ? AND seq <= ? AND app = ?"
 		if err := s.reads.list(ctx, &seqs, query, int64(after), int64(after+purgeSpan), string(app)); err != nil {

@@ -82,3 +82,15 @@ func (s *Store) connection(t testing.TB) (pragma func(query string)) {
 
 // Skew has the store believe that this node's clock is ahead of the database's.
 func (s *Store) Skew(ahead time.Duration) { s.skew.Store(int64(ahead)) }
+
+// Leap has places go on far above, as a restored backup does.
+func (s *Store) Leap(ctx context.Context, by int64) error {
+	query := "UPDATE counters SET value = value + ? WHERE name = 'seq'"
+	if s.dialect.shared {
+		query = "SELECT setval('places', (SELECT last_value FROM places) + CAST(? AS BIGINT))"
+	}
+	return s.write(ctx, "leap", newOp(func(t *tx) error {
+		_, err := t.exec(query, by)
+		return err
+	}))
+}

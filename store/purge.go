@@ -71,7 +71,11 @@ func (s *Store) purgeDeliveries(ctx context.Context, before int64, limit int) (i
 		if total >= limit {
 			return total, nil
 		}
-		from, to := s.purge.seq, s.purge.seq+purgeSpan
+		from, err := s.skipEmpty(ctx, s.purge.seq, newest)
+		if err != nil {
+			return total, s.readError("look for old deliveries", err)
+		}
+		to := from + purgeSpan
 		var firstYoung messages.Seq
 		var seqs []int64
 		if err := s.reads.get(ctx, &firstYoung, young, int64(from), int64(to), before); err != nil {

@@ -68,7 +68,9 @@ func (s *Store) Sweep(ctx context.Context, q messages.SweepQuery) (due []message
 	}
 	defer rows.Close()
 	sw := sweeping{q: q, found: map[ident.Device]int{}, next: q.After}
+	empty := true
 	for rows.Next() {
+		empty = false
 		done, err := sw.row(rows)
 		if err != nil {
 			return nil, q.After, false, s.readError("sweep", err)
@@ -80,7 +82,28 @@ func (s *Store) Sweep(ctx context.Context, q messages.SweepQuery) (due []message
 	if err := rows.Err(); err != nil {
 		return nil, q.After, false, s.readError("sweep", err)
 	}
+	if empty && end < newest {
+		if end, err = s.skipEmpty(ctx, end, newest); err != nil {
+			return nil, q.After, false, s.readError("sweep", err)
+		}
+	}
 	return sw.due, end, end < newest, nil
+}
+
+// nextTaken asks for the first place after one at which there is a delivery, 0 if there is none.
+const nextTaken = "SELECT COALESCE(MIN(seq), 0) FROM deliveries WHERE seq > ?"
+
+// skipEmpty returns how far after may go, up to newest, without passing a delivery. What was purged, and what a restored
+// database leaves out, are billions of places.
+func (s *Store) skipEmpty(ctx context.Context, after, newest messages.Seq) (messages.Seq, error) {
+	var first messages.Seq
+	if err := s.reads.get(ctx, &first, nextTaken, int64(after)); err != nil {
+		return after, err
+	}
+	if first == 0 || first > newest {
+		return newest, nil
+	}
+	return first - 1, nil
 }
 
 // sweeping is one Sweep under way.

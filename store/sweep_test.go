@@ -25,6 +25,7 @@ var sweepTests = map[string]func(*testing.T, *world){
 	"a purge finishes what is far down the table":    purgeFar,
 	"a purged wake is not taken for another's":       purgeWakes,
 	"an hour back, an hour forth":                    clockBack,
+	"what is not there costs no look":                sweepEmpty,
 }
 
 func (w *world) sweep(class messages.Class, after messages.Seq, age time.Duration, limit int) ([]messages.Due, messages.Seq, bool) {
@@ -81,6 +82,33 @@ func sweepInPieces(t *testing.T, w *world) {
 	if len(want) != 0 || pieces != 4 {
 		t.Errorf("%d left after %d pieces", len(want), pieces)
 	}
+}
+
+// sweepEmpty: a restored database leaves out billions of places, and so does the purge in the course of years.
+func sweepEmpty(t *testing.T, w *world) {
+	d := w.device()
+	w.ackUpTo(d, seqOf(w.accept(d)))
+	w.must(w.Leap(w.ctx(), 1<<40))
+	far := w.accept(d)
+	var found []messages.Due
+	after, pieces := messages.Seq(0), 0
+	for more := true; more; pieces++ {
+		var due []messages.Due
+		due, after, more = w.sweep(messages.HighWake, after, 0, 10)
+		found = append(found, due...)
+	}
+	if len(found) != 1 || found[0].Seq != seqOf(far) || pieces > 2 {
+		t.Errorf("found %+v in %d pieces", found, pieces)
+	}
+	w.ackUpTo(d, seqOf(far))
+	n, err := w.Purge(w.ctx(), w.now.Add(time.Second), w.now, 100)
+	w.must(err)
+	if n != 2 {
+		t.Errorf("purged %d in one turn", n)
+	}
+	w.accept(d)
+	w.must(w.Leap(w.ctx(), 1<<40))
+	w.must(w.DeleteApp(w.ctx(), w.app))
 }
 
 func sweepPasses(t *testing.T, w *world) {
