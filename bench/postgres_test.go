@@ -58,8 +58,9 @@ func BenchmarkPostgres(b *testing.B) {
 }
 
 func pgContenders(ctx context.Context, b *testing.B) (all []contender, err error) {
+	server := testkit.NewCluster(b)
 	for _, make := range []func(context.Context, string) (contender, error){newPGSingle, newPGByHand, newPGAccept, newPGTwo, newPGCycle} {
-		x, err := make(ctx, testkit.Postgres(b))
+		x, err := make(ctx, server.Database(b))
 		if err != nil {
 			return all, err
 		}

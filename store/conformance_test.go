@@ -18,7 +18,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	store.PostgresForTest, store.PoolerForTest = testkit.Postgres, testkit.Pooler
+	store.PostgresForTest, store.PoolerForTest = testkit.QuickPostgres, testkit.Pooler
 	goleak.VerifyTestMain(m)
 }
 

@@ -21,14 +21,14 @@ var errNoPrograms = errors.New("PostgreSQL is not installed: `apt-get install po
 
 // keeper is the shell script that owns a server, made and run in folder $3. It says when the cluster is made, and does
 // what its standard input says, line by line; when that ends, as it does however the test process dies, the server is
-// stopped and the folder removed. The cluster is new with every run, so its first files need not reach the disk; what
-// the server writes does.
+// stopped and the folder removed. The cluster is new with every run, so its first files need not reach the disk; whether what
+// the server writes does is $4, on or off.
 const keeper = `
 trap '' PIPE
 start() { # unless it runs
 	[ -z "$server" ] || ! kill -0 "$server" 2>>"$3/log" || return 0
 	"$2" -D "$3/data" -k "$3" -c listen_addresses= -c max_connections=400 -c shared_buffers=64MB \
-		-c log_min_messages=warning >>"$3/log" 2>&1 &
+		-c log_min_messages=warning -c fsync="$4" >>"$3/log" 2>&1 &
 	server=$!
 }
 end() {
@@ -59,7 +59,7 @@ type Cluster struct {
 // NewCluster starts a server for this test alone, and ends it with the test. See Postgres for when the test is skipped.
 func NewCluster(t testing.TB) *Cluster {
 	t.Helper()
-	c, err := newCluster()
+	c, err := newCluster("on")
 	need(t, err)
 	t.Cleanup(func() {
 		if err := errors.Join(c.orders.Close(), c.keeper.Wait()); err != nil {
@@ -137,8 +137,8 @@ func (c *Cluster) order(t testing.TB, verb string) {
 	}
 }
 
-// newCluster starts a server with a new, empty cluster in a folder of its own.
-func newCluster() (*Cluster, error) {
+// newCluster starts a server with a new, empty cluster in a folder of its own. fsync is on or off.
+func newCluster(fsync string) (*Cluster, error) {
 	initdb, server, err := programs()
 	if err != nil {
 		return nil, err
@@ -147,7 +147,7 @@ func newCluster() (*Cluster, error) {
 	if c.folder, err = os.MkdirTemp("", "rouse-pg-"); err != nil {
 		return nil, err
 	}
-	c.keeper = exec.CommandContext(context.Background(), "sh", "-c", keeper, "keeper", initdb, server, c.folder)
+	c.keeper = exec.CommandContext(context.Background(), "sh", "-c", keeper, "keeper", initdb, server, c.folder, fsync)
 	c.keeper.Dir = c.folder
 	if err := c.start(); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(c.folder))

@@ -22,12 +22,20 @@ const PostgresVariable = "ROUSE_TEST_POSTGRES"
 
 // shared is the one server of this process: what PostgresVariable names, else a cluster that ends with the process. It
 // is kept for as long: a cluster that nobody knows any more is closed by the garbage collector.
-var shared = sync.OnceValues(func() (server interface{ DSN() string }, err error) {
+var shared = sync.OnceValues(func() (host, error) { return newHost("on") })
+
+// quick is another such server, that waits for no disk.
+var quick = sync.OnceValues(func() (host, error) { return newHost("off") })
+
+// host is a server on which databases can be made.
+type host interface{ DSN() string }
+
+func newHost(fsync string) (host, error) {
 	if dsn := os.Getenv(PostgresVariable); dsn != "" {
 		return given(dsn), nil
 	}
-	return newCluster()
-})
+	return newCluster(fsync)
+}
 
 // given is a server that somebody else runs.
 type given string
@@ -41,9 +49,29 @@ func Postgres(t testing.TB) (dsn string) {
 	t.Helper()
 	kept, err := shared()
 	need(t, err)
-	server := kept.DSN()
+	return database(t, kept.DSN())
+}
+
+// QuickPostgres is Postgres on a server that waits for no disk: what is written outlives a crash of the server, but not of the machine.
+// It is for suites of many databases that are about neither the disk nor speed, which take half as long with it.
+func QuickPostgres(t testing.TB) (dsn string) {
+	t.Helper()
+	kept, err := quick()
+	need(t, err)
+	return database(t, kept.DSN())
+}
+
+// Database returns the DSN of a fresh, empty database of the cluster that is dropped when the test ends.
+func (c *Cluster) Database(t testing.TB) (dsn string) {
+	t.Helper()
+	return database(t, c.DSN())
+}
+
+func database(t testing.TB, server string) (dsn string) {
+	t.Helper()
 	name := "t_" + strings.TrimPrefix(string(ident.NewApp()), "app_")
-	if dsn, err = onDatabase(server, name); err != nil {
+	dsn, err := onDatabase(server, name)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := command(server, "CREATE DATABASE "+name); err != nil {
