@@ -52,6 +52,10 @@ type entry struct {
 	timer  timer
 	// elsewhere is the generation of the token to be tried in the other environment of APNs next, 0 for none.
 	elsewhere int64
+	// reached is the generation of the token that took the last push, 0 for none; renewed says that the hint of a new one has
+	// come which no look has followed yet.
+	reached int64
+	renewed bool
 	// called is when the push began that no page has answered yet; zero for none.
 	called time.Time
 	// fostered: its home is another node, which did not answer; forgotten when there is nothing to do for it.
@@ -221,7 +225,7 @@ func (h *hub) hint(t messages.Hint, now time.Time) {
 		e.state.ack(t.Seq, now)
 	case messages.HintToken:
 		// The outlet may be another now: read again, and leave the queue of the old one.
-		e.outlet, e.queued, e.elsewhere = nil, false, 0
+		e.outlet, e.queued, e.elsewhere, e.renewed = nil, false, 0, true
 		e.state.revive(now)
 	case messages.HintGone:
 		e.state.block()

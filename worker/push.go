@@ -41,6 +41,7 @@ func (h *hub) looked(l lookedEvent, now time.Time) {
 		return
 	}
 	e.state.look(l.waiting, now)
+	e.welcome(l.device, now)
 	class := h.verdict(e, l, e.state.forced(now), now)
 	if class == messages.NoWake || h.stopping || !h.keeps(e) {
 		h.home(e, l.device)
@@ -65,6 +66,17 @@ func (h *hub) looked(l lookedEvent, now time.Time) {
 		return
 	}
 	h.push(e, class, l)
+}
+
+// welcome drops the call of a new token that has taken a push already: its hint came from another node, after that of a message.
+func (e *entry) welcome(d tokens.Device, now time.Time) {
+	if e.state.revived {
+		return // a newer one: it is looked at next
+	}
+	if e.renewed && e.reached == d.Generation {
+		e.state.welcomed(now)
+	}
+	e.renewed = false
 }
 
 // home notes which outlet a device belongs to, so that a new credential finds it.
@@ -323,6 +335,7 @@ func (h *hub) follow(p pushedEvent, d decision, now time.Time) {
 	switch {
 	case d.done:
 		h.spent(p, now)
+		e.reached = p.device.Generation
 		e.state.accepted(p.class, now)
 	case d.block:
 		e.state.block()

@@ -281,3 +281,20 @@ func TestStrikesOfAnotherCredentialDoNotCount(t *testing.T) {
 		}
 	})
 }
+
+// On another node the phone was registered, and the hint of that comes late.
+func TestATokenThatWasReachedIsNotCalledForItsHint(t *testing.T) {
+	atHome(t, func(h *home) {
+		d := h.device(tokens.FCM)
+		h.send(d.ID, messages.High)
+		h.pass(time.Second)
+		h.wants(1, "the message wakes")
+		h.hintToken(d.ID)
+		h.pass(time.Second)
+		h.wants(1, "the token has just been pushed to")
+		h.register(d, "")
+		h.hintToken(d.ID)
+		h.pass(time.Second)
+		h.wants(2, "a newer one has not")
+	})
+}

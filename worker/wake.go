@@ -302,6 +302,14 @@ func (s *state) spend(now time.Time) {
 	}
 }
 
+// welcomed uses up the call of a new token, which has been made.
+func (s *state) welcomed(now time.Time) {
+	if s.anew {
+		s.climbed(now)
+		s.anew = false
+	}
+}
+
 // climbed uses up the steps of the ladder up to a time.
 func (s *state) climbed(to time.Time) {
 	for len(s.rungs) > 0 && due(s.rungs[0], to) {
