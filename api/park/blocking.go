@@ -27,6 +27,7 @@ type Blocking struct {
 
 	mu      sync.Mutex
 	waiters map[ident.Device]*waiter // guarded by mu
+	parked  int                      // how many of them have parked; guarded by mu
 	count   int64                    // guarded by mu; for want of Options.Number
 }
 
@@ -149,6 +150,7 @@ func (b *Blocking) park(me *waiter) {
 	defer b.mu.Unlock()
 	if b.waiters[me.poll.Device] == me {
 		me.parked = true
+		b.parked++
 		me.poll.Parked(me.number, me.until)
 	}
 }
@@ -179,6 +181,9 @@ func (b *Blocking) leave(me *waiter, idle bool) {
 func (b *Blocking) end(w *waiter, idle bool) {
 	if w.parked && idle {
 		w.poll.Idle(w.number)
+	}
+	if w.parked {
+		b.parked--
 	}
 	w.parked = false
 }
@@ -219,9 +224,9 @@ func (b *Blocking) Present(device ident.Device) bool {
 	return b.waiters[device] != nil
 }
 
-// Waiting is the number of polls.
+// Waiting is the number of polls that have parked.
 func (b *Blocking) Waiting() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return len(b.waiters)
+	return b.parked
 }

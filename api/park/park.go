@@ -83,6 +83,6 @@ type Parker interface {
 	Polls() []messages.Poll
 	// Present reports whether the device has a poll here right now.
 	Present(ident.Device) bool
-	// Waiting is the number of polls.
+	// Waiting is the number of polls that have parked: they have looked, and it was told that they wait.
 	Waiting() int
 }
