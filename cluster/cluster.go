@@ -24,7 +24,7 @@ const (
 	// beatLimit is how long one beat may take.
 	beatLimit = 2 * time.Second
 	// life is how long a row counts as alive after its beat, and a lease without being renewed.
-	life = 8 * time.Second
+	life = messages.NodeLife
 	// hold is how long a node counts on what it was told: from when it asked, by its own monotonic clock.
 	hold = 6 * time.Second
 	// settle is how long a node that joined waits until it is home: longer than anyone goes on without having read of it.

@@ -6,6 +6,9 @@ import (
 	"rouse/ident"
 )
 
+// NodeLife is how long a node counts as alive after its last beat. Nodes of all versions on one database have to agree on it.
+const NodeLife = 8 * time.Second
+
 // Node is one of those that share a database, as its row there says. Times are of the database's clock.
 type Node struct {
 	ID ident.Node

@@ -12,6 +12,7 @@ import (
 	"github.com/jmoiron/sqlx"
 	"github.com/pressly/goose/v3"
 
+	"rouse/messages"
 	"rouse/tokens"
 )
 
@@ -120,7 +121,7 @@ func (e *end) alone(ctx context.Context) error {
 		return fmt.Errorf("ask for the nodes that run on it: %w", err)
 	}
 	if nodes > 0 {
-		return fmt.Errorf("%d of its nodes run, or were killed within %d s: stop them first", nodes, nodeLife)
+		return fmt.Errorf("%d of its nodes run, or were killed within %.0f s: stop them first", nodes, messages.NodeLife.Seconds())
 	}
 	return nil
 }

@@ -9,9 +9,6 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// nodeLife is how long, in seconds, a node that said nothing more may still be running.
-const nodeLife = 8
-
 // copyBounds are set with each transaction: nothing is left in a session. A copy waits for its other side.
 const copyBounds = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
 
@@ -35,7 +32,7 @@ var copyPostgres = copyEngine{
 		}
 		return list
 	},
-	living: fmt.Sprintf("SELECT COUNT(*) FROM nodes WHERE beat_at > %s - %d", pgClock, nodeLife*1000),
+	living: selectAlive,
 }
 
 func insertPostgres(ctx context.Context, conn *sqlx.Conn, t *table, rows [][]any) error {

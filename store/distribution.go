@@ -119,9 +119,7 @@ func (s *Store) Distribute(ctx context.Context, shards int) (done []string, err 
 }
 
 const (
-	hasCitus = "SELECT to_regproc('create_distributed_table') IS NOT NULL AND to_regclass('pg_dist_partition') IS NOT NULL"
-	// aliveNodes are those that said so within their life, by the database's clock.
-	aliveNodes  = "SELECT COUNT(*) FROM nodes WHERE beat_at > CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT) - 8000"
+	hasCitus    = "SELECT to_regproc('create_distributed_table') IS NOT NULL AND to_regclass('pg_dist_partition') IS NOT NULL"
 	distributed = "SELECT CAST(logicalrelid AS TEXT) FROM pg_dist_partition"
 )
 
@@ -145,7 +143,7 @@ func (s *Store) mayDistribute(ctx context.Context, shards int) error {
 			"CREATE EXTENSION citus in the database, and citus_set_coordinator_host and citus_add_node on the coordinator; then come again")
 	}
 	var alive int
-	if err := s.reads.get(ctx, &alive, aliveNodes); err != nil {
+	if err := s.reads.get(ctx, &alive, selectAlive); err != nil {
 		return s.readError("look for nodes", err)
 	}
 	if alive > 0 {

@@ -22,6 +22,9 @@ const forgetNode = time.Minute
 // memberAnswer bounds each question of a node about nodes and leases, the wait for a connection included.
 const memberAnswer = 2 * time.Second
 
+// selectAlive counts the nodes that live, by PostgreSQL's clock.
+var selectAlive = fmt.Sprintf("SELECT COUNT(*) FROM nodes WHERE beat_at > %s - %d", pgClock, messages.NodeLife.Milliseconds())
+
 type nodeRow struct {
 	ID       ident.Node `db:"id"`
 	JoinedAt int64      `db:"joined_at"`

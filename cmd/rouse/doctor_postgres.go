@@ -9,14 +9,13 @@ import (
 
 	"rouse/bus"
 	"rouse/config"
+	"rouse/messages"
 	"rouse/providers"
 	"rouse/store"
 	"rouse/tokens"
 )
 
 const (
-	// nodeLife is how long a node counts as alive after it said so.
-	nodeLife = 8 * time.Second
 	// clocksApart is how much this machine's clock may differ from the database's before somebody should look.
 	clocksApart = 5 * time.Second
 	// busConnections is how many a node's bus takes to PostgreSQL.
@@ -157,7 +156,7 @@ func (e examination) nodes(ctx context.Context, i *store.Inspection) found {
 	}
 	alive := 0
 	for _, n := range all {
-		if now.Sub(n.BeatAt).Abs() < nodeLife {
+		if now.Sub(n.BeatAt).Abs() < messages.NodeLife {
 			alive++
 		}
 	}
