@@ -76,6 +76,7 @@ type Cluster struct {
 	place    place                // Run's goroutine alone
 	skewed   bool                 // the same: the clocks were told to differ
 	troubled bool                 // the same: the database was told not to answer
+	lapsed   bool                 // the same: this node held nothing for a moment, and that is not told yet
 	view     atomic.Pointer[view] // Run writes; nil before the first beat and after the last
 	looks    chan struct{}        // holds one token: look at once
 
@@ -169,9 +170,9 @@ func (c *Cluster) loop(ctx context.Context) {
 			}
 		}
 		now := time.Now()
-		if h := c.view.Load().homes(now); !h.same(seen) {
+		if h := c.view.Load().homes(now); c.lapsed || !h.same(seen) {
 			c.tellHomes(seen, h)
-			seen = h
+			seen, c.lapsed = h, false
 			c.o.Changed()
 		}
 		timer.Reset(min(time.Until(next), c.view.Load().turns(now)))
@@ -201,6 +202,9 @@ func (c *Cluster) beat(ctx context.Context) time.Duration {
 		return retryGap
 	}
 	c.beatHeard()
+	if old := c.view.Load(); old != nil && !old.fresh(answered) {
+		c.lapsed = true // what was hinted meanwhile found nobody at home
+	}
 	c.measure(sent, answered, now)
 	v, again := c.place.heard(beat{sent: sent, answered: answered, now: now, rows: rows})
 	c.view.Store(v)

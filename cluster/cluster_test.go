@@ -309,3 +309,34 @@ func TestMetricsSayWhatANodeIs(t *testing.T) {
 		}
 	})
 }
+
+// A beat that is sent in time and answered too late: for that moment the node is home to nothing, and whoever looks after phones
+// has to hear of it.
+func TestAMomentWithoutHomesIsTold(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := testkit.Store(t)
+		r := newRig(t, func() *store.Store { return s })
+		a := r.start()
+		r.within(4*time.Second, "alone", r.shared(a))
+		r.pass(20 * time.Second)
+		before := a.changes.Load()
+		var first atomic.Pointer[time.Time]
+		a.breaks(func(_ context.Context, call string) error {
+			now := time.Now()
+			first.CompareAndSwap(nil, &now)
+			if call != "beat" || now.Sub(*first.Load()) < 3600*time.Millisecond {
+				return errGone
+			}
+			slow := time.NewTimer(700 * time.Millisecond)
+			<-slow.C
+			return nil
+		})
+		r.pass(5 * time.Second)
+		a.mend()
+		r.within(4*time.Second, "home again", r.shared(a))
+		if n := a.changes.Load() - before; n != 1 {
+			t.Errorf("told %d times, want once", n)
+		}
+	})
+}
