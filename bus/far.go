@@ -47,7 +47,7 @@ func newFar(log *slog.Logger) far {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	_, node, _ := strings.Cut(string(ident.NewDevice()), "_")
+	node := strings.TrimPrefix(string(ident.NewNode()), ident.NodePrefix)
 	return far{node: node, out: newQueue(), log: log, beat: beatEvery, heard: map[string]uint64{}}
 }
 

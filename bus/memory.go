@@ -9,10 +9,10 @@ import (
 	"rouse/messages"
 )
 
-// queueLimit bounds what a slow listener can make us remember: about 6 MB.
+// queueLimit bounds what a slow listener can make us remember: about 7 MB.
 const queueLimit = 65536
 
-// Memory is the bus of a single process. The zero value is ready.
+// Memory is the bus of a node that is alone. The zero value is ready.
 type Memory struct {
 	mu        sync.Mutex
 	listeners map[*queue]struct{} // guarded by mu

@@ -3,7 +3,6 @@ package bus
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -28,13 +27,22 @@ type Postgres struct {
 // NewPostgres makes the bus over the database of dsn. That must be the server itself: through a pooler in transaction
 // mode no notification arrives. log may be nil.
 func NewPostgres(dsn string, log *slog.Logger) (*Postgres, error) {
-	config, err := pgx.ParseConfig(dsn)
+	config, err := parse(dsn)
 	if err != nil {
-		return nil, fmt.Errorf("reading the bus's DSN: %w", err)
+		return nil, err
 	}
-	config.ConnectTimeout = stallLimit
 	config.RuntimeParams["application_name"] = "rouse bus"
 	return &Postgres{far: newFar(log), config: config, silence: silenceLimit}, nil
+}
+
+// parse reads a DSN. The error repeats nothing of it: there may be a password in it.
+func parse(dsn string) (*pgx.ConnConfig, error) {
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		return nil, errors.New("the bus's DSN is not of the form postgres://user:password@host:5432/name")
+	}
+	config.ConnectTimeout = stallLimit
+	return config, nil
 }
 
 // Run carries hints between this node and the others until ctx is done, over two connections: one that listens cannot
@@ -53,8 +61,8 @@ func (b *Postgres) Run(ctx context.Context) error {
 	return nil
 }
 
-// errDeaf is a connection that looks well and carries nothing.
-var errDeaf = errors.New("this node did not hear itself: the connection is dead, or leads through a pooler in transaction mode")
+// errNoEcho is a connection that looks well and carries nothing.
+var errNoEcho = errors.New("this node did not hear itself: the connection is dead, or leads through a pooler in transaction mode")
 
 // Connected reports whether hints go to the other nodes and come from them: both ways were used within the last 15 s. It is
 // false for up to 5 s after a connection was made.
@@ -76,7 +84,7 @@ func (b *Postgres) listen(ctx context.Context, conn *pgx.Conn, up func()) error 
 		n, err := conn.WaitForNotification(wait)
 		cancel()
 		if errors.Is(err, context.DeadlineExceeded) {
-			return errDeaf
+			return errNoEcho
 		}
 		if err != nil {
 			return err

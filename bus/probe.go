@@ -25,11 +25,10 @@ const (
 // that a pooler answers in the server's place. The error is ErrDeaf if it was not heard within 2 s, or says why there is no way to the
 // server. No node hears of it.
 func ProbePostgres(ctx context.Context, dsn string) (took time.Duration, pooled bool, err error) {
-	config, err := pgx.ParseConfig(dsn)
+	config, err := parse(dsn)
 	if err != nil {
-		return 0, false, errors.New("the bus's DSN is not of the form postgres://user:password@host:5432/name") // the cause may quote it
+		return 0, false, err
 	}
-	config.ConnectTimeout = stallLimit
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
 	d := newDialer(ctx, config)
 	defer d.end()
