@@ -192,15 +192,7 @@ func (r *rig) start() {
 	args := append([]string{"serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--log-level", "debug"}, r.flags...)
 	cmd := exec.Command(path, args...)
 	cmd.Env = append(os.Environ(), r.env()...)
-	c := &child{cmd: cmd, log: newTranscript(), exited: make(chan struct{})}
-	cmd.Stdout, cmd.Stderr = c.log, c.log
-	if err := cmd.Start(); err != nil {
-		r.t.Fatal(err)
-	}
-	go func() {
-		defer close(c.exited)
-		_ = cmd.Wait()
-	}()
+	c := startChild(r.t, cmd)
 	r.mu.Lock()
 	r.child, r.logs = c, append(r.logs, c.log)
 	r.mu.Unlock()
@@ -219,10 +211,7 @@ func (r *rig) env() []string {
 }
 
 // kill ends the server as a power cut would; it may be gone already.
-func (r *rig) kill() {
-	_ = r.child.cmd.Process.Kill()
-	<-r.child.exited
-}
+func (r *rig) kill() { r.child.kill() }
 
 // terminate asks the server to stop, and returns how it exited and how long that took.
 func (r *rig) terminate() (code int, took time.Duration) {
@@ -340,23 +329,13 @@ func (r *rig) noPush(p *testPhone, after int, d time.Duration) {
 // awaitMetric returns once the server counts at least so many.
 func (r *rig) awaitMetric(name string, least float64) {
 	r.t.Helper()
-	deadline := time.After(patient)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
+	eventually(r.t, patient, func() (bool, string) {
 		n, err := metric(r.t.Context(), r.child.at.ops, name)
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		if n >= least {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-deadline:
-			r.t.Fatalf("%s is %v, want %v", name, n, least)
-		}
-	}
+		return n >= least, fmt.Sprintf("%s is %v, want %v", name, n, least)
+	})
 }
 
 // drain reads and acks all that waits for the phone and returns the ids in the order they came.

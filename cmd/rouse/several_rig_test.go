@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -104,7 +105,7 @@ func (n *near) awaitMetric(t *testing.T, name string, want float64) {
 		if err != nil {
 			return false, err.Error()
 		}
-		return got == want, name + " is another"
+		return got == want, fmt.Sprintf("%s is %v, want %v", name, got, want)
 	})
 }
 
