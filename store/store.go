@@ -42,7 +42,7 @@ type Options struct {
 	// Writers is how many transactions the store writes with at once; 0 is what the engine does best with. SQLite always has one.
 	Writers int
 	// Connections is how many a node may take to PostgreSQL in all, those of a bus not counted: one for each writer, one for what
-	// the node says of itself, and the rest, at least one, for reads. 0 is DefaultConnections. SQLite has no use for it.
+	// the node says of itself, and the rest, at least one, for reads. 0 leaves 16 for reads. SQLite has no use for it.
 	Connections int
 	// Queue is how many operations may wait for the writers before callers are sent away; 0 is 8192.
 	Queue int
@@ -118,11 +118,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	return s, nil
 }
 
-// DefaultConnections and MinConnections are those of a node to PostgreSQL.
-const (
-	DefaultConnections = pgWriters + pgAside + pgReaders
-	MinConnections     = pgWriters + pgAside + 2
-)
+// MinConnections is how few connections to PostgreSQL a node does its work with.
+const MinConnections = pgWriters + pgAside + 2
 
 // readersOf is how many connections are left for reads, 0 if nobody said.
 func readersOf(o Options) int {
