@@ -53,12 +53,7 @@ var inTests = map[string][]string{
 	"providers/wire": {"providers/sim"},
 	"providers/apns": {"providers/sim", "providers/providertest"},
 	"providers/fcm":  {"providers/sim", "providers/providertest"},
-	"api":            {"internal/testkit"},
 	"client":         {"api", "store", "bus"},
-	"cmd/rouse":      {"internal/testkit"},
-	"worker":         {"internal/testkit"},
-	"store":          {"internal/testkit"},
-	"bus":            {"internal/testkit"},
 }
 
 // home says where alone an outside package may be imported; a prefix ending in
