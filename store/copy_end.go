@@ -60,6 +60,9 @@ func openSource(ctx context.Context, dsn string) (*end, error) {
 			err = fmt.Errorf("%w: run rouse migrate up on it first", err)
 		}
 	}
+	if err == nil {
+		err = whole(func(dest any, query string, args ...any) error { return e.get(ctx, dest, query, args...) }, e.dialect.hasTable)
+	}
 	if err != nil {
 		return nil, errors.Join(err, e.close())
 	}

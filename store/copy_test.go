@@ -383,12 +383,24 @@ func TestACopyRefusesWhatItMustNotTouch(t *testing.T) {
 // A half copy of one database is not completed with another.
 func TestACopyGoesOnOnlyFromItsOwnSource(t *testing.T) {
 	t.Parallel()
+	for engine, place := range engines {
+		t.Run(engine, func(t *testing.T) { t.Parallel(); goesOnOnlyFromItsOwnSource(t, place) })
+	}
+}
+
+func goesOnOnlyFromItsOwnSource(t *testing.T, place func(testing.TB) string) {
 	a, b := live(t, engines["sqlite"](t), 4), live(t, engines["sqlite"](t), 4)
-	o := store.CopyOptions{From: a.dsn, To: engines["sqlite"](t), Ring: a.ring}
+	o := store.CopyOptions{From: a.dsn, To: place(t), Ring: a.ring}
 	ctx, cut := context.WithCancel(t.Context())
 	o.Progress = func(store.CopyProgress) { cut() }
 	if _, err := store.Copy(ctx, o); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
+	}
+	if _, err := store.Copy(t.Context(), store.CopyOptions{From: o.To, To: engines["sqlite"](t), Ring: a.ring}); !errors.Is(err, store.ErrHalfCopied) {
+		t.Errorf("a copy of the half copy: %v", err)
+	}
+	if _, err := store.Backup(t.Context(), store.BackupOptions{DSN: o.To, To: filepath.Join(t.TempDir(), "backup.db")}); !errors.Is(err, store.ErrHalfCopied) {
+		t.Errorf("a backup of the half copy: %v", err)
 	}
 	if _, err := store.Copy(t.Context(), store.CopyOptions{From: b.dsn, To: o.To, Ring: b.ring}); err == nil || !strings.Contains(err.Error(), "another database") {
 		t.Errorf("from another: %v", err)

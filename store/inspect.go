@@ -169,6 +169,9 @@ func (i *Inspection) Schema(ctx context.Context) (have, want int64, err error) {
 	return i.store.MigrationStatus(ctx)
 }
 
+// Whole is Store.Whole.
+func (i *Inspection) Whole(ctx context.Context) error { return i.store.Whole(ctx) }
+
 // Damage has the engine look at every page and returns what it finds wrong, up to ten sentences; none if all is well.
 // It takes time in proportion to the database and ends with ctx, whose error it then returns.
 func (i *Inspection) Damage(ctx context.Context) ([]string, error) {

@@ -114,17 +114,33 @@ func (s *Store) checkSchema(ctx context.Context) error {
 	case have < want:
 		return olderSchema(have, want)
 	}
-	return s.checkCopied(ctx)
+	return s.Whole(ctx)
 }
 
-// checkCopied refuses a database that holds half of another.
-func (s *Store) checkCopied(ctx context.Context) error {
-	var unfinished int
-	err := s.reads.db.GetContext(ctx, &unfinished, "SELECT COUNT(*) FROM copies WHERE done_at IS NULL")
-	if err == nil && unfinished > 0 {
-		return errors.New("a copy into this database is not finished: run the same rouse copy again, which goes on where it was cut off")
-	}
+// ErrHalfCopied is a database into which a copy is not finished.
+var ErrHalfCopied = errors.New("a copy into this database is not finished: run the same rouse copy again, which goes on where it was cut off")
+
+// Whole returns ErrHalfCopied for a database that holds half of another. It knows every schema.
+func (s *Store) Whole(ctx context.Context) error {
+	err := whole(func(dest any, query string, args ...any) error {
+		return s.reads.db.GetContext(ctx, dest, s.dialect.rebind(query), args...)
+	}, s.dialect.hasTable)
 	return s.readError("look for an unfinished copy", err)
+}
+
+// whole is Store.Whole over whatever way there is to ask.
+func whole(get func(dest any, query string, args ...any) error, hasTable string) error {
+	var tables, unfinished int
+	if err := get(&tables, hasTable, "copies"); err != nil || tables == 0 {
+		return err
+	}
+	if err := get(&unfinished, "SELECT COUNT(*) FROM copies WHERE done_at IS NULL"); err != nil {
+		return err
+	}
+	if unfinished > 0 {
+		return ErrHalfCopied
+	}
+	return nil
 }
 
 func olderSchema(have, want int64) error {

@@ -60,7 +60,11 @@ func (e examination) look(ctx context.Context, ring *tokens.Ring, keys *found) (
 	all = append(all, fine("database", "%s can be read.", e.cfg.Path))
 	all = append(all, e.permissions()...)
 	schema, usable := e.schema(ctx, i)
-	all = append(all, schema, damage(ctx, i), logSize(i))
+	all = append(all, schema)
+	if half := half(ctx, i); half != nil {
+		all, usable = append(all, *half), false
+	}
+	all = append(all, damage(ctx, i), logSize(i))
 	if keys == nil {
 		f := proof(ctx, i, ring)
 		keys = &f
@@ -166,6 +170,18 @@ func (e examination) schema(ctx context.Context, i *store.Inspection) (f found, 
 			"Back up, then restart rouse serve with this program, which migrates by itself; apps were not looked at."), false
 	}
 	return fine("schema", "Schema %d is what this program wants.", have), true
+}
+
+// half is what is wrong with a database that holds half a copy, nil if it does not.
+func half(ctx context.Context, i *store.Inspection) *found {
+	ctx, cancel := context.WithTimeout(ctx, readLimit)
+	defer cancel()
+	if err := i.Whole(ctx); !errors.Is(err, store.ErrHalfCopied) {
+		return nil // what cannot be read has its finding
+	}
+	f := broken("copy", "not_finished", "A copy into this database is not finished, so no node starts on it; apps were not looked at.",
+		"Run the same rouse copy again, which goes on where it was cut off; if its source ran again since, copy into an empty database.")
+	return &f
 }
 
 // damage has the database checked, for as long as integrityLimit.

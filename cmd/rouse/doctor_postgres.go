@@ -47,7 +47,11 @@ func (e examination) postgres(ctx context.Context) (all []found, tenants []tenan
 			"GRANT CREATE ON SCHEMA public to the role, or run rouse migrate up as one that may.")
 	}
 	keys := proof(ctx, i, ring)
-	all = append(all, e.serverFinding(server), durability(server), schema, keys, e.connections(server), databaseClock(server))
+	all = append(all, e.serverFinding(server), durability(server), schema)
+	if half := half(ctx, i); half != nil {
+		all, usable = append(all, *half), false
+	}
+	all = append(all, keys, e.connections(server), databaseClock(server))
 	if usable {
 		all = append(all, e.nodes(ctx, i))
 		tenants = e.tenants(ctx, i)

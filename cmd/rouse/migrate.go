@@ -12,7 +12,7 @@ import (
 )
 
 type migrateCmd struct {
-	Status migrateStatusCmd `cmd:"" help:"Show the version of the schema and the one this binary wants. Exits 1 if it is behind, or if there is no database."`
+	Status migrateStatusCmd `cmd:"" help:"Show the version of the schema and the one this binary wants. Exits 1 if it is behind, if there is no database, or if a copy into it is not finished."`
 	Up     migrateUpCmd     `cmd:"" help:"Bring the schema up to date. rouse serve does it by itself at start."`
 
 	Distribute migrateDistributeCmd `cmd:"" default:"withargs" hidden:"" help:"Spread the tables over several machines: rouse migrate --distribute citus."`
@@ -104,7 +104,7 @@ func (c *migrateStatusCmd) Run(ctx context.Context, term *terminal) error {
 		case x.Have < x.Want:
 			return errors.New("the schema is older than this binary wants; rouse migrate up brings it up to date, and so does rouse serve")
 		}
-		return nil
+		return s.Whole(ctx)
 	})
 }
 
