@@ -1,4 +1,4 @@
-package bench
+package bench_test
 
 import (
 	"context"
@@ -6,8 +6,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	natsserver "github.com/nats-io/nats-server/v2/server"
 
 	"rouse/bus"
 	"rouse/ident"
@@ -33,16 +31,8 @@ func BenchmarkBus(b *testing.B) {
 		measureBus(b, func() (carrier, error) { return bus.NewPostgres(dsn, nil) })
 	})
 	b.Run("nats", func(b *testing.B) {
-		s, err := natsserver.NewServer(&natsserver.Options{Host: "127.0.0.1", Port: natsserver.RANDOM_PORT, NoLog: true, NoSigs: true})
-		if err != nil {
-			b.Fatal(err)
-		}
-		s.Start()
-		b.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
-		if !s.ReadyForConnections(time.Minute) {
-			b.Fatal("NATS does not start")
-		}
-		measureBus(b, func() (carrier, error) { return bus.NewNATS("nats://"+s.Addr().String(), nil) })
+		url := startNATS(b)
+		measureBus(b, func() (carrier, error) { return bus.NewNATS(url, nil) })
 	})
 }
 

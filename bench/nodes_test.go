@@ -195,11 +195,11 @@ func measureParked(b *testing.B, from, to *apiNode) {
 			b.Fatalf("message %d did not arrive", n)
 		}
 	}
-	p99 := at(took, 99)
-	b.ReportMetric(float64(at(took, 50).Microseconds())/1000, "p50-ms")
+	p99 := quantile(took, 0.99)
+	b.ReportMetric(float64(quantile(took, 0.5).Microseconds())/1000, "p50-ms")
 	b.ReportMetric(float64(p99.Microseconds())/1000, "p99-ms")
-	b.ReportMetric(float64(at(whole, 50).Microseconds())/1000, "with-accept-p50-ms")
-	b.ReportMetric(float64(at(whole, 99).Microseconds())/1000, "with-accept-p99-ms")
+	b.ReportMetric(float64(quantile(whole, 0.5).Microseconds())/1000, "with-accept-p50-ms")
+	b.ReportMetric(float64(quantile(whole, 0.99).Microseconds())/1000, "with-accept-p99-ms")
 	if p99 > parkedCeiling {
 		b.Errorf("p99 %v, promised %v", p99, parkedCeiling)
 	}
@@ -214,11 +214,6 @@ func tellParked(ctx context.Context, hints nodesBus, device ident.Device, parked
 			}
 		}
 	})
-}
-
-func at(took []time.Duration, percent int) time.Duration {
-	sorted := slices.Sorted(slices.Values(took))
-	return sorted[min(len(sorted)-1, len(sorted)*percent/100)]
 }
 
 // BenchmarkBusCost measures what a bus costs those who write: messages accepted and hinted by 256 callers on one node while
