@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"rouse/client"
 	"rouse/internal/testkit"
 	"rouse/providers/sim"
 	"rouse/tokens"
@@ -27,7 +26,6 @@ type fleet struct {
 	cluster *testkit.Cluster
 	nats    *natsProcess // nil: hints travel through PostgreSQL
 	nodes   []*machine
-	env     []string // what all nodes are told
 }
 
 // fleetSize is how many nodes a fleet has.
@@ -45,10 +43,7 @@ func newFleet(t *testing.T, bus string) *fleet {
 		t.Fatal(err)
 	}
 	f.rig = &rig{t: t, sim: s, dir: t.TempDir(), admin: mintAdminKey()}
-	ca := filepath.Join(f.rig.dir, "ca.pem")
-	if err := os.WriteFile(ca, s.CAPEM(), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	f.rig.writeCA()
 	t.Cleanup(func() {
 		for _, m := range f.nodes {
 			m.child.kill()
@@ -57,17 +52,13 @@ func newFleet(t *testing.T, bus string) *fleet {
 		f.rig.checkLogs()
 	})
 	master := tokens.NewRingKey("fleet")
-	f.rig.secret(f.rig.admin, fleetPassword, master[strings.Index(master, ":")+1:])
-	f.env = []string{
-		"ROUSE_ADMIN_KEY=" + f.rig.admin, "ROUSE_MASTER_KEYS=" + master, "ROUSE_BUS=postgres", "ROUSE_LOG_LEVEL=info",
-		"ROUSE_APNS_ENDPOINT=" + s.APNsURL(), "ROUSE_APNS_SANDBOX_ENDPOINT=" + s.APNsSandboxURL(), "ROUSE_APNS_CA=" + ca,
-		"ROUSE_FCM_ENDPOINT=" + s.FCMURL(), "ROUSE_FCM_TOKEN_ENDPOINT=" + s.FCMTokenURL(), "ROUSE_FCM_CA=" + ca,
-	}
+	f.rig.secret(f.rig.admin, dbPassword, master[strings.Index(master, ":")+1:])
+	f.rig.db = []string{"ROUSE_MASTER_KEYS=" + master, "ROUSE_BUS=postgres", "ROUSE_LOG_LEVEL=info"} // each node has a DSN of its own
 	if f.nats != nil {
-		f.env = append(f.env, "ROUSE_BUS="+f.nats.url())
+		f.rig.db = append(f.rig.db, "ROUSE_BUS="+f.nats.url())
 	}
 	f.startAll()
-	f.makeApp()
+	f.rig.makeApp()
 	return f
 }
 
@@ -81,23 +72,6 @@ func (f *fleet) startAll() {
 	}
 	f.rig.child = f.nodes[0].child
 }
-
-func (f *fleet) makeApp() {
-	f.t.Helper()
-	admin := f.rig.client(f.rig.admin)
-	app, err := answer[client.AppCreated](admin.CreateApp(f.t.Context(), client.AppCreate{Name: f.t.Name()}))
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	f.rig.app = app
-	f.rig.secret(app.SecretKey, app.PublishableKey)
-	if err := putDemoCredentials(f.t.Context(), admin, f.rig.sim, app.Id); err != nil {
-		f.t.Fatal(err)
-	}
-}
-
-// fleetPassword is in every node's DSN; PostgreSQL does not ask for it here, and no log may show it.
-const fleetPassword = "a-password-that-nobody-may-log"
 
 // machine is one node of a fleet, through all its lives.
 type machine struct {
@@ -120,7 +94,7 @@ func (s span) overlaps(from, to time.Time) bool { return s.from.Before(to) && fr
 
 // dsn leads through the machine's link.
 func (m *machine) dsn() string {
-	u := url.URL{Scheme: "postgres", User: url.UserPassword("rouse", fleetPassword), Host: m.link.addr(), Path: "/postgres", RawQuery: "sslmode=disable"}
+	u := url.URL{Scheme: "postgres", User: url.UserPassword("rouse", dbPassword), Host: m.link.addr(), Path: "/postgres", RawQuery: "sslmode=disable"}
 	return u.String()
 }
 
@@ -128,7 +102,7 @@ func (m *machine) dsn() string {
 func (m *machine) start() {
 	m.fleet.t.Helper()
 	build := binary
-	env := append(slices.Concat(os.Environ(), m.fleet.env), "ROUSE_DB="+m.dsn())
+	env := append(slices.Concat(os.Environ(), m.fleet.rig.env()), "ROUSE_DB="+m.dsn())
 	if m.skewed != 0 {
 		build = skewedBinary
 		env = append(env, skewEnv(m.skewed))
