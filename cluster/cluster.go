@@ -95,7 +95,7 @@ func New(o Options) *Cluster {
 		o.Changed = func() {}
 	}
 	c := &Cluster{o: o, place: place{me: ident.NewNode()}, looks: make(chan struct{}, 1), bell: make(chan struct{}), gone: make(chan struct{})}
-	c.metrics = newMetrics(o.Metrics, func() bool { return c.view.Load().home(time.Now()) })
+	c.metrics = newMetrics(o.Metrics, c.view.Load)
 	return c
 }
 
@@ -208,7 +208,6 @@ func (c *Cluster) beat(ctx context.Context) time.Duration {
 	c.measure(sent, answered, now)
 	v, again := c.place.heard(beat{sent: sent, answered: answered, now: now, rows: rows})
 	c.view.Store(v)
-	c.metrics.alive.Set(float64(v.alive()))
 	if joins {
 		c.o.Log.Info("this node joined", "node", c.place.me, "others", len(v.others))
 		c.ring()
@@ -263,7 +262,6 @@ func (c *Cluster) listenBell() <-chan struct{} {
 // leave gives up what this node holds, first here and then in the database: never the other way round.
 func (c *Cluster) leave(ctx context.Context) {
 	c.view.Store(nil)
-	c.metrics.alive.Set(0)
 	c.o.Changed()
 	c.mu.Lock()
 	close(c.gone)

@@ -21,6 +21,7 @@ const pause = time.Second
 // another node has taken over: a step that must not be done late has to say so in its statement, or do no harm.
 func (c *Cluster) Lead(ctx context.Context, duty string, work func(context.Context) error) error {
 	l := &lead{c: c, duty: duty, work: work}
+	c.metrics.leading.WithLabelValues(duty).Set(0) // an alarm sees only a series that is there
 	again := time.NewTimer(0)
 	defer again.Stop()
 	for {

@@ -1,20 +1,21 @@
 package cluster
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 type metrics struct {
-	alive    prometheus.Gauge
 	leading  *prometheus.GaugeVec
 	skew     prometheus.Gauge
 	failures prometheus.Counter
 }
 
-// newMetrics makes the node's metrics and registers them, if r is not nil.
-func newMetrics(r prometheus.Registerer, home func() bool) *metrics {
+// newMetrics makes the node's metrics and registers them, if r is not nil. What depends on the view is asked of it when it is read: it ends
+// without anything happening.
+func newMetrics(r prometheus.Registerer, view func() *view) *metrics {
 	m := &metrics{
-		alive: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "rouse_nodes_alive", Help: "Nodes that this one knows to live, itself included; 0 before it joined.",
-		}),
 		leading: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "rouse_duty_held", Help: "1 for each duty that this node does for all.",
 		}, []string{"duty"}),
@@ -26,10 +27,17 @@ func newMetrics(r prometheus.Registerer, home func() bool) *metrics {
 		}),
 	}
 	if r != nil {
-		r.MustRegister(m.alive, m.leading, m.skew, m.failures, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		r.MustRegister(m.leading, m.skew, m.failures, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "rouse_nodes_alive", Help: "Nodes that this one knows to live, itself included; 0 while it knows of none, as without the database.",
+		}, func() float64 {
+			if v := view(); v.fresh(time.Now()) {
+				return float64(v.alive())
+			}
+			return 0
+		}), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "rouse_node_home", Help: "1 while this node is home to devices.",
 		}, func() float64 {
-			if home() {
+			if view().home(time.Now()) {
 				return 1
 			}
 			return 0
