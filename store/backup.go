@@ -14,7 +14,7 @@ import (
 
 // BackupOptions is what Backup needs.
 type BackupOptions struct {
-	// DSN is as Options.DSN. The database must be there; nodes may run on it.
+	// DSN is as Options.DSN. The database must be there; nodes may run on it. SQLite's may have an older schema, which the backup has then.
 	DSN string
 	// To is the path of a file that is not there yet. Its folder is.
 	To string
@@ -45,7 +45,7 @@ func Backup(ctx context.Context, o BackupOptions) (report BackupReport, err erro
 		return report, fmt.Errorf("write a backup: %w", err)
 	}
 	defer func() { err = errors.Join(err, removeAll(partial, partial+"-wal", partial+"-shm", partial+".lock")) }()
-	from, err := openSource(ctx, o.DSN)
+	from, err := openSource(ctx, o.DSN, unfitToBackUp)
 	if err != nil {
 		return report, fmt.Errorf("open the database: %w", err)
 	}
@@ -142,6 +142,16 @@ func backupPostgres(ctx context.Context, from *end, path string, tell func(CopyP
 // leapBy is how many places and events a backup passes over.
 const leapBy = 1 << 32
 
+// leap is g, passed by far.
+func (g given) leap() given {
+	for _, n := range []*int64{&g.place, &g.event} {
+		if *n != absent {
+			*n += leapBy
+		}
+	}
+	return g
+}
+
 // leap has whoever restores a backup go on far above whatever the database gave after it was written: a phone may have acked up to a
 // place that the restored database has not given yet, and would ack with it what is given there then.
 func leap(ctx context.Context, path string) (err error) {
@@ -154,7 +164,7 @@ func leap(ctx context.Context, path string) (err error) {
 	if err != nil {
 		return err
 	}
-	g.place, g.event = g.place+leapBy, g.event+leapBy
+	g = g.leap()
 	if err := e.write(ctx, func() error { return e.giveAfter(ctx, g) }); err != nil {
 		return err
 	}
@@ -164,7 +174,7 @@ func leap(ctx context.Context, path string) (err error) {
 // checkBackup opens a backup as who restores it will, has SQLite look at every page, and counts. It must go on behind what was
 // given before it began.
 func checkBackup(ctx context.Context, path string, report *BackupReport, before given) (err error) {
-	e, err := openSource(ctx, "sqlite:"+path)
+	e, err := openSource(ctx, "sqlite:"+path, unfitToBackUp)
 	if err != nil {
 		return err
 	}
@@ -180,16 +190,29 @@ func checkBackup(ctx context.Context, path string, report *BackupReport, before 
 	if err != nil {
 		return err
 	}
-	if after.place-leapBy < before.place || after.event-leapBy < before.event {
+	if least := before.leap(); after.place < least.place || after.event < least.event {
 		return fmt.Errorf("it ends at place %d, and %d had been given", after.place-leapBy, before.place)
 	}
+	return e.count(ctx, report)
+}
+
+// count counts the rows of a backup. Those that were written one by one must be all there.
+func (e *end) count(ctx context.Context, report *BackupReport) error {
+	written := len(report.Tables)
 	for i, name := range copied {
+		there, err := e.has(ctx, name)
+		if err != nil {
+			return err
+		}
+		if !there {
+			continue // its schema is older
+		}
 		var rows int64
 		if err := e.get(ctx, &rows, "SELECT COUNT(*) FROM "+name); err != nil {
 			return err
 		}
 		switch {
-		case i >= len(report.Tables):
+		case i >= written:
 			report.Tables = append(report.Tables, CopiedTable{Name: name, Rows: rows})
 		case report.Tables[i].Rows != rows:
 			return fmt.Errorf("%s has %d rows, of %d that were written", name, rows, report.Tables[i].Rows)

@@ -180,3 +180,34 @@ func TestABackupReplacesNothingAndLeavesNothing(t *testing.T) {
 		t.Errorf("into no folder: %v", err)
 	}
 }
+
+// A backup is taken before a migration, with the program that is to migrate.
+func TestABackupOfAnOlderSchema(t *testing.T) {
+	t.Parallel()
+	for schema := int64(1); schema <= 8; schema++ {
+		folder := t.TempDir()
+		dsn, file := "sqlite:"+filepath.Join(folder, "rouse.db"), filepath.Join(folder, "backup.db")
+		store.SchemaForTest(t, dsn, schema)
+		alterAt(t, dsn, "INSERT INTO apps (id, name, inbox_overflow, created_at) VALUES ('app_1', 'shop', 'reject', 1)")
+		report, err := store.Backup(t.Context(), store.BackupOptions{DSN: dsn, To: file})
+		if err != nil || report.Schema != schema || len(report.Tables) == 0 {
+			t.Fatalf("schema %d: %+v, %v", schema, report, err)
+		}
+		s, stop := openAt(t, "sqlite:"+file, testkit.Ring(t)) // which migrates it
+		if app, err := s.App(t.Context(), "app_1"); err != nil || app.Name != "shop" {
+			t.Errorf("schema %d: %+v, %v", schema, app, err)
+		}
+		stop()
+	}
+	for words, dsn := range map[string]string{"nothing to back up": engines["sqlite"](t), "pg_dump": testkit.Postgres(t)} {
+		schema := int64(7)
+		if strings.HasPrefix(dsn, "sqlite:") {
+			schema = 0
+		}
+		store.SchemaForTest(t, dsn, schema)
+		_, err := store.Backup(t.Context(), store.BackupOptions{DSN: dsn, To: filepath.Join(t.TempDir(), "backup.db")})
+		if err == nil || !strings.Contains(err.Error(), words) {
+			t.Errorf("%s: %v", words, err)
+		}
+	}
+}

@@ -71,7 +71,7 @@ func Copy(ctx context.Context, o CopyOptions) (report CopyReport, err error) {
 	if o.Ring == nil {
 		return report, errors.New("store: no key ring to prove the source's secrets with")
 	}
-	from, err := openSource(ctx, o.From)
+	from, err := openSource(ctx, o.From, unfitToCopy)
 	if err != nil {
 		return report, fmt.Errorf("the source: %w", err)
 	}

@@ -42,23 +42,22 @@ type copyEngine struct {
 	living string
 }
 
-// given is the highest of what is given once only.
+// given is the highest of what is given once only; absent where a schema does not have it yet.
 type given struct {
 	place, event, wake int64
 }
 
-// openSource opens a database that is there, to be read.
-func openSource(ctx context.Context, dsn string) (*end, error) {
+const absent = -1
+
+// openSource opens a database that is there, to be read. unfit says why its schema is of no use, if it is.
+func openSource(ctx context.Context, dsn string, unfit func(d dialect, have, want int64) error) (*end, error) {
 	e, err := newEnd(ctx, dsn, true)
 	if err != nil {
 		return nil, err
 	}
 	have, want, err := e.schema(ctx)
-	if err == nil && have != want {
-		err = fmt.Errorf("its schema is %d, and this program's is %d", have, want)
-		if have < want {
-			err = fmt.Errorf("%w: run rouse migrate up on it first", err)
-		}
+	if err == nil {
+		err = unfit(e.dialect, have, want)
 	}
 	if err == nil {
 		err = whole(func(dest any, query string, args ...any) error { return e.get(ctx, dest, query, args...) }, e.dialect.hasTable)
@@ -67,6 +66,34 @@ func openSource(ctx context.Context, dsn string) (*end, error) {
 		return nil, errors.Join(err, e.close())
 	}
 	return e, nil
+}
+
+// unfitToCopy is for a source whose rows the target must be able to hold.
+func unfitToCopy(_ dialect, have, want int64) error {
+	switch {
+	case have > want:
+		return otherSchema(have, want)
+	case have < want:
+		return fmt.Errorf("%w: run rouse migrate up on it first", otherSchema(have, want))
+	}
+	return nil
+}
+
+// unfitToBackUp lets older schemas pass where the engine itself writes the backup: one is taken before a migration.
+func unfitToBackUp(d dialect, have, want int64) error {
+	switch {
+	case have > want:
+		return fmt.Errorf("%w: take the backup with the newer program", otherSchema(have, want))
+	case have == 0:
+		return errors.New("it has no schema yet, so there is nothing to back up")
+	case have < want && d.shared:
+		return fmt.Errorf("%w: take the backup with the rouse that ran on it, or with pg_dump", otherSchema(have, want))
+	}
+	return nil
+}
+
+func otherSchema(have, want int64) error {
+	return fmt.Errorf("its schema is %d, and this program's is %d", have, want)
 }
 
 // openTarget makes the database if need be, brings its schema up to date, and opens it.
@@ -152,14 +179,21 @@ func (e *end) schema(ctx context.Context) (have, want int64, err error) {
 	if want, err = newestMigration(e.dialect.files); err != nil {
 		return 0, 0, err
 	}
-	var tables int
-	if err = e.get(ctx, &tables, e.dialect.hasTable, goose.DefaultTablename); err == nil && tables > 0 {
+	there, err := e.has(ctx, goose.DefaultTablename)
+	if err == nil && there {
 		err = e.get(ctx, &have, "SELECT COALESCE(MAX(version_id), 0) FROM "+goose.DefaultTablename)
 	}
 	if err != nil {
 		return 0, 0, fmt.Errorf("read its schema's version: %w", err)
 	}
 	return have, want, nil
+}
+
+// has reports whether there is such a table.
+func (e *end) has(ctx context.Context, table string) (bool, error) {
+	var n int
+	err := e.get(ctx, &n, e.dialect.hasTable, table)
+	return n > 0, err
 }
 
 // catalogue is every table with its columns.
@@ -214,9 +248,15 @@ func (e *end) given(ctx context.Context) (g given, err error) {
 		(SELECT COALESCE(MAX(id), 0) AS n FROM wakes) AS a, (SELECT COALESCE(MAX(last_wake), 0) AS n FROM inboxes) AS b`
 	for _, q := range []struct {
 		to    *int64
+		table string // it came with this one
 		query string
-	}{{&g.place, e.dialect.newest}, {&g.event, e.lastEvent}, {&g.wake, lastWake}} {
-		if err := e.get(ctx, q.to, q.query); err != nil {
+	}{{&g.place, "deliveries", e.dialect.newest}, {&g.event, "events", e.lastEvent}, {&g.wake, "wakes", lastWake}} {
+		*q.to = absent
+		there, err := e.has(ctx, q.table)
+		if err == nil && there {
+			err = e.get(ctx, q.to, q.query)
+		}
+		if err != nil {
 			return g, fmt.Errorf("ask for the newest numbers: %w", err)
 		}
 	}

@@ -16,12 +16,15 @@ var copySQLite = copyEngine{
 	reading: "BEGIN", writing: "BEGIN IMMEDIATE",
 	put:       insertSQLite,
 	lastEvent: `SELECT MAX(COALESCE((SELECT MAX(seq) FROM sqlite_sequence WHERE name = 'events'), 0), COALESCE((SELECT MAX(seq) FROM events), 0))`,
-	give: func(g given) []string {
-		return []string{
-			fmt.Sprintf("UPDATE counters SET value = %d WHERE name = 'seq'", g.place),
-			"DELETE FROM sqlite_sequence WHERE name = 'events'",
-			fmt.Sprintf("INSERT INTO sqlite_sequence (name, seq) VALUES ('events', %d)", g.event),
-		} // wakes are numbered from the highest on
+	give: func(g given) (list []string) { // wakes are numbered from the highest on
+		if g.place != absent {
+			list = append(list, fmt.Sprintf("UPDATE counters SET value = %d WHERE name = 'seq'", g.place))
+		}
+		if g.event != absent {
+			list = append(list, "DELETE FROM sqlite_sequence WHERE name = 'events'",
+				fmt.Sprintf("INSERT INTO sqlite_sequence (name, seq) VALUES ('events', %d)", g.event))
+		}
+		return list
 	},
 }
 

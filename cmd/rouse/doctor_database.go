@@ -167,9 +167,17 @@ func (e examination) schema(ctx context.Context, i *store.Inspection) (f found, 
 			"Run the newer rouse that migrated it, or put back the backup from before; apps were not looked at."), false
 	case have < want:
 		return doubtful("schema", "older", fmt.Sprintf("The database has schema %d, and this program wants %d.", have, want),
-			"Back up, then restart rouse serve with this program, which migrates by itself; apps were not looked at."), false
+			e.backUp()+", then restart rouse serve with this program, which migrates by itself; apps were not looked at."), false
 	}
 	return fine("schema", "Schema %d is what this program wants.", have), true
+}
+
+// backUp is how a database with an older schema is backed up.
+func (e examination) backUp() string {
+	if e.cfg.DSN.IsPostgres() {
+		return "Back up (pg_dump, or rouse backup of the program that ran on it)"
+	}
+	return "Back up (rouse backup)"
 }
 
 // half is what is wrong with a database that holds half a copy, nil if it does not.
