@@ -37,6 +37,11 @@ type BackupReport struct {
 // events far above those that were given after the backup, so that cursors from then cannot pass anything. A file that is there is not touched: the error is
 // fs.ErrExist then. What is sealed stays sealed: without the master keys a backup is of no use.
 func Backup(ctx context.Context, o BackupOptions) (report BackupReport, err error) {
+	defer func() {
+		if err != nil && ctx.Err() != nil {
+			err = interrupted{"nothing is left of it", ctx.Err()}
+		}
+	}()
 	if _, err := os.Lstat(o.To); !errors.Is(err, fs.ErrNotExist) {
 		return report, fmt.Errorf("write a backup: %w", inTheWay(o.To, err))
 	}
@@ -59,9 +64,6 @@ func Backup(ctx context.Context, o BackupOptions) (report BackupReport, err erro
 		write = backupPostgres
 	}
 	if report.Tables, err = write(ctx, from, partial, o.Progress); err != nil {
-		if ctx.Err() != nil {
-			err = ctx.Err()
-		}
 		return report, fmt.Errorf("write a backup: %w", err)
 	}
 	if err := leap(ctx, partial); err != nil {
@@ -84,8 +86,15 @@ func inTheWay(path string, err error) error {
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("%s is there already, and a backup replaces nothing: %w", path, fs.ErrExist)
+	return taken(path)
 }
+
+// taken is the name of a file that is there. It is fs.ErrExist.
+type taken string
+
+func (t taken) Error() string { return string(t) + " is there already, and a backup replaces nothing" }
+
+func (t taken) Is(target error) bool { return target == fs.ErrExist }
 
 // emptyFile makes a file that only its owner reads, in the place of an older one.
 func emptyFile(path string) error {

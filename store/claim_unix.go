@@ -18,7 +18,7 @@ func claim(path string) (*os.File, error) {
 	}
 	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return nil, errors.Join(fmt.Errorf("another rouse runs on %s: one node at a time on SQLite", path), f.Close())
+		return nil, errors.Join(fmt.Errorf("another rouse uses %s, a node or a copy: one at a time on SQLite", path), f.Close())
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("claim the database: %w", err), f.Close())

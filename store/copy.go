@@ -71,6 +71,11 @@ func Copy(ctx context.Context, o CopyOptions) (report CopyReport, err error) {
 	if o.Ring == nil {
 		return report, errors.New("store: no key ring to prove the source's secrets with")
 	}
+	defer func() {
+		if err != nil && ctx.Err() != nil { // connections that broke are not the reason
+			err = interrupted{"run the same copy again, which goes on from here", ctx.Err()}
+		}
+	}()
 	from, err := openSource(ctx, o.From, unfitToCopy)
 	if err != nil {
 		return report, fmt.Errorf("the source: %w", err)
@@ -91,11 +96,18 @@ func Copy(ctx context.Context, o CopyOptions) (report CopyReport, err error) {
 		return report, fmt.Errorf("the target: %w", err)
 	}
 	c := &copying{from: from, to: to, tell: o.Progress, pageRows: orDefault(o.PageRows, pageRows)}
-	if report, err = c.run(ctx); ctx.Err() != nil && err != nil {
-		err = fmt.Errorf("cut off: %w; the same copy goes on from here", ctx.Err()) // connections that broke are not the reason
-	}
-	return report, err
+	return c.run(ctx)
 }
+
+// interrupted is work whose context ended before it was done.
+type interrupted struct {
+	then  string // what becomes of it
+	cause error
+}
+
+func (i interrupted) Error() string { return "interrupted: " + i.then }
+
+func (i interrupted) Unwrap() error { return i.cause }
 
 // copying is one run of a copy.
 type copying struct {
@@ -122,6 +134,7 @@ func (c *copying) run(ctx context.Context) (report CopyReport, err error) {
 	}
 	report.Resumed, report.Finished, err = c.enter(ctx)
 	if err != nil || report.Finished {
+		report.Tables = []CopiedTable{}
 		return report, err
 	}
 	for _, t := range c.tables {

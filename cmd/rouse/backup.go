@@ -25,7 +25,7 @@ func (c *backupCmd) Run(ctx context.Context, term *terminal) error {
 	if err != nil {
 		return err
 	}
-	if err := mustBeThere(path); err != nil {
+	if err := mustBeThere(path, "name the one to back up with --db (ROUSE_DB)"); err != nil {
 		return err
 	}
 	keys, err := c.keys(path)

@@ -15,8 +15,8 @@ import (
 
 type copyCmd struct {
 	output
-	From       config.DSN    `required:"" help:"What to copy: sqlite:PATH or postgres://user:password@host:5432/name. Stop its nodes first." placeholder:"DSN"`
-	To         config.DSN    `required:"" help:"Where to: a database that is empty, or is not there if it is a file." placeholder:"DSN"`
+	From       config.DSN    `required:"" help:"What to copy: sqlite:PATH or postgres://user:password@host:5432/name. Stop its nodes first. A password is safer in the variable, or in PGPASSWORD: others see arguments." placeholder:"DSN" setting:"ROUSE_COPY_FROM"`
+	To         config.DSN    `required:"" help:"Where to: a database that is empty, or is not there if it is a file." placeholder:"DSN" setting:"ROUSE_COPY_TO"`
 	MasterKeys config.Hidden `help:"The source's master keys, id:base64 of 32 bytes, comma separated. Left out, the key file beside a SQLite file." placeholder:"KEYS" setting:"ROUSE_MASTER_KEYS"`
 	PageRows   int           `hidden:"" help:"How many rows are one commit at most."`
 }
@@ -34,7 +34,7 @@ func (c *copyCmd) Run(ctx context.Context, term *terminal) error {
 	if err != nil {
 		return err
 	}
-	if err := mustBeThere(path); err != nil {
+	if err := mustBeThere(path, "name the one to copy with --from (ROUSE_COPY_FROM)"); err != nil {
 		return err
 	}
 	ring, file, err := config.Ring(c.MasterKeys, path)
@@ -49,6 +49,7 @@ func (c *copyCmd) Run(ctx context.Context, term *terminal) error {
 		return fmt.Errorf("writing the report: %w", err)
 	}
 	fmt.Fprintln(term.err, keysNeeded(file, target))
+	fmt.Fprintf(term.err, "Do not start a node on %v again: two databases would wake the same phones.\n", c.From)
 	return nil
 }
 
@@ -60,15 +61,15 @@ func checkDatabase(flag string, db config.DSN) (dsn, path string, err error) {
 	return dsn, path, nil
 }
 
-// mustBeThere makes sure that the file of a database is there; path is empty if it is not in a file.
-func mustBeThere(path string) error {
+// mustBeThere makes sure that the file of a database is there; path is empty if it is not in a file, and cure what else to do.
+func mustBeThere(path, cure string) error {
 	if path == "" {
 		return nil
 	}
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("there is no database at %s; rouse serve or rouse migrate up makes one", path)
+		return fmt.Errorf("there is no database at %s; %s", path, cure)
 	case err != nil:
 		return fmt.Errorf("looking for the database: %w", err)
 	case info.IsDir():

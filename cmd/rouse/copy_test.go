@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -189,11 +190,30 @@ func TestCopyTellsWhatIsWrong(t *testing.T) {
 		{[]string{"--from", source, "--to", "postgres://u:hunter2@127.0.0.1:1/y"}, nil, exitFailed, "target"},
 		{[]string{"--from", source + "x", "--to", target}, nil, exitFailed, "no database at"},
 		{[]string{"--from", source, "--to", source}, nil, exitFailed, "same file"},
-		{[]string{"--from", source, "--to", target}, nil, exitOK, fileOf(target) + ".keys"},
+		{nil, []string{"ROUSE_COPY_FROM=" + source, "ROUSE_COPY_TO=" + target}, exitOK, fileOf(target) + ".keys"},
+		{[]string{"--from", source, "--to", target}, nil, exitOK, "Do not start a node on " + source + " again"},
+		{[]string{"--from", source, "--to", target, "-o", "json"}, nil, exitOK, `"tables": []`},
 	} {
 		code, out := command(t, c.env, append([]string{"copy"}, c.args...)...)
 		if code != c.code || !strings.Contains(out, c.word) || strings.Contains(out, "hunter2") {
 			t.Errorf("%v: exit %d, want %d and %q\n%s", c.args, code, c.code, c.word, out)
+		}
+	}
+	backup := filepath.Join(dir, "backup.db")
+	mustCommand(t, env, "backup", "--to", backup)
+	mustCommand(t, []string{"ROUSE_DB=sqlite:" + backup}, "migrate", "status") // which no key is needed for
+	if _, out := command(t, env, "backup", "--to", backup); strings.Count(out, "already") != 1 {
+		t.Errorf("a backup over a backup: %s", out)
+	}
+	if _, out := command(t, nil, "backup", "--db", source+"x", "--to", backup); !strings.Contains(out, "--db") {
+		t.Errorf("a backup of nothing: %s", out)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, args := range [][]string{{"copy", "--from", source, "--to", target + "2"}, {"backup", "--db", source, "--to", backup + "2"}} {
+		var out strings.Builder
+		if code := run(ended, args, nil, strings.NewReader(""), &out, &out); code != exitFailed || !strings.Contains(out.String(), "interrupted") || strings.Contains(out.String(), "canceled") {
+			t.Errorf("%v, interrupted: exit %d, %s", args, code, out.String())
 		}
 	}
 	if _, err := os.Stat(filepath.Join(dir, "rouse.dbx.keys")); !errors.Is(err, fs.ErrNotExist) {

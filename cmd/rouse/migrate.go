@@ -30,28 +30,28 @@ func (d database) with(ctx context.Context, f func(*store.Store) error) error {
 	if err != nil {
 		return &usageError{err}
 	}
-	return d.open(ctx, dsn, path, f)
-}
-
-// withPresent is with for a database that is there already: it makes none.
-func (d database) withPresent(ctx context.Context, f func(*store.Store) error) error {
-	dsn, path, err := config.CheckDB(d.DB)
-	if err != nil {
-		return &usageError{err}
-	}
-	if err := mustBeThere(path); err != nil {
-		return err
-	}
-	return d.open(ctx, dsn, path, f)
-}
-
-func (d database) open(ctx context.Context, dsn, path string, f func(*store.Store) error) (err error) {
-	ring := &tokens.Ring{} // a schema seals nothing
+	ring := &tokens.Ring{} // a schema seals nothing; but a new file has its keys beside it
 	if path != "" || d.MasterKeys != "" {
 		if ring, _, err = config.Ring(d.MasterKeys, path); err != nil {
 			return &usageError{err}
 		}
 	}
+	return open(ctx, dsn, ring, f)
+}
+
+// withPresent is with for a database that is there already: it makes none, and asks for no keys.
+func (d database) withPresent(ctx context.Context, f func(*store.Store) error) error {
+	dsn, path, err := config.CheckDB(d.DB)
+	if err != nil {
+		return &usageError{err}
+	}
+	if err := mustBeThere(path, "rouse serve or rouse migrate up makes one"); err != nil {
+		return err
+	}
+	return open(ctx, dsn, &tokens.Ring{}, f)
+}
+
+func open(ctx context.Context, dsn string, ring *tokens.Ring, f func(*store.Store) error) (err error) {
 	s, err := store.Open(ctx, store.Options{DSN: dsn, Ring: ring})
 	if err != nil {
 		return fmt.Errorf("opening the database: %w", err)
