@@ -56,6 +56,8 @@ type entry struct {
 	// come which no look has followed yet.
 	reached int64
 	renewed bool
+	// poll is the number of the newest poll heard of, 0 if none.
+	poll messages.Seq
 	// called is when the push began that no page has answered yet; zero for none.
 	called time.Time
 	// fostered: its home is another node, which did not answer; forgotten when there is nothing to do for it.
@@ -210,17 +212,18 @@ func (h *hub) hint(t messages.Hint, now time.Time) {
 	case messages.HintNew:
 		e.state.arrived(t.Class, t.Seq, now, h.w.o.Grace)
 	case messages.HintPolling:
-		e.state.polling(earlier(t.Until, now.Add(longestPoll)), now, h.w.o.Grace)
-	case messages.HintServed:
-		if !e.called.IsZero() {
-			h.w.metrics.fetched(now.Sub(e.called))
-			e.called = time.Time{}
+		if e.follows(t) {
+			e.state.polling(earlier(t.Until, now.Add(longestPoll)), now, h.w.o.Grace)
 		}
+	case messages.HintServed:
+		h.answered(e, now)
 		e.state.served(t, now, h.w.o.Grace)
 	case messages.HintSeen:
 		e.state.found(t.Seq)
 	case messages.HintIdle:
-		e.state.idle()
+		if e.follows(t) {
+			e.state.idle()
+		}
 	case messages.HintAcked:
 		e.state.ack(t.Seq, now)
 	case messages.HintToken:
@@ -232,6 +235,23 @@ func (h *hub) hint(t messages.Hint, now time.Time) {
 		e.state.head, e.state.pollUntil = messages.Marks{}, time.Time{}
 	}
 	h.settle(e, now)
+}
+
+// follows notes which poll a hint speaks of, and reports whether it is no older one than the last: two nodes' hints come in any order.
+func (e *entry) follows(t messages.Hint) bool {
+	if t.Seq != 0 && t.Seq < e.poll {
+		return false
+	}
+	e.poll = max(e.poll, t.Seq)
+	return true
+}
+
+// answered notes that a page answers the push that called for it, if one did.
+func (h *hub) answered(e *entry, now time.Time) {
+	if !e.called.IsZero() {
+		h.w.metrics.fetched(now.Sub(e.called))
+		e.called = time.Time{}
+	}
 }
 
 func (h *hub) swept(f found, now time.Time) {
@@ -337,87 +357,4 @@ func (h *hub) settle(e *entry, now time.Time) {
 		h.timers.clear(&e.timer)
 		delete(h.devices, e.id)
 	}
-}
-
-// enqueue lines a due device up for its outlet, or for the read that finds its outlet. A queue that is as long as
-// memory may be takes no more: its provider has been away for long, and the ladder comes round again.
-func (h *hub) enqueue(e *entry) {
-	if e.outlet != nil && len(e.outlet.queue) >= h.w.o.Memory {
-		e.state.drop()
-		h.settle(e, time.Now())
-		return
-	}
-	e.queued = true
-	e.ticket++
-	p := place{entry: e, ticket: e.ticket}
-	if e.outlet == nil {
-		h.cold = append(h.cold, p)
-		h.pumpCold()
-		return
-	}
-	e.outlet.queue = append(e.outlet.queue, p)
-	h.pump(e.outlet)
-}
-
-// place is a device's place in a queue, void once the device has left it.
-type place struct {
-	entry  *entry
-	ticket uint32
-}
-
-// leave takes p's device out of its queue; false if it has left already, or what it waited for is over: the
-// phone came by itself in the meantime.
-func (h *hub) leave(p place) bool {
-	e := p.entry
-	if !e.queued || e.ticket != p.ticket {
-		return false
-	}
-	e.queued = false
-	now := time.Now()
-	if at, ok := e.state.next(); ok && !at.After(now) {
-		return true
-	}
-	h.settle(e, now)
-	return false
-}
-
-// pumpCold starts reads for devices whose outlet is not known.
-func (h *hub) pumpCold() {
-	for !h.stopping && h.reading < h.w.o.Readers && len(h.cold) > 0 {
-		p := h.cold[0]
-		h.cold = h.cold[1:]
-		if h.leave(p) {
-			h.reading++
-			h.look(p.entry)
-		}
-	}
-	h.admit()
-}
-
-// admit tells the sweeps, other nodes' too, that their pages were taken in, once there is room for more: a start with a
-// million devices waiting must not hold them all in memory.
-func (h *hub) admit() {
-	if len(h.cold) > coldPerReader*h.w.o.Readers {
-		return
-	}
-	for _, taken := range h.sweeps {
-		close(taken)
-	}
-	h.sweeps = nil
-	if len(h.answers) > 0 {
-		h.w.o.Hints.Hint(h.answers...)
-		h.answers = nil
-	}
-}
-
-// look reads the store for e in a goroutine; the answer is a lookedEvent.
-func (h *hub) look(e *entry) {
-	e.state.begin()
-	h.working++
-	go func() {
-		ctx, cancel := context.WithTimeout(h.attempts, attemptLimit)
-		defer cancel()
-		waiting, device, err := h.w.o.Store.Waiting(ctx, e.id, time.Now())
-		h.w.events <- lookedEvent{entry: e, waiting: waiting, device: device, err: err}
-	}()
 }
