@@ -71,6 +71,8 @@ type Store struct {
 	ended   bool         // guarded by gate: Run is over, nothing will be served
 
 	running atomic.Bool
+	starts  sync.Once
+	started chan struct{} // closed once Run serves
 	purge   purgeCursor
 	horizon horizon
 	// unlocked leaves shards unlocked: tests show with it what the locks are for.
@@ -104,7 +106,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		dialect: d, ring: o.Ring, log: o.Log, want: want,
+		dialect: d, ring: o.Ring, log: o.Log, want: want, started: make(chan struct{}),
 		writes: writes, reads: newReader(reads, d),
 		limits: inboxLimits{messages: int64(orDefault(o.InboxMessages, defaultInboxMessages)), bytes: orDefault(o.InboxBytes, defaultInboxBytes)},
 	}
@@ -140,6 +142,9 @@ func orDefault[T int | int64](v, otherwise T) T {
 func (s *Store) Close() error {
 	return errors.Join(s.reads.close(), s.writes.Close())
 }
+
+// Started is closed once Run has looked at all that it refuses to run on, and serves. It never is if Run returns before.
+func (s *Store) Started() <-chan struct{} { return s.started }
 
 // Ready returns nil if the database answers, its schema is not older than the one this program knows, the writer is
 // running, and its last batch did not fail. A newer one is that of a newer program which has begun beside this: a

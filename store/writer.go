@@ -123,6 +123,7 @@ func (s *Store) Run(ctx context.Context) error {
 	if err := s.startWriters(); err != nil {
 		return fmt.Errorf("start the writer: %w", err)
 	}
+	s.starts.Do(func() { close(s.started) })
 	ends := make([]error, len(s.writers))
 	var all sync.WaitGroup
 	for i, w := range s.writers {

@@ -81,11 +81,17 @@ func (p *parts) expect(name string) *part {
 	return one
 }
 
-// end asks a part to stop and returns when it has.
-func (p *parts) end(name string) {
-	one := p.expect(name)
-	one.cancel()
-	<-one.done
+// end asks parts to stop, in this order, and returns when all have.
+func (p *parts) end(names ...string) {
+	var asked []*part
+	for _, name := range names {
+		one := p.expect(name)
+		one.cancel()
+		asked = append(asked, one)
+	}
+	for _, one := range asked {
+		<-one.done
+	}
 }
 
 // failures joins what went wrong at or after the stop.

@@ -49,10 +49,12 @@ func serve(ctx context.Context, cfg config.Serve, log *slog.Logger, ready func(a
 		return err
 	}
 	defer func() { err = errors.Join(err, n.store.Close()) }()
-	if err := n.listen(ctx); err != nil {
-		return err
+	parts := newParts()
+	if err := n.begin(ctx, parts); err != nil || n.private == nil { // refused, or called off
+		parts.end("database")
+		return errors.Join(err, parts.failures())
 	}
-	parts := n.start(ctx)
+	n.start(ctx, parts)
 	at := addresses{api: "http://" + dialable(n.public.Addr()), ops: "http://" + dialable(n.private.Addr())}
 	log.Info("serving", "version", versionString(), "api", at.api, "ops", at.ops, "db", cfg.DSN, "bus", cfg.Bus.Carrier)
 	ready(at)
@@ -155,7 +157,22 @@ func (n *node) rehome() {
 	n.api.Recheck()
 }
 
-// listen takes both ports before anything runs, so that a taken one is told at once.
+// begin starts the store, waits until it has looked at all that it refuses to run on, and takes the ports. Nothing else runs before: a node
+// that cannot start answers nobody, and joins no others. It returns early, without an error and
+// the ports, when ctx ends.
+func (n *node) begin(ctx context.Context, p *parts) error {
+	p.goes(context.WithoutCancel(ctx), "database", n.store.Run)
+	select {
+	case <-n.store.Started():
+		return n.listen(ctx)
+	case err := <-p.failed:
+		return err
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// listen takes both ports before anything answers.
 func (n *node) listen(ctx context.Context) (err error) {
 	var lc net.ListenConfig
 	if n.public, err = lc.Listen(ctx, "tcp", n.cfg.Listen); err != nil {
@@ -184,18 +201,15 @@ func taken(err error) error {
 	return err
 }
 
-// start sets every part going. The parts do not end with ctx but in the order of stop.
-func (n *node) start(ctx context.Context) *parts {
+// start sets every other part going. The parts do not end with ctx but in the order of stop.
+func (n *node) start(ctx context.Context, p *parts) {
 	ctx = context.WithoutCancel(ctx)
-	p := newParts()
-	p.goes(ctx, "database", n.store.Run)
 	p.goes(ctx, "bus", n.hints.Run)
 	p.goes(ctx, "cluster", n.nodes.Run)
 	p.goes(ctx, "api", func(ctx context.Context) error { return n.api.Run(ctx, n.hints.Listen) })
 	p.goes(ctx, "worker", n.worker.Run)
 	p.goes(ctx, "operations", func(context.Context) error { return ignoreClosed(n.ops.Serve(n.private)) })
 	p.goes(ctx, "http", func(context.Context) error { return ignoreClosed(n.front.Serve(n.public)) })
-	return p
 }
 
 // stop ends the parts in the order in which they need each other: no new load, polls answered, calls
@@ -214,8 +228,7 @@ func (n *node) stop(p *parts, cause error) error {
 	}
 	p.end("http")
 	p.end("api")
-	p.end("cluster") // before the worker: the heirs begin while it finishes what is in flight
-	p.end("worker")
+	p.end("cluster", "worker") // the heirs begin while the worker finishes what is in flight
 	n.pusher.Close()
 	p.end("bus") // the last hints of all above are told before it ends
 	p.end("database")
