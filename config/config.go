@@ -161,7 +161,7 @@ func Check(r Raw) (Serve, error) {
 	s.DSN, s.Path = c.db(r.DB)
 	s.Bus = c.bus(r.Bus, s.DSN)
 	if r.DB.IsPostgres() && r.MasterKeys == "" {
-		c.bad("master-keys", "is missing: on PostgreSQL each node is given the same; `rouse keys generate master` makes one")
+		c.bad("master-keys", "is missing: give what the other nodes on this PostgreSQL have; for a new database `rouse keys generate master` makes one")
 	}
 	if s.Listen != "" && s.Listen == s.OpsListen && !strings.HasSuffix(s.Listen, ":0") {
 		c.bad("ops-listen", "is the same as listen; the operations listener must not be public")

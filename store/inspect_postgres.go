@@ -66,9 +66,11 @@ type Server struct {
 	TooOld  bool
 	// Pooled says that a pooler answers in the server's place.
 	Pooled bool
-	// Standby says that nothing can be written there; MayCreate that this user may change the schema.
+	// Standby says that nothing can be written there; MayCreate that this user may change the schema. Forbidden is the tables that
+	// are there and that it may not read or write.
 	Standby   bool
 	MayCreate bool
+	Forbidden []string
 	// SynchronousCommit, Fsync and FullPageWrites are the settings as this user has them in this database.
 	SynchronousCommit string
 	Fsync             string
@@ -103,6 +105,13 @@ const selectServer = `WITH users AS (SELECT datid, usesysid FROM pg_stat_activit
 		current_setting('full_page_writes') AS full_page_writes, current_setting('server_encoding') AS encoding,
 		` + pgClock + ` AS now, most, used
 	FROM bounds ORDER BY most - used LIMIT 1`
+
+// selectForbidden names what a node reads and writes, and this user may not. Numbers of places come from a sequence.
+const selectForbidden = `SELECT c.relname FROM pg_class c WHERE c.relnamespace = current_schema()::regnamespace AND (c.relkind IN ('r', 'p') AND c.relname = ANY(string_to_array(?, ','))
+		AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE'))
+	OR c.relkind IN ('r', 'p') AND c.relname IN ('copies', 'goose_db_version') AND NOT has_table_privilege(c.oid, 'SELECT')
+	OR c.relkind = 'S' AND c.relname = 'places' AND NOT (has_sequence_privilege(c.oid, 'USAGE') AND has_sequence_privilege(c.oid, 'SELECT')))
+	ORDER BY c.relname`
 
 // Server asks the server about itself; on SQLite there is none, and that is an error.
 func (i *Inspection) Server(ctx context.Context) (Server, error) {
@@ -142,6 +151,10 @@ func (i *Inspection) Server(ctx context.Context) (Server, error) {
 	s.TooOld, s.Standby, s.MayCreate = row.Number < oldestPG, row.Standby, row.MayCreate
 	s.SynchronousCommit, s.Fsync, s.FullPageWrites, s.Encoding = row.SynchronousCommit, row.Fsync, row.FullPageWrites, row.Encoding
 	s.Most, s.Used = row.Most, row.Used
+	tables := strings.Join(append([]string{"nodes", "leases"}, copied...), ",")
+	if err := conn.SelectContext(ctx, &s.Forbidden, i.store.dialect.rebind(selectForbidden), tables); err != nil {
+		return Server{}, i.store.readError("ask for the rights of this user", err)
+	}
 	err = conn.Raw(func(c any) error { // a pooler tells another number than that of the process behind it
 		s.Pooled = c.(*stdlib.Conn).Conn().PgConn().PID() != row.Process
 		return nil

@@ -46,6 +46,9 @@ func (e examination) postgres(ctx context.Context) (all []found, tenants []tenan
 		schema = broken("schema", "forbidden", schema.Cause+" This role may not create tables, so rouse serve cannot bring it up to date.",
 			"GRANT CREATE ON SCHEMA public to the role, or run rouse migrate up as one that may.")
 	}
+	if len(server.Forbidden) > 0 {
+		schema, usable = forbidden(server.Forbidden), false
+	}
 	keys := proof(ctx, i, ring)
 	all = append(all, e.serverFinding(server), durability(server), schema)
 	if half := half(ctx, i); half != nil {
@@ -60,6 +63,16 @@ func (e examination) postgres(ctx context.Context) (all []found, tenants []tenan
 		}
 	}
 	return all, tenants
+}
+
+// forbidden is a role that may not do what a node does.
+func forbidden(tables []string) found {
+	some := strings.Join(tables[:min(len(tables), 4)], ", ")
+	if n := len(tables) - 4; n > 0 {
+		some += fmt.Sprintf(" and %d more", n)
+	}
+	return broken("schema", "forbidden", fmt.Sprintf("This role may not read and write %s, so a node can accept nothing; apps were not looked at.", some),
+		"Use the role that owns the tables, or GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES and USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public to this one.")
 }
 
 // unreached says why the server cannot be asked.

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -65,7 +66,7 @@ func TestDoctorOfAHealthyNodeOnPostgres(t *testing.T) {
 	r.noSecret(out.String())
 	text := out.String()
 	for _, c := range [][2]string{
-		{`postgres://rouse@\S+`, "DSN"}, {`PostgreSQL [0-9.]+`, "PostgreSQL VERSION"}, {`within [0-9.]+m?s(\.?\n)`, "within TIME$1"}, {`\d+ of \d+ connections`, "N of N connections"},
+		{`postgres://rouse@\S+`, "DSN"}, {`PostgreSQL [0-9.]+`, "PostgreSQL VERSION"}, {`within [0-9.]+[mµ]?s(\.?\n)`, "within TIME$1"}, {`\d+ of \d+ connections`, "N of N connections"},
 		{`Schema \d+`, "Schema N"}, {`127\.0\.0\.1:\d+`, "127.0.0.1:PORT"}, {`node_\w+`, "NODE"},
 	} {
 		text = regexp.MustCompile(c[0]).ReplaceAllString(text, c[1])
@@ -259,5 +260,49 @@ func TestDoctorJudgesWhatAServerSays(t *testing.T) {
 		if f := c.judge(server); f.Status != c.status || f.Reason != c.reason || strings.Contains(fmt.Sprint(f), dbPassword) {
 			t.Errorf("%+v: %+v", server, f)
 		}
+	}
+}
+
+// TestDoctorTellsANodeThatSaysNothing: on PostgreSQL only its port speaks for it.
+func TestDoctorTellsANodeThatSaysNothing(t *testing.T) {
+	t.Parallel()
+	r := newRigOn(t, onPostgres)
+	process := r.child.cmd.Process
+	if err := process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = process.Signal(syscall.SIGCONT) }) // it may be over
+	code, x := r.doctor("--offline")
+	x.want(t, "server", providers.FindingFail, "silent")
+	if code != exitFailed || x.has("listen") || x.has("ops_listen") {
+		t.Errorf("exit %d: %+v", code, x.Findings)
+	}
+}
+
+// TestDoctorTellsARoleThatMayOnlyRead: the schema is right, and no node can work with it.
+func TestDoctorTellsARoleThatMayOnlyRead(t *testing.T) {
+	t.Parallel()
+	r := newRigOn(t, onPostgres)
+	r.kill()
+	r.inPostgres("CREATE ROLE %s_reader LOGIN", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO %s_reader", "GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO %s_reader")
+	t.Cleanup(func() { r.inPostgres("DROP OWNED BY %s_reader", "DROP ROLE %s_reader") })
+	u := r.databaseURL()
+	u.User = url.UserPassword(strings.TrimPrefix(u.Path, "/")+"_reader", dbPassword)
+	code, x := r.doctor("--offline", "--db", u.String())
+	f := x.want(t, "schema", providers.FindingFail, "forbidden")
+	if code != exitFailed || !strings.Contains(f.Cause, "apps, circuits, credentials, deliveries and ") {
+		t.Errorf("exit %d: %+v", code, f)
+	}
+	r.inPostgres("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO %s_reader")
+	_, x = r.doctor("--offline", "--db", u.String())
+	x.want(t, "schema", providers.FindingOK, "")
+}
+
+func TestDoctorAsksForTheOtherNodesMasterKeys(t *testing.T) {
+	t.Parallel()
+	_, out := command(t, []string{"ROUSE_DB=postgres://rouse@127.0.0.1:1/rouse", "ROUSE_ADMIN_KEY=" + firstLine(mustCommand(t, nil, "keys", "generate", "admin"))}, "doctor", "--offline")
+	others, generate := strings.Index(out, "other nodes"), strings.Index(out, "keys generate master")
+	if others < 0 || generate < others {
+		t.Errorf("it says\n%s", out)
 	}
 }

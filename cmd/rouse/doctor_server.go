@@ -17,14 +17,17 @@ const localLimit = 3 * time.Second
 
 // server tells whether one runs on the database and what it says; where none does, whether its addresses are free.
 func (e examination) server(ctx context.Context, u user) []found {
-	ctx, cancel := context.WithTimeout(ctx, localLimit)
-	defer cancel()
 	ops, fixed := callable(e.cfg.OpsListen)
 	status, text := 0, ""
 	if fixed {
-		status, text = ask(ctx, "http://"+ops+"/readyz")
+		limited, cancel := context.WithTimeout(ctx, localLimit)
+		defer cancel()
+		status, text = ask(limited, "http://"+ops+"/readyz")
 	}
 	switch {
+	case status == 0 && e.cfg.DSN.IsPostgres() && fixed && listens(ctx, ops):
+		return []found{broken("server", "silent", fmt.Sprintf("Something listens at %s and does not answer: most likely a rouse serve that hangs or is stopped (SIGSTOP, a debugger, no CPU).", ops),
+			"See which process it is (ss -ltnp); if it is rouse, let it go on or restart it; if it is another program, end it or choose another --ops-listen (ROUSE_OPS_LISTEN).")}
 	case status == 0 && e.cfg.DSN.IsPostgres():
 		return append([]found{doubtful("server", "not_running", "No server answers here; whether others run on the database, nodes tells.", "Start it: rouse serve, with these same settings.")},
 			e.free(ctx)...)
@@ -50,6 +53,18 @@ func (e examination) server(ctx context.Context, u user) []found {
 		return []found{doubtful("server", "degraded", sentence("a server runs and is ready, and "+without), "The finding on the bus says more; so does the server's log."), e.front(ctx)}
 	}
 	return []found{fine("server", "A server runs and is ready."), e.front(ctx)}
+}
+
+// listens reports whether something takes connections at an address. The system does so for a program that is frozen.
+func listens(ctx context.Context, address string) bool {
+	ctx, cancel := context.WithTimeout(ctx, localLimit)
+	defer cancel()
+	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return false
+	}
+	_ = c.Close() // nothing was said
+	return true
 }
 
 // callable turns an address to listen on into one to call; fixed is false if its port is chosen at the start.
