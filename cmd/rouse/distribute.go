@@ -13,7 +13,7 @@ import (
 // migrateDistributeCmd is rouse migrate --distribute citus.
 type migrateDistributeCmd struct {
 	database
-	Distribute string `help:"citus: spread the tables over the machines of a Citus cluster, devices by their ids. The nodes must be stopped." enum:"citus," default:""`
+	Distribute string `help:"citus: spread the tables over the machines of a Citus cluster, devices by their ids. The nodes must be stopped." enum:"citus," default:"" placeholder:"citus"`
 	Shards     int    `help:"In how many pieces; a multiple of the machines there will ever be." default:"64"`
 	DryRun     bool   `help:"Print the statements and run nothing; needs no database."`
 }
@@ -23,12 +23,18 @@ func (c *migrateDistributeCmd) Run(ctx context.Context, term *terminal) error {
 	if c.Distribute == "" {
 		return &usageError{errors.New("say what to do: rouse migrate status, rouse migrate up, or rouse migrate --distribute citus")}
 	}
+	if c.Shards < 1 {
+		return mistake("--shards is %d; it is 1 or more, and %d if left out", c.Shards, store.DefaultDistributionShards)
+	}
 	if c.DryRun {
 		fmt.Fprintln(term.out, strings.Join(store.DistributionSQL(c.Shards), ";\n")+";")
 		return nil
 	}
 	if _, path, err := config.CheckDB(c.DB); err == nil && path != "" {
-		return &usageError{errors.New("only PostgreSQL with Citus can be distributed: --db (ROUSE_DB) names a SQLite file; rouse copy moves it there")}
+		if c.DB == defaultDB {
+			return mistake("say which database: --db (ROUSE_DB) postgres://...; left out it is the SQLite file rouse.db, and only PostgreSQL with Citus can be distributed")
+		}
+		return mistake("only PostgreSQL with Citus can be distributed: --db (ROUSE_DB) names a SQLite file; rouse copy moves it there")
 	}
 	return c.with(ctx, func(s *store.Store) error {
 		done, err := s.Distribute(ctx, c.Shards)

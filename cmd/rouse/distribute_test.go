@@ -26,7 +26,10 @@ func TestDistributeIsPrintedOrRefused(t *testing.T) {
 		{[]string{"up"}, []string{"ROUSE_DB=" + dsn, keys}, 0, []string{"schema"}},
 		{[]string{"--distribute", "citus"}, []string{"ROUSE_DB=" + dsn, keys}, 1, []string{"this database has no Citus", "CREATE EXTENSION citus"}},
 		{[]string{"--distribute", "citus"}, []string{"ROUSE_DB=sqlite:" + t.TempDir() + "/x.db"}, 2, []string{"only PostgreSQL"}},
+		{[]string{"--distribute", "citus"}, nil, 2, []string{"say which database", "postgres://"}},
+		{[]string{"--distribute", "citus", "--dry-run", "--shards", "0"}, nil, 2, []string{"--shards is 0; it is 1 or more, and 64"}},
 		{[]string{"--distribute", "other"}, nil, 2, []string{"citus"}},
+		{[]string{"--help"}, nil, 0, []string{"distribute", "--distribute citus", "--dry-run", "--shards"}},
 		{nil, nil, 2, []string{"rouse migrate --distribute citus"}},
 	} {
 		out := &strings.Builder{}

@@ -15,7 +15,7 @@ type migrateCmd struct {
 	Status migrateStatusCmd `cmd:"" help:"Show the version of the schema and the one this binary wants. Exits 1 if it is behind, if there is no database, or if a copy into it is not finished."`
 	Up     migrateUpCmd     `cmd:"" help:"Bring the schema up to date. rouse serve does it by itself at start."`
 
-	Distribute migrateDistributeCmd `cmd:"" default:"withargs" hidden:"" help:"Spread the tables over several machines: rouse migrate --distribute citus."`
+	Distribute migrateDistributeCmd `cmd:"" default:"withargs" help:"Spread the tables over several machines. The word may be left out: rouse migrate --distribute citus [--dry-run] [--shards 64]."`
 }
 
 // database is which database a subcommand means.
