@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"bytes"
 	"net/url"
 	"strconv"
 	"strings"
@@ -43,49 +44,72 @@ func (b batch) encode(limit int) (payload string, taken int) { return b.encodeAt
 
 // encodeAt is encode at a moment of the sender's clock.
 func (b batch) encodeAt(limit int, now time.Time) (payload string, taken int) {
-	var w strings.Builder
-	w.WriteString(wireVersion + " " + b.node + " " + strconv.FormatUint(b.number, 36))
+	w := make([]byte, 0, min(limit, headRoom+hintRoom*len(b.hints)))
+	w = append(w, wireVersion+" "+b.node+" "...)
+	w = strconv.AppendUint(w, b.number, 36)
 	if b.lost {
-		w.WriteString(" l")
+		w = append(w, " l"...)
 	}
-	head := w.Len()
+	head := len(w)
 	var app ident.App
-	for i, h := range b.hints {
-		line := encodeHint(h, app, now)
-		if w.Len()+len(line) > limit {
-			if w.Len() > head {
-				return w.String(), i
+	for i := range b.hints {
+		before := len(w)
+		w = appendHint(w, &b.hints[i], app, now)
+		if len(w) > limit {
+			w = w[:before]
+			if before > head {
+				return string(w), i
 			}
 			continue
 		}
-		w.WriteString(line)
-		app = h.App
+		app = b.hints[i].App
 	}
-	return w.String(), len(b.hints)
+	return string(w), len(b.hints)
 }
 
-func encodeHint(h messages.Hint, before ident.App, now time.Time) string {
-	app := url.QueryEscape(string(h.App))
-	if h.App == before {
-		app = "="
+// headRoom and hintRoom are about what a head and a hint measure, in bytes.
+const (
+	headRoom = 64
+	hintRoom = 64
+)
+
+// appendHint adds a hint's line to w.
+func appendHint(w []byte, h *messages.Hint, before ident.App, now time.Time) []byte {
+	w = append(w, '\n')
+	w = strconv.AppendInt(w, int64(h.Kind), 10)
+	w = appendName(append(w, ' '), string(h.Device))
+	if w = append(w, ' '); h.App == before {
+		w = append(w, '=')
+	} else {
+		w = appendName(w, string(h.App))
 	}
-	marks, until := "", ""
+	w = strconv.AppendInt(append(w, ' '), int64(h.Class), 10)
+	w = strconv.AppendInt(append(w, ' '), int64(h.Seq), 36)
+	w = append(w, ' ')
 	if h.Parked {
-		marks += "p"
+		w = append(w, 'p')
 	}
 	if h.More {
-		marks += "m"
+		w = append(w, 'm')
 	}
-	if !h.Until.IsZero() {
-		until = strconv.FormatInt(bounded(h.Until.Sub(now)).Milliseconds(), 36)
+	if w = append(w, ' '); !h.Until.IsZero() {
+		w = strconv.AppendInt(w, bounded(h.Until.Sub(now)).Milliseconds(), 36)
 	}
-	age := ""
-	if h.Age != 0 {
-		age = strconv.FormatInt(bounded(h.Age).Milliseconds(), 36)
+	w = appendName(append(w, ' '), h.Provider)
+	if w = append(w, ' '); h.Age != 0 {
+		w = strconv.AppendInt(w, bounded(h.Age).Milliseconds(), 36)
 	}
-	line := strings.Join([]string{strconv.Itoa(int(h.Kind)), url.QueryEscape(string(h.Device)), app, strconv.Itoa(int(h.Class)),
-		strconv.FormatInt(int64(h.Seq), 36), marks, until, url.QueryEscape(h.Provider), age}, " ")
-	return "\n" + strings.TrimRight(line, " ")
+	return bytes.TrimRight(w, " ")
+}
+
+// appendName adds a name, escaped where it must be: hardly one is.
+func appendName(w []byte, name string) []byte {
+	for i := range len(name) {
+		if c := name[i]; c <= ' ' || c >= 0x7f || c == '%' || c == '+' || c == '=' {
+			return append(w, url.QueryEscape(name)...)
+		}
+	}
+	return append(w, name...)
 }
 
 // bounded is d, as far as a time may be told.
@@ -97,7 +121,8 @@ func decode(payload string) (batch, bool) { return decodeAt(payload, time.Now())
 // decodeAt is decode at a moment of the receiver's clock.
 func decodeAt(payload string, now time.Time) (batch, bool) {
 	head, rest, _ := strings.Cut(payload, "\n")
-	f := fields(head, 4)
+	var f [4]string
+	fields(head, f[:])
 	if f[0] != wireVersion || f[1] == "" {
 		return batch{}, false
 	}
@@ -105,11 +130,14 @@ func decodeAt(payload string, now time.Time) (batch, bool) {
 	if err != nil {
 		return batch{}, false
 	}
-	b := batch{node: f[1], number: number, lost: strings.Contains(f[3], "l")}
+	b := batch{node: strings.Clone(f[1]), number: number, lost: strings.Contains(f[3], "l")}
 	var app ident.App
 	for line := range strings.SplitSeq(rest, "\n") {
 		h, ok := decodeHint(line, app, now)
 		if ok {
+			if b.hints == nil {
+				b.hints = make([]messages.Hint, 0, strings.Count(rest, "\n")+1)
+			}
 			b.hints = append(b.hints, h)
 		}
 		app = h.App
@@ -119,15 +147,16 @@ func decodeAt(payload string, now time.Time) (batch, bool) {
 
 // decodeHint reads one line; not ok passes it over. The app is read whatever the kind is, as the next line may refer to it.
 func decodeHint(line string, before ident.App, now time.Time) (h messages.Hint, ok bool) {
-	f := fields(line, 9)
+	var f [9]string
+	fields(line, f[:])
 	if h.App = before; f[2] != "=" {
-		h.App = ident.App(unescape(f[2]))
+		h.App = ident.App(name(f[2]))
 	}
 	kind, err := strconv.ParseUint(f[0], 10, 8)
 	if err != nil || !messages.HintKind(kind).Known() {
 		return h, false
 	}
-	h.Kind, h.Device, h.Provider = messages.HintKind(kind), ident.Device(unescape(f[1])), unescape(f[7])
+	h.Kind, h.Device, h.Provider = messages.HintKind(kind), ident.Device(name(f[1])), name(f[7])
 	class, err := strconv.ParseInt(f[3], 10, 8)
 	if err != nil {
 		return h, false
@@ -147,6 +176,9 @@ func decodeHint(line string, before ident.App, now time.Time) (h messages.Hint, 
 
 // span reads milliseconds; false if there are none.
 func span(s string) (time.Duration, bool) {
+	if s == "" {
+		return 0, false
+	}
 	n, err := strconv.ParseInt(s, 36, 64)
 	if err != nil {
 		return 0, false
@@ -154,20 +186,22 @@ func span(s string) (time.Duration, bool) {
 	return time.Duration(max(-farthest.Milliseconds(), min(n, farthest.Milliseconds()))) * time.Millisecond, true
 }
 
-// fields splits a line into at least n fields, the missing ones empty.
-func fields(line string, n int) []string {
-	f := strings.Split(line, " ")
-	for len(f) < n {
-		f = append(f, "")
+// fields splits a line into as many fields as f has; missing ones are empty, and more are left out.
+func fields(line string, f []string) {
+	for i := range f {
+		f[i], line, _ = strings.Cut(line, " ")
 	}
-	return f
 }
 
-// unescape reads a name; one that was written wrongly is no name we know.
-func unescape(s string) string {
-	name, err := url.QueryUnescape(s)
+// name reads a name; one that was written wrongly is no name we know. It is a copy: whoever remembers it for long
+// does not remember the whole payload.
+func name(s string) string {
+	if strings.IndexByte(s, '%') < 0 && strings.IndexByte(s, '+') < 0 {
+		return strings.Clone(s)
+	}
+	unescaped, err := url.QueryUnescape(s)
 	if err != nil {
 		return ""
 	}
-	return name
+	return unescaped
 }
