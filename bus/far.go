@@ -108,7 +108,10 @@ func (f *far) tell(ctx context.Context, limit int, send func(ctx context.Context
 	beat := time.NewTicker(f.beat)
 	defer beat.Stop()
 	alive := context.WithoutCancel(ctx)
+	rest := time.NewTimer(0)
+	defer rest.Stop()
 	for {
+		rest.Reset(tellRest)
 		if err := f.flush(alive, stallLimit, limit, send); err != nil {
 			return err
 		}
@@ -118,8 +121,17 @@ func (f *far) tell(ctx context.Context, limit int, send func(ctx context.Context
 		case <-ctx.Done():
 			return f.flush(alive, farewellLimit, limit, send)
 		}
+		select {
+		case <-rest.C:
+		case <-ctx.Done():
+			return f.flush(alive, farewellLimit, limit, send)
+		}
 	}
 }
+
+// tellRest is the least time between two exchanges: what is said after a silence goes at once, and what comes thick and fast
+// goes together. Each exchange costs the server and every other node.
+const tellRest = 2 * time.Millisecond
 
 // burst is the most payloads one exchange carries.
 const burst = 32
