@@ -325,7 +325,7 @@ func (w *way) round(b *testing.B, n int, accept func() error) float64 {
 
 // costs has the ways take turns, in another order each round.
 func costs(b *testing.B, ways []*way, accept func() error) {
-	const rounds, messages = 9, 3000
+	const rounds, messages = 31, 3000
 	for _, w := range ways {
 		w.meet(b)
 		w.round(b, messages, accept)
