@@ -13,7 +13,7 @@ import (
 func (w *writer) connect() error {
 	conn, err := w.store.writes.Connx(context.Background())
 	if err != nil {
-		return fmt.Errorf("connect the writer: %w", err)
+		return fmt.Errorf("connect the writer: %w", plainly(err))
 	}
 	w.conn = conn
 	return nil

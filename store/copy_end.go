@@ -123,7 +123,7 @@ func newEnd(ctx context.Context, dsn string, reads bool) (*end, error) {
 		return nil, err
 	}
 	if e.conn, err = e.db.Connx(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("open the database: %w", err), e.db.Close())
+		return nil, errors.Join(fmt.Errorf("open the database: %w", plainly(err)), e.db.Close())
 	}
 	return e, nil
 }

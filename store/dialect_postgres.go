@@ -93,7 +93,7 @@ func (p postgres) open(ctx context.Context, writers, readers int) (writes, reads
 		p, err = p.preparing(ctx, first)
 	}
 	if err = errors.Join(err, first.Close()); err != nil {
-		return nil, nil, fmt.Errorf("open the database: %w", err)
+		return nil, nil, fmt.Errorf("open the database: %w", plainly(err))
 	}
 	return p.pool(writers + pgAside), p.pool(orDefault(readers, pgReaders)), nil
 }

@@ -61,6 +61,7 @@ func storageUnavailable(cause error) *fault.Error {
 // Unavailable; faults and ended contexts pass as they are.
 func (s *Store) readError(doing string, err error) error {
 	var e *fault.Error
+	err = plainly(err)
 	switch {
 	case err == nil:
 		return nil

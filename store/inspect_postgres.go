@@ -56,7 +56,7 @@ func whyClosed(err error) error {
 	case codeIn(err, "53300"):
 		kind = ErrFull
 	}
-	return fmt.Errorf("%w: %w", kind, err)
+	return fmt.Errorf("%w: %w", kind, plainly(err))
 }
 
 // Server is what a PostgreSQL server says of itself.

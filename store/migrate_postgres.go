@@ -38,7 +38,7 @@ var tryMigrateLock = fmt.Sprintf("SELECT pg_try_advisory_xact_lock(%d, 0)", migr
 func lockMigrations(ctx context.Context, db *sqlx.DB) (unlock func(), err error) {
 	tx, err := db.BeginTxx(context.WithoutCancel(ctx), &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
-		return nil, fmt.Errorf("lock: %w", err)
+		return nil, fmt.Errorf("lock: %w", plainly(err))
 	}
 	unlock = func() { _ = tx.Rollback() } // it holds a lock and nothing else
 	const bounds = "SELECT set_config('idle_in_transaction_session_timeout', '0', true), set_config('statement_timeout', '0', true)"
