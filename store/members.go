@@ -79,8 +79,12 @@ func (s *Store) Beat(ctx context.Context, node ident.Node) (now time.Time, all [
 			return t.list(&rows, beatAll, at)
 		})
 	if err != nil {
+		if !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) { // slow is not ill
+			s.beating.Store(&err)
+		}
 		return time.Time{}, nil, err
 	}
+	s.beating.Store(nil)
 	for _, r := range rows {
 		now = fromMillis(r.Now)
 		all = append(all, messages.Node{ID: r.ID, JoinedAt: fromMillis(r.JoinedAt), BeatAt: fromMillis(r.BeatAt)})

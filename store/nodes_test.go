@@ -351,3 +351,25 @@ func TestAnAckIsFasterThanTheExpiry(t *testing.T) {
 		t.Errorf("%+v, %v", page, err)
 	}
 }
+
+// A node that may not say that it lives is home to nobody, and so it is not ready.
+func TestANodeThatCannotBeatIsNotReady(t *testing.T) {
+	t.Parallel()
+	s := nodes(t, 1)[0]
+	start(t, s)
+	beat := func() error { _, _, err := s.Beat(t.Context(), "node_1"); return err }
+	if err := errors.Join(beat(), s.Ready(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	s.onWriter(t, "ALTER TABLE nodes RENAME TO elsewhere")
+	if err := beat(); err == nil {
+		t.Error("it beats without a table")
+	}
+	if err := s.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "that it lives") {
+		t.Errorf("ready all the same: %v", err)
+	}
+	s.onWriter(t, "ALTER TABLE elsewhere RENAME TO nodes")
+	if err := errors.Join(beat(), s.Ready(t.Context())); err != nil {
+		t.Error(err)
+	}
+}

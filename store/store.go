@@ -71,6 +71,7 @@ type Store struct {
 	ended   bool         // guarded by gate: Run is over, nothing will be served
 
 	running atomic.Bool
+	beating atomic.Pointer[error] // why the last beat failed, nil if it did not; Beat writes
 	starts  sync.Once
 	started chan struct{} // closed once Run serves
 	purge   purgeCursor
@@ -147,7 +148,7 @@ func (s *Store) Close() error {
 func (s *Store) Started() <-chan struct{} { return s.started }
 
 // Ready returns nil if the database answers, its schema is not older than the one this program knows, the writer is
-// running, and its last batch did not fail. A newer one is that of a newer program which has begun beside this: a
+// running, and neither its last batch nor the last beat failed. A newer one is that of a newer program which has begun beside this: a
 // migration only adds, so this one goes on until it is replaced.
 func (s *Store) Ready(ctx context.Context) error {
 	have, want, err := s.MigrationStatus(ctx)
@@ -162,6 +163,9 @@ func (s *Store) Ready(ctx context.Context) error {
 	}
 	if e := s.trouble(); e != nil {
 		return fmt.Errorf("the last write failed: %w", e)
+	}
+	if e := s.beating.Load(); e != nil {
+		return fmt.Errorf("this node cannot say that it lives: %w", *e)
 	}
 	return nil
 }
