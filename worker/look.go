@@ -29,6 +29,7 @@ type looking struct {
 	homes  bool        // everything that only memory may have known, of this process or of the homes before
 	apps   []ident.App // all that these have pending
 	older  []stretch   // what comes after, page by page
+	ill    bool        // the last look failed, and that was told
 	resume time.Time   // nothing before: the store did not answer, or has to rest
 }
 
@@ -81,23 +82,37 @@ func (w *Worker) lookOn(ctx context.Context, l *looking) {
 	begun, well := time.Now(), true
 	switch {
 	case l.fresh:
-		well = w.try(ctx, "looking at everything new", func() error { return w.fresh(ctx) })
+		well = w.tryLook(ctx, l, "looking at everything new", func() error { return w.fresh(ctx) })
 		l.fresh = !well
 	case len(l.apps) > 0:
-		well = w.try(ctx, "looking at all an app has pending", func() error { return w.pendingOf(ctx, l.apps[0]) })
+		well = w.tryLook(ctx, l, "looking at all an app has pending", func() error { return w.pendingOf(ctx, l.apps[0]) })
 		if well {
 			l.apps = l.apps[1:]
 		}
 	case l.homes:
-		well = w.try(ctx, "asking what is older", func() (err error) { l.older, err = w.inherited(ctx); return err })
+		well = w.tryLook(ctx, l, "asking what is older", func() (err error) { l.older, err = w.inherited(ctx); return err })
 		l.homes = !well
 	case len(l.older) > 0:
-		well = w.try(ctx, "looking at what is older", func() error { return w.lookDown(ctx, l) })
+		well = w.tryLook(ctx, l, "looking at what is older", func() error { return w.lookDown(ctx, l) })
 		l.resume = time.Now().Add(max(lookRest, lookShare*time.Since(begun)))
 	}
 	if !well {
 		l.resume = time.Now().Add(lookRetry)
 	}
+}
+
+// tryLook is try for what is tried every second: it tells of the first failure and of the end of them.
+func (w *Worker) tryLook(ctx context.Context, l *looking, what string, work func() error) bool {
+	err := work()
+	switch {
+	case err == nil && l.ill:
+		l.ill = false
+		w.o.Log.Info("the store can be looked through again")
+	case err != nil && !l.ill && ctx.Err() == nil:
+		l.ill = true
+		w.o.Log.Error(what+" failed; it is tried every second, and not told again", "error", err)
+	}
+	return err == nil
 }
 
 // fresh looks at what lies behind the first rung of each ladder, whatever its age.
