@@ -41,6 +41,8 @@ type far struct {
 
 	sent  uint64            // batches told; whoever is in tell owns it
 	heard map[string]uint64 // number of each other node's last batch; whoever hears owns it
+
+	voices *voices
 }
 
 func newFar(log *slog.Logger) far {
@@ -48,7 +50,7 @@ func newFar(log *slog.Logger) far {
 		log = slog.New(slog.DiscardHandler)
 	}
 	node := strings.TrimPrefix(string(ident.NewNode()), ident.NodePrefix)
-	return far{node: node, out: newQueue(), log: log, beat: beatEvery, heard: map[string]uint64{}}
+	return far{node: node, out: newQueue(), log: log, beat: beatEvery, heard: map[string]uint64{}, voices: newVoices()}
 }
 
 // Hint hands the hints to this node's listeners and leaves them to Run for all others. It returns at once. What is too
@@ -63,6 +65,10 @@ func (f *far) Hint(hints ...messages.Hint) {
 func (f *far) Listen(ctx context.Context, receive func(hints []messages.Hint, lost bool)) error {
 	return f.near.Listen(ctx, receive)
 }
+
+// Others counts the other nodes that were heard in the last 15 s. Each speaks every 5 s at least, so one that is missing shares
+// the bus no longer, or never did. One that ended is counted until then.
+func (f *far) Others() int { return f.voices.count(time.Now()) }
 
 // connected reports whether all of so many ways are.
 func (f *far) connected(ways int32) bool { return f.open.Load() == ways }
@@ -83,6 +89,7 @@ func (f *far) hear(payload string) (mine bool) {
 	if b.node == f.node {
 		return true
 	}
+	f.voices.note(b.node, time.Now())
 	if f.missed(b) || b.lost {
 		f.near.lose()
 	}

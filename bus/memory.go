@@ -28,6 +28,9 @@ type queue struct {
 
 func newQueue() *queue { return &queue{signal: make(chan struct{}, 1)} }
 
+// Others returns 0: whoever is in another process is not heard.
+func (b *Memory) Others() int { return 0 }
+
 // Hint hands the hints to every listener and returns at once. A listener that
 // is too far behind loses them and is told so.
 func (b *Memory) Hint(hints ...messages.Hint) { b.each(hints, false) }

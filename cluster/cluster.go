@@ -112,6 +112,14 @@ func (c *Cluster) ID() ident.Node {
 // died or joined none may be. It takes less than a microsecond and asks nobody.
 func (c *Cluster) Mine(d ident.Device) bool { return c.view.Load().mine(d, time.Now()) }
 
+// Others counts the other nodes that are alive; 0 while this one cannot know.
+func (c *Cluster) Others() int {
+	if v := c.view.Load(); v.fresh(time.Now()) {
+		return len(v.others)
+	}
+	return 0
+}
+
 // Run has the node join, and keeps it alive and informed until ctx is done. Then it leaves in order: it is home to nothing, its
 // duties end, their leases and its row go, and the others are told; that takes up to 5 s. Trouble with the database is waited out. Run
 // may be called once; it returns nil, when all its goroutines are gone.

@@ -18,6 +18,8 @@ type hintBus interface {
 	Run(ctx context.Context) error
 	// Connected reports whether it does.
 	Connected() bool
+	// Others counts the other nodes that were heard of late.
+	Others() int
 }
 
 // openBus makes the bus that the settings name; nothing is connected yet.

@@ -20,16 +20,21 @@ type readiness interface {
 // connection is how the bus tells whether it reaches the other nodes.
 type connection interface {
 	Connected() bool
+	// Others counts those of them that were heard of late.
+	Others() int
 }
 
 // health is what a load balancer wants to know.
 type health struct {
 	store   readiness
 	bus     connection
+	others  *neighbours
 	leaving atomic.Bool
 }
 
-func newHealth(store readiness, bus connection) *health { return &health{store: store, bus: bus} }
+func newHealth(store readiness, bus connection, others *neighbours) *health {
+	return &health{store: store, bus: bus, others: others}
+}
 
 // leave makes the node not ready from now on.
 func (h *health) leave() { h.leaving.Store(true) }
@@ -50,10 +55,13 @@ func (h *health) ready(ctx context.Context) error {
 // degraded says what does not work as it should while the node does its work, "" if all does. Without its bus it finds by itself, later,
 // what other nodes would have told it: taking its calls away would only make that worse.
 func (h *health) degraded() string {
-	if h.bus.Connected() {
-		return ""
+	if !h.bus.Connected() {
+		return "degraded: the bus is not connected; what other nodes accept is found later\n"
 	}
-	return "degraded: the bus is not connected; what other nodes accept is found later\n"
+	if wrong := h.others.wrong(); wrong != "" {
+		return "degraded: " + wrong + "\n"
+	}
+	return ""
 }
 
 // opsHandler is the private listener: /livez says that the process serves, /readyz that

@@ -56,7 +56,7 @@ func serve(ctx context.Context, cfg config.Serve, log *slog.Logger, ready func(a
 	}
 	n.start(ctx, parts)
 	at := addresses{api: "http://" + dialable(n.public.Addr()), ops: "http://" + dialable(n.private.Addr())}
-	log.Info("serving", "version", versionString(), "api", at.api, "ops", at.ops, "db", cfg.DSN, "bus", cfg.Bus.Carrier)
+	log.Info("serving", "version", versionString(), "api", at.api, "ops", at.ops, "db", cfg.DSN, "bus", cfg.Bus.Carrier, "bus_at", cfg.Bus.URL)
 	ready(at)
 	return n.stop(parts, parts.wait(ctx))
 }
@@ -72,6 +72,7 @@ type node struct {
 	pusher   *pusher
 	worker   *worker.Worker
 	api      *api.API
+	others   *neighbours
 	health   *health
 	// draining is closed when the stop begins: parked polls answer.
 	draining        chan struct{}
@@ -123,14 +124,17 @@ func (n *node) build(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("building the API: %w", err)
 	}
-	n.health = newHealth(n.store, n.hints)
-	n.registry.MustRegister(pendingGauge(n.store), connectedGauge(n.hints))
+	n.others = &neighbours{nodes: n.nodes, bus: n.hints, log: n.log}
+	n.health = newHealth(n.store, n.hints, n.others)
+	n.registry.MustRegister(pendingGauge(n.store), connectedGauge(n.hints), heardGauge(n.hints))
 	return nil
 }
 
 // nodes is who else shares the database, and what of the work is this node's.
 type nodes interface {
 	worker.Nodes
+	// Others counts the others that are alive.
+	Others() int
 	Run(ctx context.Context) error
 }
 
@@ -144,6 +148,9 @@ func (n *node) join() nodes {
 
 // only is the one node of its database.
 type only struct{ cluster.Alone }
+
+// Others returns 0.
+func (only) Others() int { return 0 }
 
 // Run waits until ctx is done: nobody comes or goes.
 func (only) Run(ctx context.Context) error {
@@ -206,6 +213,7 @@ func (n *node) start(ctx context.Context, p *parts) {
 	ctx = context.WithoutCancel(ctx)
 	p.goes(ctx, "bus", n.hints.Run)
 	p.goes(ctx, "cluster", n.nodes.Run)
+	p.goes(ctx, "neighbours", n.others.run)
 	p.goes(ctx, "api", func(ctx context.Context) error { return n.api.Run(ctx, n.hints.Listen) })
 	p.goes(ctx, "worker", n.worker.Run)
 	p.goes(ctx, "operations", func(context.Context) error { return ignoreClosed(n.ops.Serve(n.private)) })
@@ -227,7 +235,7 @@ func (n *node) stop(p *parts, cause error) error {
 		_ = n.front.Close()
 	}
 	p.end("http")
-	p.end("api")
+	p.end("api", "neighbours")
 	p.end("cluster", "worker") // the heirs begin while the worker finishes what is in flight
 	n.pusher.Close()
 	p.end("bus") // the last hints of all above are told before it ends
