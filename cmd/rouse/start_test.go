@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"rouse/internal/testkit"
+	"rouse/providers/sim"
 	"rouse/tokens"
 )
 
@@ -51,4 +53,37 @@ func (r *rig) refused(words string, env ...string) {
 			r.t.Errorf("%q is in the log of a node that was refused:\n%s", begun, out)
 		}
 	}
+}
+
+// TestAStopWithoutTheDatabaseIsInTime: with a poll that waits, and pushes in flight that nobody answers and nobody can note.
+func TestAStopWithoutTheDatabaseIsInTime(t *testing.T) {
+	t.Parallel()
+	server := testkit.NewCluster(t)
+	r := newRigOn(t, engine{"its own", func(t *testing.T, _ string) []string {
+		return []string{"ROUSE_DB=" + withPassword(t, server.DSN()), "ROUSE_MASTER_KEYS=" + tokens.NewRingKey("k1")}
+	}})
+	r.awaitDuty()
+	r.sim.AddRule(sim.Rule{Provider: sim.APNs, Action: sim.Action{Fault: sim.FaultHang}})
+	box, p := r.enrol("box", "none"), r.enrol("phone", "apns")
+	r.mustSend(p.device, `1`)
+	r.awaitMetric(`rouse_pushes_in_flight{provider="apns"}`, 1)
+	answered := make(chan error, 1)
+	go func() {
+		_, err := box.page(t.Context(), "", maxPage, 50)
+		answered <- err
+	}()
+	r.awaitMetric("rouse_waiters", 1)
+	server.Stop(t)
+	r.awaitReady("503 not ready: ")
+	code, took := r.terminate()
+	if took > stopLimit {
+		t.Errorf("it took %v", took)
+	}
+	if code != exitOK && code != exitFailed {
+		t.Errorf("exit %d", code)
+	}
+	if out := r.child.log.String(); !strings.Contains(out, "msg=stopped") {
+		t.Error("it did not end in order")
+	}
+	t.Logf("exit %d after %v; the poll: %v", code, took, <-answered)
 }
