@@ -1,7 +1,6 @@
 package bus
 
 import (
-	"strings"
 	"sync"
 	"time"
 )
@@ -23,10 +22,8 @@ func (v *voices) note(node string, now time.Time) {
 	if len(v.last) >= nodeLimit {
 		v.forget(now)
 	}
-	if _, known := v.last[node]; known {
+	if _, known := v.last[node]; known || len(v.last) < nodeLimit {
 		v.last[node] = now
-	} else if len(v.last) < nodeLimit {
-		v.last[strings.Clone(node)] = now // it may be a piece of a payload
 	}
 }
 
