@@ -259,13 +259,11 @@ func (w *Worker) keepHouse(ctx context.Context) {
 	}
 }
 
-// try runs a piece of work and reports whether it went well; what fails is tried again later, from the same cursor.
-func (w *Worker) try(ctx context.Context, what string, work func() error) bool {
-	err := work()
-	if err != nil && ctx.Err() == nil {
+// try runs a piece of work; what fails is tried again later, from the same cursor.
+func (w *Worker) try(ctx context.Context, what string, work func() error) {
+	if err := work(); err != nil && ctx.Err() == nil {
 		w.o.Log.Error(what+" failed; it will be tried again", "error", err)
 	}
-	return err == nil
 }
 
 // expire ends the lives that are over, all of them, in small commits so that senders hardly wait.
