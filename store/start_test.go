@@ -80,7 +80,7 @@ func TestOneProcessRunsOnADatabase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := runsOn(t, path, key); err == nil || !strings.Contains(err.Error(), "one node at a time") {
+	if _, err := runsOn(t, path, key); err == nil || !strings.Contains(err.Error(), "one at a time") {
 		t.Errorf("a second one on the same file: %v", err)
 	}
 	if err := first(); err != nil {
