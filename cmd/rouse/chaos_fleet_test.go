@@ -42,13 +42,13 @@ func newFleet(t *testing.T, bus string) *fleet {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = s.Close() }) // after what follows, which may skip
 	f.rig = &rig{t: t, sim: s, dir: t.TempDir(), admin: mintAdminKey()}
 	f.rig.writeCA()
 	t.Cleanup(func() {
 		for _, m := range f.nodes {
 			m.child.kill()
 		}
-		_ = s.Close()
 		f.rig.checkLogs()
 	})
 	master := tokens.NewRingKey("fleet")

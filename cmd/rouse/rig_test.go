@@ -108,13 +108,13 @@ func newRigOn(t *testing.T, on engine, flags ...string) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = s.Close() }) // after what follows, which may skip
 	r := &rig{t: t, sim: s, dir: t.TempDir(), flags: flags, admin: mintAdminKey()}
 	r.db = on.env(t, r.dir)
 	r.secret(r.admin, dbPassword)
 	r.writeCA()
 	t.Cleanup(func() {
 		r.kill()
-		_ = s.Close()
 		r.checkLogs()
 	})
 	r.start()

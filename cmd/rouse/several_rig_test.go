@@ -55,6 +55,7 @@ func newSeveral(t *testing.T, n int, bus string, flags ...string) *several {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = s.Close() }) // after what follows, which may skip
 	v := &several{rig: &rig{t: t, sim: s, dir: t.TempDir(), flags: flags, admin: mintAdminKey()}}
 	v.db = []string{"ROUSE_DB=" + withPassword(t, testkit.Postgres(t)), "ROUSE_MASTER_KEYS=" + tokens.NewRingKey("k1"), "ROUSE_BUS=" + bus}
 	v.secret(v.admin, dbPassword)
@@ -63,7 +64,6 @@ func newSeveral(t *testing.T, n int, bus string, flags ...string) *several {
 		for _, node := range v.nodes {
 			node.stop()
 		}
-		_ = s.Close()
 		v.checkLogs()
 	})
 	for range n {
