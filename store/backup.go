@@ -131,14 +131,7 @@ func backupSQLite(ctx context.Context, from *end, path string, _ func(CopyProgre
 
 // backupPostgres copies one moment of the database, as Copy does, and compares both sides.
 func backupPostgres(ctx context.Context, from *end, path string, tell func(CopyProgress)) (tables []CopiedTable, err error) {
-	s, err := Open(ctx, Options{DSN: "sqlite:" + path, Ring: &tokens.Ring{}}) // nothing is sealed or opened
-	if err != nil {
-		return nil, err
-	}
-	if err := errors.Join(s.Migrate(ctx), s.Close()); err != nil {
-		return nil, err
-	}
-	to, err := newEnd(ctx, "sqlite:"+path, false)
+	to, err := newTarget(ctx, "sqlite:"+path, &tokens.Ring{}) // nothing is sealed or opened
 	if err != nil {
 		return nil, err
 	}

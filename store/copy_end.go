@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/jmoiron/sqlx"
-	"github.com/pressly/goose/v3"
 
 	"rouse/messages"
 	"rouse/tokens"
@@ -60,7 +59,7 @@ func openSource(ctx context.Context, dsn string, unfit func(d dialect, have, wan
 		err = unfit(e.dialect, have, want)
 	}
 	if err == nil {
-		err = whole(func(dest any, query string, args ...any) error { return e.get(ctx, dest, query, args...) }, e.dialect.hasTable)
+		err = whole(e.asking(ctx), e.dialect.hasTable)
 	}
 	if err != nil {
 		return nil, errors.Join(err, e.close())
@@ -101,6 +100,11 @@ func openTarget(ctx context.Context, dsn string, ring *tokens.Ring, from *end) (
 	if err := from.differs(dsn); err != nil {
 		return nil, err
 	}
+	return newTarget(ctx, dsn, ring)
+}
+
+// newTarget is openTarget without a look at the source.
+func newTarget(ctx context.Context, dsn string, ring *tokens.Ring) (*end, error) {
 	s, err := Open(ctx, Options{DSN: dsn, Ring: ring})
 	if err != nil {
 		return nil, err
@@ -179,11 +183,7 @@ func (e *end) schema(ctx context.Context) (have, want int64, err error) {
 	if want, err = newestMigration(e.dialect.files); err != nil {
 		return 0, 0, err
 	}
-	there, err := e.has(ctx, goose.DefaultTablename)
-	if err == nil && there {
-		err = e.get(ctx, &have, "SELECT COALESCE(MAX(version_id), 0) FROM "+goose.DefaultTablename)
-	}
-	if err != nil {
+	if have, err = schemaOf(e.asking(ctx), e.dialect.hasTable); err != nil {
 		return 0, 0, fmt.Errorf("read its schema's version: %w", err)
 	}
 	return have, want, nil
@@ -307,6 +307,10 @@ func (e *end) insert(ctx context.Context, t *table, rows [][]any) error {
 
 func (e *end) get(ctx context.Context, dest any, query string, args ...any) error {
 	return e.conn.GetContext(ctx, dest, e.dialect.rebind(query), args...)
+}
+
+func (e *end) asking(ctx context.Context) getter {
+	return func(dest any, query string, args ...any) error { return e.get(ctx, dest, query, args...) }
 }
 
 func (e *end) list(ctx context.Context, dest any, query string) error {

@@ -48,7 +48,7 @@ type postgres struct {
 func parsePostgres(dsn string) (postgres, error) {
 	config, err := pgx.ParseConfig(dsn)
 	if err != nil {
-		return postgres{}, fmt.Errorf("the database is not like postgres://user:password@host:5432/name: %w", err)
+		return postgres{}, unreadableDSN(err)
 	}
 	// Nothing is prepared under a name until it is known that the session is ours: a pooler gives each transaction another one.
 	config.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe

@@ -9,9 +9,11 @@ import (
 // hold a password, but the name of a file that is not there.
 func CheckDSN(dsn string) error {
 	_, err := parseDSN(dsn)
-	if err == nil {
-		return nil
-	}
+	return err
+}
+
+// unreadableDSN is why PostgreSQL's driver cannot read a DSN, without the driver's words, which quote it.
+func unreadableDSN(err error) error {
 	var file *fs.PathError
 	if errors.As(err, &file) {
 		return file

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5/stdlib"
-
 	"rouse/ident"
 	"rouse/messages"
 )
@@ -29,7 +27,7 @@ var (
 func inspectPostgres(ctx context.Context, o InspectOptions) (*Inspection, error) {
 	p, err := parsePostgres(o.DSN)
 	if err != nil {
-		return nil, CheckDSN(o.DSN) // which repeats nothing of it
+		return nil, err
 	}
 	engine := p.dialect()
 	want, err := newestMigration(engine.files)
@@ -98,7 +96,7 @@ const selectServer = `WITH users AS (SELECT datid, usesysid FROM pg_stat_activit
 			FROM pg_database d WHERE d.datname = current_database() AND d.datconnlimit >= 0
 		UNION ALL SELECT r.rolconnlimit, (SELECT count(*) FROM users WHERE usesysid = r.oid)::int
 			FROM pg_roles r WHERE r.rolname = current_user AND r.rolconnlimit >= 0)
-	SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int AS number, pg_backend_pid() AS process,
+	SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int AS number,
 		pg_is_in_recovery() OR current_setting('transaction_read_only')::bool AS standby,
 		COALESCE(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_create,
 		current_setting('synchronous_commit') AS synchronous_commit, current_setting('fsync') AS fsync,
@@ -121,7 +119,6 @@ func (i *Inspection) Server(ctx context.Context) (Server, error) {
 	var row struct {
 		Version           string `db:"version"`
 		Number            int    `db:"number"`
-		Process           uint32 `db:"process"`
 		Standby           bool   `db:"standby"`
 		MayCreate         bool   `db:"may_create"`
 		SynchronousCommit string `db:"synchronous_commit"`
@@ -155,10 +152,8 @@ func (i *Inspection) Server(ctx context.Context) (Server, error) {
 	if err := conn.SelectContext(ctx, &s.Forbidden, i.store.dialect.rebind(selectForbidden), tables); err != nil {
 		return Server{}, i.store.readError("ask for the rights of this user", err)
 	}
-	err = conn.Raw(func(c any) error { // a pooler tells another number than that of the process behind it
-		s.Pooled = c.(*stdlib.Conn).Conn().PgConn().PID() != row.Process
-		return nil
-	})
+	ours, err := ownSession(ctx, conn)
+	s.Pooled = !ours
 	return s, err
 }
 
@@ -178,10 +173,7 @@ func (i *Inspection) Nodes(ctx context.Context) (now time.Time, all []messages.N
 	if err := s.reads.list(ctx, &rows, nodes); err != nil {
 		return time.Time{}, nil, nil, s.readError("read the nodes", err)
 	}
-	for _, r := range rows {
-		now = fromMillis(r.Now)
-		all = append(all, messages.Node{ID: r.ID, JoinedAt: fromMillis(r.JoinedAt), BeatAt: fromMillis(r.BeatAt)})
-	}
+	now, all = nodesOf(rows)
 	var leases []struct {
 		Name string     `db:"name"`
 		Node ident.Node `db:"node"`

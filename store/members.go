@@ -85,12 +85,18 @@ func (s *Store) Beat(ctx context.Context, node ident.Node) (now time.Time, all [
 		return time.Time{}, nil, err
 	}
 	s.beating.Store(nil)
+	now, all = nodesOf(rows)
+	s.skew.Store(int64(sent.Add(time.Since(sent) / 2).Sub(now)))
+	return now, all, nil
+}
+
+// nodesOf returns the nodes of rows, and the database's clock when it read them.
+func nodesOf(rows []nodeRow) (now time.Time, all []messages.Node) {
 	for _, r := range rows {
 		now = fromMillis(r.Now)
 		all = append(all, messages.Node{ID: r.ID, JoinedAt: fromMillis(r.JoinedAt), BeatAt: fromMillis(r.BeatAt)})
 	}
-	s.skew.Store(int64(sent.Add(time.Since(sent) / 2).Sub(now)))
-	return now, all, nil
+	return now, all
 }
 
 // ahead is how far this node's clock is ahead of the database's, as of the last beat; 0 for less than a second: that may be the way of

@@ -89,18 +89,29 @@ func (s *Store) PendingMigrations(ctx context.Context) ([]string, error) {
 
 // MigrationStatus returns the schema the database has, 0 for an empty one, and the one this program wants.
 func (s *Store) MigrationStatus(ctx context.Context) (have, want int64, err error) {
-	var tables int
-	if err := s.reads.db.GetContext(ctx, &tables, s.dialect.rebind(s.dialect.hasTable), goose.DefaultTablename); err != nil {
-		return 0, 0, s.readError("read the schema's version", err)
-	}
-	if tables == 0 {
-		return 0, s.want, nil
-	}
-	const query = "SELECT COALESCE(MAX(version_id), 0) FROM " + goose.DefaultTablename
-	if err := s.reads.db.GetContext(ctx, &have, query); err != nil {
+	if have, err = schemaOf(s.asking(ctx), s.dialect.hasTable); err != nil {
 		return 0, 0, s.readError("read the schema's version", err)
 	}
 	return have, s.want, nil
+}
+
+// getter reads one value from a database, whatever way there is to ask it. The statement has "?".
+type getter func(dest any, query string, args ...any) error
+
+func (s *Store) asking(ctx context.Context) getter {
+	return func(dest any, query string, args ...any) error {
+		return s.reads.db.GetContext(ctx, dest, s.dialect.rebind(query), args...)
+	}
+}
+
+// schemaOf returns the version of a database's schema, 0 for an empty one.
+func schemaOf(get getter, hasTable string) (have int64, err error) {
+	var tables int
+	if err := get(&tables, hasTable, goose.DefaultTablename); err != nil || tables == 0 {
+		return 0, err
+	}
+	err = get(&have, "SELECT COALESCE(MAX(version_id), 0) FROM "+goose.DefaultTablename)
+	return have, err
 }
 
 // checkSchema says why no node may start on the database as it is.
@@ -122,14 +133,11 @@ var ErrHalfCopied = errors.New("a copy into this database is not finished: run t
 
 // Whole returns ErrHalfCopied for a database that holds half of another. It knows every schema.
 func (s *Store) Whole(ctx context.Context) error {
-	err := whole(func(dest any, query string, args ...any) error {
-		return s.reads.db.GetContext(ctx, dest, s.dialect.rebind(query), args...)
-	}, s.dialect.hasTable)
-	return s.readError("look for an unfinished copy", err)
+	return s.readError("look for an unfinished copy", whole(s.asking(ctx), s.dialect.hasTable))
 }
 
-// whole is Store.Whole over whatever way there is to ask.
-func whole(get func(dest any, query string, args ...any) error, hasTable string) error {
+// whole is Store.Whole.
+func whole(get getter, hasTable string) error {
 	var tables, unfinished int
 	if err := get(&tables, hasTable, "copies"); err != nil || tables == 0 {
 		return err

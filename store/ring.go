@@ -18,10 +18,7 @@ func (w *writer) proveRing() (err error) {
 			w.rollback()
 		}
 	}()
-	var proofs []struct {
-		ID     string `db:"id"`
-		Sealed []byte `db:"sealed"`
-	}
+	var proofs []ringProof
 	t := newTx(w, nil)
 	if err := t.list(&proofs, selectRings); err != nil {
 		return fmt.Errorf("read the proofs of the master keys: %w", err)

@@ -25,17 +25,22 @@ func isOurs(ctx context.Context, c *pgx.Conn) (bool, error) {
 	return pid == c.PgConn().PID(), err
 }
 
+// ownSession is isOurs for a connection of a pool.
+func ownSession(ctx context.Context, conn *sqlx.Conn) (ours bool, err error) {
+	err = conn.Raw(func(c any) (err error) {
+		ours, err = isOurs(ctx, c.(*stdlib.Conn).Conn())
+		return err
+	})
+	return ours, err
+}
+
 // preparing is the database with statements that are prepared, if its sessions are ours.
 func (p postgres) preparing(ctx context.Context, db *sqlx.DB) (postgres, error) {
 	conn, err := db.Connx(ctx)
 	if err != nil {
 		return p, err
 	}
-	ours := false
-	err = conn.Raw(func(c any) (err error) {
-		ours, err = isOurs(ctx, c.(*stdlib.Conn).Conn())
-		return err
-	})
+	ours, err := ownSession(ctx, conn)
 	if err = errors.Join(err, conn.Close()); err != nil || !ours {
 		return p, err
 	}
