@@ -144,8 +144,11 @@ func (w *Worker) pendingOf(ctx context.Context, app ident.App) error {
 // may have climbed past every step.
 func (w *Worker) inherited(ctx context.Context) ([]stretch, error) {
 	var older []stretch
-	for class, depth := range map[messages.Class]time.Duration{messages.HighWake: highDepth, messages.NormalWake: normalDepth} {
-		to := messages.Seq(-1)
+	for _, way := range []struct {
+		class messages.Class
+		depth time.Duration
+	}{{messages.HighWake, highDepth}, {messages.NormalWake, normalDepth}} {
+		class, to := way.class, messages.Seq(-1)
 		for _, age := range class.Ladder() {
 			cursor, err := w.o.Sweeps.SweepCursor(ctx, rungName(class, age))
 			if err != nil {
@@ -154,7 +157,7 @@ func (w *Worker) inherited(ctx context.Context) ([]stretch, error) {
 			if cursor < to {
 				older = append(older, stretch{query: messages.SweepQuery{Class: class, After: cursor, Unwoken: true}, to: to})
 			}
-			if to = cursor; age >= depth {
+			if to = cursor; age >= way.depth {
 				break
 			}
 		}
