@@ -28,7 +28,7 @@ type node interface {
 	Listen(ctx context.Context, receive func(hints []messages.Hint, lost bool)) error
 }
 
-// runner is a node that needs a server.
+// runner is a node that is to be run.
 type runner interface {
 	node
 	Run(ctx context.Context) error
@@ -128,7 +128,7 @@ type ears struct {
 func listen(t *testing.T, b node, hold chan struct{}) *ears {
 	t.Helper()
 	e := begin(t, b, hold)
-	if _, ok := b.(runner); ok {
+	if _, alone := b.(*Memory); !alone {
 		e.until("connected", func() bool { return e.lost > 0 })
 	}
 	return e

@@ -225,6 +225,15 @@ type Alone struct {
 // Mine is true.
 func (Alone) Mine(ident.Device) bool { return true }
 
+// Others returns 0.
+func (Alone) Others() int { return 0 }
+
+// Run waits until ctx is done and returns nil: nobody comes or goes.
+func (Alone) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
 // Lead does work until ctx is done and work has returned, and returns nil. Work that returns earlier is begun again after a second.
 func (a Alone) Lead(ctx context.Context, duty string, work func(context.Context) error) error {
 	if a.Log == nil {

@@ -74,6 +74,15 @@ func makeKeyFile(file, path string) (string, error) {
 	return content, nil
 }
 
+// CopyKeyFile copies a key file into one that is not there yet, for its owner alone, and brings it to the disk.
+func CopyKeyFile(from, to string) error {
+	content, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return writeNew(to, string(content))
+}
+
 // writeNew creates file with mode 0600 and makes it and its name durable.
 func writeNew(file, content string) (err error) {
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)

@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"rouse/config"
 	"rouse/store"
@@ -37,7 +35,7 @@ func (c *backupCmd) Run(ctx context.Context, term *terminal) error {
 		return fmt.Errorf("backing up %v: %w", c.DB, err)
 	}
 	if c.WithKeys {
-		if err := copyNew(keys, config.KeyFile(c.To)); err != nil {
+		if err := config.CopyKeyFile(keys, config.KeyFile(c.To)); err != nil {
 			return fmt.Errorf("copying the key file (the backup is whole): %w", err)
 		}
 	}
@@ -73,27 +71,4 @@ func (c *backupCmd) keys(path string) (string, error) {
 		return "", mistake("there is no key file beside the database: its master keys are in %s, and so --with-keys has nothing to copy", config.Env("master-keys"))
 	}
 	return "", nil
-}
-
-// copyNew copies a file into one that is not there yet, for its owner alone, and brings it to the disk.
-func copyNew(from, to string) (err error) {
-	content, err := os.ReadFile(from)
-	if err != nil {
-		return err
-	}
-	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	if _, err = f.Write(content); err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	folder, err := os.Open(filepath.Dir(to))
-	if err != nil {
-		return err
-	}
-	return errors.Join(folder.Sync(), folder.Close())
 }

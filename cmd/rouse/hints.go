@@ -28,8 +28,7 @@ func openBus(cfg config.Serve, log *slog.Logger) (hintBus, error) {
 	case config.CarrierPostgres:
 		b, err := bus.NewPostgres(string(cfg.Bus.URL), log)
 		if err != nil {
-			// The cause may quote the DSN.
-			return nil, fmt.Errorf("--bus (%s) cannot be used: it is not of the form postgres://user:password@host:5432/name", config.Env("bus"))
+			return nil, fmt.Errorf("--bus (%s) cannot be used: %w", config.Env("bus"), err)
 		}
 		return b, nil
 	case config.CarrierNATS:
@@ -38,17 +37,5 @@ func openBus(cfg config.Serve, log *slog.Logger) (hintBus, error) {
 	if cfg.DSN.IsPostgres() {
 		log.Warn("the bus is this process's memory: no second node may run on this database, it would hear of nothing; leave out --bus (" + config.Env("bus") + ") for several")
 	}
-	return &lonely{}, nil
+	return &bus.Memory{}, nil
 }
-
-// lonely is the bus of a node that has no others.
-type lonely struct{ bus.Memory }
-
-// Run waits until ctx is done: there is nobody to carry hints to.
-func (*lonely) Run(ctx context.Context) error {
-	<-ctx.Done()
-	return nil
-}
-
-// Connected reports true: nobody is missed.
-func (*lonely) Connected() bool { return true }

@@ -63,7 +63,7 @@ func TestANodeThatComesIsGivenTimeToSpeak(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var others company
-		n := &neighbours{nodes: &others, bus: &lonely{Memory: bus.Memory{}}, log: slog.New(slog.DiscardHandler)}
+		n := &neighbours{nodes: &others, bus: &bus.Memory{}, log: slog.New(slog.DiscardHandler)}
 		well := n.look(time.Now(), time.Now())
 		others = 2
 		for range 30 {

@@ -141,21 +141,9 @@ type nodes interface {
 // join makes this node one of those on its database. On SQLite there are no others.
 func (n *node) join() nodes {
 	if !n.cfg.DSN.IsPostgres() {
-		return only{cluster.Alone{Log: n.log}}
+		return cluster.Alone{Log: n.log}
 	}
 	return cluster.New(cluster.Options{Store: n.store, Bus: n.hints, Changed: n.rehome, Log: n.log, Metrics: n.registry})
-}
-
-// only is the one node of its database.
-type only struct{ cluster.Alone }
-
-// Others returns 0.
-func (only) Others() int { return 0 }
-
-// Run waits until ctx is done: nobody comes or goes.
-func (only) Run(ctx context.Context) error {
-	<-ctx.Done()
-	return nil
 }
 
 // rehome is called after the set of devices that this node is home to has changed.
