@@ -35,6 +35,10 @@ type Keys interface {
 	AddKey(ctx context.Context, k tokens.Key) error
 	Keys(ctx context.Context, app ident.App) ([]tokens.Key, error)
 	DeleteKey(ctx context.Context, app ident.App, key ident.Key) error
+	// RotateKey stores next, with what old may do, and ends old at the end of its overlap if not before.
+	RotateKey(ctx context.Context, old ident.Key, next tokens.Key, until time.Time) (tokens.Key, error)
+	// NoteKeyUse does not block.
+	NoteKeyUse(key ident.Key, now time.Time)
 	LookupKey(ctx context.Context, key ident.Key) (tokens.Key, error)
 }
 
@@ -76,10 +80,76 @@ type Devices interface {
 	NotePush(ctx context.Context, id ident.Device, demoted bool, now time.Time) error
 }
 
-// Users knows which device is whose.
+// Users knows which device is whose. Whoever leaves a device leaves nothing on it: what waits there for the user ends.
 type Users interface {
-	BindUser(ctx context.Context, app ident.App, user string, id ident.Device) error
-	UnbindUser(ctx context.Context, app ident.App, user string, id ident.Device) error
+	BindUser(ctx context.Context, app ident.App, user string, id ident.Device, now time.Time) error
+	// UnbindUser of "" unbinds whoever it is.
+	UnbindUser(ctx context.Context, app ident.App, user string, id ident.Device, now time.Time) error
+	User(ctx context.Context, app ident.App, user string) (tokens.User, error)
+	// EraseUser erases everything of a person; after an error, what it counts is erased all the same.
+	EraseUser(ctx context.Context, app ident.App, user string, now time.Time) (tokens.Erasure, error)
+}
+
+// IdentityKeys keeps what user tokens are checked with.
+type IdentityKeys interface {
+	PutIdentityKey(ctx context.Context, k tokens.IdentityKey) error
+	// IdentityKeys are opened, for them to be checked with.
+	IdentityKeys(ctx context.Context, app ident.App) ([]tokens.IdentityKey, error)
+	DeleteIdentityKey(ctx context.Context, app ident.App, kid string) error
+}
+
+// Topics keeps audiences.
+type Topics interface {
+	Topics(ctx context.Context, app ident.App, after string, limit int) (list []tokens.Topic, more bool, err error)
+	Topic(ctx context.Context, app ident.App, name string) (tokens.Topic, error)
+	DeleteTopic(ctx context.Context, app ident.App, name string) error
+}
+
+// Subscriptions keeps who belongs to an audience.
+type Subscriptions interface {
+	// Subscribe and Unsubscribe have a result for each device, in their order; err is of all.
+	Subscribe(ctx context.Context, app ident.App, topic string, devices []ident.Device, now time.Time) (each []error, err error)
+	Unsubscribe(ctx context.Context, app ident.App, topic string, devices []ident.Device) (each []error, err error)
+	SubscribeUser(ctx context.Context, app ident.App, topic, user string, now time.Time) error
+	UnsubscribeUser(ctx context.Context, app ident.App, topic, user string) error
+	// DeviceTopics are a device's own and those of its user, by name.
+	DeviceTopics(ctx context.Context, device ident.Device) ([]string, error)
+}
+
+// Fleet is an app's devices as its backend sees them.
+type Fleet interface {
+	Devices(ctx context.Context, q tokens.DeviceQuery) (tokens.DeviceList, error)
+	Standing(ctx context.Context, app ident.App, id ident.Device) (tokens.Standing, error)
+}
+
+// Waker pushes to a device at once, whatever is pending; sent is false if there is no way to try.
+type Waker interface {
+	Wake(ctx context.Context, d tokens.Device) (outcome providers.Outcome, took time.Duration, sent bool, err error)
+}
+
+// Reports keeps what users did with messages.
+type Reports interface {
+	// Report returns how many were new.
+	Report(ctx context.Context, device ident.Device, list []messages.Report, now time.Time) (int, error)
+}
+
+// Webhooks keeps where events are posted.
+type Webhooks interface {
+	// AddWebhook stores a webhook that begins with what happens from now on.
+	AddWebhook(ctx context.Context, h messages.Webhook, secret []byte) error
+	Webhooks(ctx context.Context, app ident.App) ([]messages.Webhook, error)
+	PatchWebhook(ctx context.Context, app ident.App, id ident.Webhook, p messages.WebhookPatch, now time.Time) (messages.Webhook, error)
+	DeleteWebhook(ctx context.Context, app ident.App, id ident.Webhook) error
+	// RotateWebhookSecret has both secrets sign until then.
+	RotateWebhookSecret(ctx context.Context, app ident.App, id ident.Webhook, secret []byte, until time.Time) error
+	// Redeliver posts one event again, or, with an empty one, all since a time.
+	Redeliver(ctx context.Context, app ident.App, id ident.Webhook, event ident.Event, since, now time.Time) (messages.Webhook, error)
+}
+
+// Poster posts to webhooks. It checks where a URL leads; its errors are fault.Invalid at /url.
+type Poster interface {
+	CheckURL(url string) error
+	Test(ctx context.Context, app ident.App, id ident.Webhook) (messages.WebhookTested, error)
 }
 
 // Door knows a device's key. ConfirmSecret and Contact do not block.
@@ -92,6 +162,9 @@ type Door interface {
 // Messages keeps what was sent.
 type Messages interface {
 	Accept(ctx context.Context, m messages.Send) (messages.Receipt, error)
+	// AcceptAll accepts each by itself and all in one commit: a verdict for each, in their order.
+	AcceptAll(ctx context.Context, list []messages.Send) ([]messages.Verdict, error)
+	Messages(ctx context.Context, q messages.ListQuery) (messages.MessageList, error)
 	Message(ctx context.Context, app ident.App, id ident.Message) (messages.Summary, error)
 	Deliveries(ctx context.Context, app ident.App, id ident.Message, after ident.Device, limit int) (list []messages.Delivery, more bool, err error)
 	Cancel(ctx context.Context, app ident.App, id ident.Message, now time.Time) (messages.Summary, error)
@@ -124,7 +197,16 @@ type Deps struct {
 	Inboxes     Inboxes
 	Circuits    Circuits
 	Events      Events
+	// The next are the store too.
+	IdentityKeys  IdentityKeys
+	Topics        Topics
+	Subscriptions Subscriptions
+	Fleet         Fleet
+	Reports       Reports
+	Webhooks      Webhooks
 
+	Waker    Waker
+	Poster   Poster
 	Hints    Hinter
 	Checker  CredentialChecker
 	Verifier Verifier

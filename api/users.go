@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"time"
 
 	"rouse/api/contract"
 	"rouse/fault"
@@ -29,7 +30,7 @@ func (n nouns) BindUserDevice(ctx context.Context, r contract.BindUserDeviceRequ
 		return nil, err
 	}
 	app := callerOf(ctx).app
-	if err := n.deps.Users.BindUser(ctx, app, r.User, id); err != nil {
+	if err := n.deps.Users.BindUser(ctx, app, r.User, id, time.Now()); err != nil {
 		return nil, err
 	}
 	n.hint(messages.Hint{Kind: messages.HintToken, App: app, Device: id})
@@ -42,7 +43,7 @@ func (n nouns) UnbindUserDevice(ctx context.Context, r contract.UnbindUserDevice
 	if err != nil {
 		return nil, err
 	}
-	if err := n.deps.Users.UnbindUser(ctx, callerOf(ctx).app, r.User, id); err != nil {
+	if err := n.deps.Users.UnbindUser(ctx, callerOf(ctx).app, r.User, id, time.Now()); err != nil {
 		return nil, err
 	}
 	return contract.UnbindUserDevice204Response{}, nil

@@ -23,6 +23,8 @@ type (
 	Key string
 	// Event names something that happened: "evt_" and 26 characters.
 	Event string
+	// Webhook names a place that events are posted to: "whk_" and 26 characters.
+	Webhook string
 )
 
 // Prefixes of the ids, in the order of the types above.
@@ -32,6 +34,7 @@ const (
 	MessagePrefix = "msg_"
 	KeyPrefix     = "key_"
 	EventPrefix   = "evt_"
+	WebhookPrefix = "whk_"
 	// Width is the number of characters after the prefix.
 	Width = 26
 )
@@ -54,6 +57,9 @@ func NewKey() Key { return Key(KeyPrefix + mint()) }
 // NewEvent makes an id for a new event.
 func NewEvent() Event { return Event(EventPrefix + mint()) }
 
+// NewWebhook makes an id for a new webhook.
+func NewWebhook() Webhook { return Webhook(WebhookPrefix + mint()) }
+
 // mint returns the 26 characters of a fresh UUIDv7. It panics only where the
 // operating system cannot supply randomness, in which case nothing is safe.
 func mint() string {
@@ -72,6 +78,14 @@ func ParseMessage(s string) (Message, error) { return parse[Message](s, MessageP
 
 // ParseKey checks s. The error names what a key id looks like.
 func ParseKey(s string) (Key, error) { return parse[Key](s, KeyPrefix, "a key id") }
+
+// ParseEvent checks s. The error names what an event id looks like.
+func ParseEvent(s string) (Event, error) { return parse[Event](s, EventPrefix, "an event id") }
+
+// ParseWebhook checks s. The error names what a webhook id looks like.
+func ParseWebhook(s string) (Webhook, error) {
+	return parse[Webhook](s, WebhookPrefix, "a webhook id")
+}
 
 func parse[T ~string](s, prefix, what string) (T, error) {
 	rest, ok := strings.CutPrefix(s, prefix)

@@ -44,6 +44,36 @@ type Summary struct {
 	CreatedAt     time.Time
 	ExpiresAt     time.Time
 	Counters      Counters
+	// SendAt is when it was scheduled for, zero if it was not.
+	SendAt time.Time
+	// Reports counts what devices reported.
+	Reports map[ReportKind]int
+}
+
+// ListQuery asks for an app's messages, newest first. Empty fields do not narrow it.
+type ListQuery struct {
+	App ident.App
+	// Before is where the page before ended: only older ones are returned.
+	Before        ident.Message
+	To            Target
+	CorrelationID string
+	Status        Status
+	// From is inclusive, Until is not.
+	From, Until time.Time
+	Limit       int
+}
+
+// MessageList is one page. Next is where to go on, whether or not Messages has any.
+type MessageList struct {
+	Messages []Summary
+	Next     ident.Message
+	More     bool
+}
+
+// Verdict is what became of one send of a batch.
+type Verdict struct {
+	Receipt Receipt
+	Err     error
 }
 
 // Moment is one line of a delivery's timeline.

@@ -1,6 +1,7 @@
 package messages
 
 import (
+	"strings"
 	"time"
 
 	"rouse/ident"
@@ -9,23 +10,61 @@ import (
 // EventType says what happened. New ones may come.
 type EventType string
 
-// The types. Data is JSON: of the first two {provider, environment?, onward?, cause, reason, retry_at?}, of CredentialFailing
-// {provider, environment?, onward?, reason}, of CredentialExpiring {provider, expires_at, days}.
+// The types. Data is JSON. Of messages {message_id, device_id, correlation_id?, reason?, replaced_by?}; of devices {device_id, installation_id,
+// provider, reason?}; of circuits {provider, environment?, onward?, cause, reason, retry_at?}; of CredentialFailing {provider, environment?,
+// onward?, reason}; of CredentialExpiring {provider, expires_at, days}; of webhooks {webhook_id, reason?}. None names a user.
 const (
+	MessageAcked       EventType = "message.acked"
+	MessageExpired     EventType = "message.expired"
+	MessageDropped     EventType = "message.dropped"
+	MessageReplaced    EventType = "message.replaced"
+	MessageCanceled    EventType = "message.canceled"
+	MessageDisplayed   EventType = "message.displayed"
+	MessageOpened      EventType = "message.opened"
+	MessageDismissed   EventType = "message.dismissed"
+	DeviceRegistered   EventType = "device.registered"
+	DeviceTokenDead    EventType = "device.token_dead"
+	DeviceUnregistered EventType = "device.unregistered"
 	CircuitOpened      EventType = "circuit.opened"
 	CircuitClosed      EventType = "circuit.closed"
 	CredentialFailing  EventType = "credential.failing"
 	CredentialExpiring EventType = "credential.expiring"
+	WebhookDisabled    EventType = "webhook.disabled"
+	// WebhookTest is posted by hand and never stored.
+	WebhookTest EventType = "webhook.test"
 )
+
+// EventTypes lists all that are stored.
+func EventTypes() []EventType {
+	return []EventType{MessageAcked, MessageExpired, MessageDropped, MessageReplaced, MessageCanceled, MessageDisplayed, MessageOpened,
+		MessageDismissed, DeviceRegistered, DeviceTokenDead, DeviceUnregistered, CircuitOpened, CircuitClosed, CredentialFailing,
+		CredentialExpiring, WebhookDisabled}
+}
 
 // Event is something an app's backend should know. It is written in the commit of the change it tells of.
 type Event struct {
 	ID ident.Event
-	// Seq is its place in the order of the app's events.
+	// Seq is its place in the order of the app's events: it only grows, and is never given twice.
 	Seq  Seq
 	App  ident.App
 	Type EventType
 	At   time.Time
+	// Device is whom it speaks of, empty for none: the order of a device's events is kept.
+	Device ident.Device
 	// Data is JSON.
 	Data []byte
+}
+
+// EventFilter chooses types: by name, "message.*" for a family, "*" for all. An empty one chooses nothing.
+type EventFilter []string
+
+// Takes reports whether the filter chooses t.
+func (f EventFilter) Takes(t EventType) bool {
+	for _, word := range f {
+		family, whole := strings.CutSuffix(word, "*")
+		if word == string(t) || whole && strings.HasPrefix(string(t), family) {
+			return true
+		}
+	}
+	return false
 }

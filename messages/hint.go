@@ -40,8 +40,12 @@ const (
 	HintCircuit
 	// HintNodes: a node joined or left: look who is alive.
 	HintNodes
+	// HintEvents: events of App were stored.
+	HintEvents
+	// HintFanout: there is something to fan out, or to send at its time, for App.
+	HintFanout
 
-	lastHint = HintNodes
+	lastHint = HintFanout
 )
 
 // Known reports whether k is one of the kinds above: another version of Rouse may speak of others.

@@ -30,6 +30,12 @@ const (
 	MaxCorrelationID = 128
 	// MaxUser is the longest user id, in bytes.
 	MaxUser = 256
+	// MaxTopic is the longest name of a topic, in bytes.
+	MaxTopic = 128
+	// MaxDelay is how far ahead a send may be scheduled, 30 days.
+	MaxDelay = 2592000 * time.Second
+	// MaxBatch is how many messages one batch holds.
+	MaxBatch = 500
 	// MaxIdempotencyKey is in bytes.
 	MaxIdempotencyKey = 255
 )
@@ -38,6 +44,22 @@ const (
 type Target struct {
 	Device ident.Device
 	User   string
+	Topic  string
+	// Broadcast is everyone.
+	Broadcast bool
+}
+
+// Fans reports whether the target is reached page by page, after the send was accepted.
+func (t Target) Fans() bool { return t.Topic != "" || t.Broadcast }
+
+// names counts the fields that are set.
+func (t Target) names() (n int) {
+	for _, set := range []bool{t.Device != "", t.User != "", t.Topic != "", t.Broadcast} {
+		if set {
+			n++
+		}
+	}
+	return n
 }
 
 // Notification is text its owner chose to show in the push itself.
@@ -68,16 +90,26 @@ type Send struct {
 	Notification  *Notification
 	CorrelationID string
 	CreatedAt     time.Time
-	Idempotency   Idempotency
+	// SendAt is when to send it, zero for now. Its life counts from there.
+	SendAt      time.Time
+	Idempotency Idempotency
 	// Present reports whether a device is polling right now; it decides what becomes of TTL 0. It must
 	// be quick and safe for concurrent use; nil means nobody is.
 	Present func(ident.Device) bool
 }
 
 // ExpiresAt is the end of the message's life.
-func (s Send) ExpiresAt() time.Time { return s.CreatedAt.Add(s.TTL) }
+func (s Send) ExpiresAt() time.Time {
+	if s.SendAt.IsZero() {
+		return s.CreatedAt.Add(s.TTL)
+	}
+	return s.SendAt.Add(s.TTL)
+}
 
-// New checks s and gives it an id. Errors are fault.Invalid with a pointer for
+// Later reports whether the send is stored for later: scheduled, or for an audience that is reached page by page.
+func (s Send) Later() bool { return !s.SendAt.IsZero() || s.To.Fans() }
+
+// New checks s and gives it an id. A SendAt that has passed is dropped: it is now. Errors are fault.Invalid with a pointer for
 // each wrong field.
 func New(s Send) (Send, error) {
 	var e *fault.Error
@@ -87,8 +119,20 @@ func New(s Send) (Send, error) {
 		}
 		e = e.At(pointer, detail)
 	}
-	if (s.To.Device == "") == (s.To.User == "") {
-		bad("/to", "name exactly one of device_id and user_id")
+	if s.To.names() != 1 {
+		bad("/to", "name exactly one of device_id, user_id, topic and broadcast")
+	}
+	if s.To.Topic != "" && CheckTopic(s.To.Topic) != nil {
+		bad("/to/topic", topicForm)
+	}
+	if !s.SendAt.After(s.CreatedAt) {
+		s.SendAt = time.Time{}
+	}
+	if s.SendAt.Sub(s.CreatedAt) > MaxDelay {
+		bad("/send_at", "at most 30 days ahead")
+	}
+	if s.TTL == 0 && s.Later() {
+		bad("/ttl", "0 reaches a device that is polling right now, so it goes with no topic, broadcast or send_at")
 	}
 	if len(s.To.User) > MaxUser {
 		bad("/to/user_id", "at most 256 bytes")
@@ -148,6 +192,10 @@ const (
 	Accepted Status = "accepted"
 	// NoRecipients went to a user without devices.
 	NoRecipients Status = "no_recipients"
+	// Scheduled waits for its time.
+	Scheduled Status = "scheduled"
+	// FanningOut is being stored for its audience, page by page.
+	FanningOut Status = "fanning_out"
 	// CanceledStatus was taken back by its sender.
 	CanceledStatus Status = "canceled"
 )

@@ -74,7 +74,7 @@ func (w *world) userDevices(user string, n int) []ident.Device {
 	var list []ident.Device
 	for range n {
 		d := w.device()
-		w.must(w.BindUser(w.ctx(), w.app, user, d))
+		w.must(w.BindUser(w.ctx(), w.app, user, d, w.now))
 		list = append(list, d)
 	}
 	return list

@@ -17,7 +17,7 @@ import (
 // copied is every table that is copied. What else there is speaks of one engine, of the nodes that run on it, or of copying.
 var copied = []string{
 	"rings", "apps", "keys", "credentials", "circuits", "devices", "inboxes", "messages", "deliveries", "gaps", "idempotency", "wakes",
-	"sweeps", "events",
+	"sweeps", "events", "topics", "subscriptions", "user_topics", "identity_keys", "webhooks", "webhook_retries",
 }
 
 // copyKeys orders a table by another key than its engine's primary one: by a number that both engines have an index of.

@@ -90,7 +90,7 @@ func live(t testing.TB, dsn string, devices int) *past {
 			}
 		})
 		p.devices = append(p.devices, d.ID)
-		must(s.BindUser(ctx, p.app, fmt.Sprint("user ", i/3), d.ID))
+		must(s.BindUser(ctx, p.app, fmt.Sprint("user ", i/3), d.ID, p.now))
 	}
 	p.send(t, s)
 	must(s.NoteCircuit(ctx, tokens.Circuit{Outlet: tokens.Outlet{App: p.app, Provider: tokens.FCM}, State: tokens.CircuitOpen,

@@ -221,7 +221,7 @@ func (s *Store) Contact(id ident.Device, now time.Time) { s.laneOf(id).contact(i
 const countOthers = "SELECT COUNT(*) FROM devices WHERE app = ? AND user_id = ? AND user_id <> '' AND id <> ?"
 
 // BindUser makes the device one of the user's, and nobody else's; NotFound "device_not_found".
-func (s *Store) BindUser(ctx context.Context, app ident.App, user string, id ident.Device) error {
+func (s *Store) BindUser(ctx context.Context, app ident.App, user string, id ident.Device, now time.Time) error {
 	return s.write(ctx, "bind a device to a user", newOp(func(t *tx) error {
 		if err := t.ownDevice(app, id); err != nil {
 			return err
@@ -242,7 +242,7 @@ func (s *Store) BindUser(ctx context.Context, app ident.App, user string, id ide
 const maxUserDevices = 200
 
 // UnbindUser ends that; a device that is not the user's stays as it is. NotFound "device_not_found".
-func (s *Store) UnbindUser(ctx context.Context, app ident.App, user string, id ident.Device) error {
+func (s *Store) UnbindUser(ctx context.Context, app ident.App, user string, id ident.Device, now time.Time) error {
 	return s.write(ctx, "unbind a device from a user", newOp(func(t *tx) error {
 		if err := t.ownDevice(app, id); err != nil {
 			return err

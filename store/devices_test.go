@@ -183,25 +183,25 @@ func deviceBound(t *testing.T, w *world) {
 			t.Errorf("bound to %q, want %q; %v", got.User, want, err)
 		}
 	}
-	w.must(w.BindUser(w.ctx(), w.app, "anna", d))
+	w.must(w.BindUser(w.ctx(), w.app, "anna", d, w.now))
 	bound("anna")
-	w.must(w.BindUser(w.ctx(), w.app, "bert", d))
+	w.must(w.BindUser(w.ctx(), w.app, "bert", d, w.now))
 	bound("bert")
-	w.must(w.UnbindUser(w.ctx(), w.app, "anna", d))
+	w.must(w.UnbindUser(w.ctx(), w.app, "anna", d, w.now))
 	bound("bert")
-	w.must(w.UnbindUser(w.ctx(), w.app, "bert", d))
+	w.must(w.UnbindUser(w.ctx(), w.app, "bert", d, w.now))
 	bound("")
-	w.refused(w.BindUser(w.ctx(), w.app, "anna", unknownDevice()), fault.NotFound, "device_not_found")
+	w.refused(w.BindUser(w.ctx(), w.app, "anna", unknownDevice(), w.now), fault.NotFound, "device_not_found")
 	w.must(w.Unregister(w.ctx(), w.app, d, w.now))
-	w.refused(w.BindUser(w.ctx(), w.app, "anna", d), fault.NotFound, "device_not_found")
+	w.refused(w.BindUser(w.ctx(), w.app, "anna", d, w.now), fault.NotFound, "device_not_found")
 }
 
 func deviceForeign(t *testing.T, w *world) {
 	d, other := w.device(), testkit.App(t, w.Store).ID
 	_, err := w.Device(w.ctx(), other, d)
 	w.refused(err, fault.NotFound, "device_not_found")
-	w.refused(w.BindUser(w.ctx(), other, "anna", d), fault.NotFound, "device_not_found")
-	w.refused(w.UnbindUser(w.ctx(), other, "anna", d), fault.NotFound, "device_not_found")
+	w.refused(w.BindUser(w.ctx(), other, "anna", d, w.now), fault.NotFound, "device_not_found")
+	w.refused(w.UnbindUser(w.ctx(), other, "anna", d, w.now), fault.NotFound, "device_not_found")
 	m := w.send(d)
 	m.App = other
 	_, err = w.Accept(w.ctx(), m)
@@ -251,8 +251,8 @@ func patchChecked(t *testing.T, w *world) {
 
 func usersBounded(t *testing.T, w *world) {
 	mine := w.userDevices("anna", 200)
-	w.refused(w.BindUser(w.ctx(), w.app, "anna", w.device()), fault.Invalid, "too_many_devices")
-	w.must(w.BindUser(w.ctx(), w.app, "anna", mine[0])) // again is no more
-	w.must(w.UnbindUser(w.ctx(), w.app, "anna", mine[0]))
-	w.must(w.BindUser(w.ctx(), w.app, "anna", w.device()))
+	w.refused(w.BindUser(w.ctx(), w.app, "anna", w.device(), w.now), fault.Invalid, "too_many_devices")
+	w.must(w.BindUser(w.ctx(), w.app, "anna", mine[0], w.now)) // again is no more
+	w.must(w.UnbindUser(w.ctx(), w.app, "anna", mine[0], w.now))
+	w.must(w.BindUser(w.ctx(), w.app, "anna", w.device(), w.now))
 }

@@ -93,7 +93,7 @@ func (j *journey) toUser(devices int) messages.Send {
 	j.t.Helper()
 	user := fmt.Sprint("user of ", devices)
 	for _, d := range j.list[:devices] {
-		j.must(j.s.BindUser(j.ctx, j.app, user, d))
+		j.must(j.s.BindUser(j.ctx, j.app, user, d, j.now))
 	}
 	return j.to("", func(m *messages.Send) { m.To = messages.Target{User: user} })
 }

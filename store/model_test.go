@@ -104,7 +104,7 @@ func newModel(t *rapid.T, s *Store, drops bool) *model {
 			Provider: tokens.NoProvider}, As: tokens.PublishableKey, ID: id, Now: m.now})
 		m.do(t, err)
 		if i > 0 {
-			m.do(t, s.BindUser(context.Background(), m.app, modelUser, id))
+			m.do(t, s.BindUser(context.Background(), m.app, modelUser, id, m.now))
 		}
 		m.boxes = append(m.boxes, &modelInbox{id: id})
 	}

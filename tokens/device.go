@@ -176,6 +176,8 @@ type Patch struct {
 	Environment *Environment
 	AppVersion  *string
 	Locale      *string
+	// User is whose the device is from now on; an empty one unbinds it.
+	User *string
 }
 
 // Enrol is a Registration with who asks for it.
@@ -190,6 +192,10 @@ type Enrol struct {
 	// Secret is the hash of the device's key: the new device's, and, if As is
 	// SecretKey, what replaces a known device's.
 	Secret Hash
+	// User is whose the device is from now on, as a user token proved; nil leaves that as it is.
+	User *string
+	// Topics are subscribed to besides those that are.
+	Topics []string
 	Now    time.Time
 }
 

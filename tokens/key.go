@@ -144,6 +144,9 @@ type Key struct {
 	// ExpiresAt is zero for a key without an end.
 	ExpiresAt time.Time
 	CreatedAt time.Time
+	// LastUsedAt is to within a minute or so; zero if it never was.
+	LastUsedAt time.Time
+	Rate       RateLimit
 }
 
 // Allows reports whether the key has the scope.

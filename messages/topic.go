@@ -1,0 +1,25 @@
+package messages
+
+import (
+	"strings"
+
+	"rouse/fault"
+)
+
+const topicForm = "1 to 128 characters of A-Z, a-z, 0-9 and . _ : -"
+
+// CheckTopic checks the name of a topic: 1 to MaxTopic characters of A-Z, a-z, 0-9 and . _ : -. Invalid "invalid_topic".
+func CheckTopic(name string) error {
+	if name == "" || len(name) > MaxTopic || strings.ContainsFunc(name, notOfTopic) {
+		return fault.New(fault.Invalid, "invalid_topic", "the name of a topic is %s", topicForm)
+	}
+	return nil
+}
+
+func notOfTopic(r rune) bool {
+	switch {
+	case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '.', r == '_', r == ':', r == '-':
+		return false
+	}
+	return true
+}
