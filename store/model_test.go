@@ -47,7 +47,9 @@ type modelInbox struct {
 }
 
 type model struct {
-	s     *Store
+	s *Store
+	// crash abandons the store as a kill does and opens what is on disk then, with after having run; nil where the engine is not this process's.
+	crash func(t *rapid.T, during func()) *Store
 	app   ident.App
 	now   time.Time
 	boxes []*modelInbox
@@ -56,24 +58,31 @@ type model struct {
 	last  messages.Seq
 }
 
+// Run it with -rapid.checks=3400 for 100,000 steps.
 func TestTheStoreAgreesWithAModel(t *testing.T) {
 	t.Parallel()
-	agrees(t, openFile(t, "", small))
+	c := newCrasher(t)
+	agrees(t, c.s, c.crash)
+	c.stop()
 }
 
 func TestTheStoreAgreesWithAModelOnPostgres(t *testing.T) {
 	t.Parallel()
-	agrees(t, nodes(t, 1, small)[0])
+	s := nodes(t, 1, small)[0]
+	stop := start(t, s)
+	agrees(t, s, nil)
+	stop()
 }
 
 func small(o *Options) { o.InboxMessages, o.InboxBytes = modelMessages, modelBytes }
 
-func agrees(t *testing.T, s *Store) {
+func agrees(t *testing.T, s *Store, crash func(*rapid.T, func()) *Store) {
 	t.Helper()
-	stop := start(t, s)
 	rapid.Check(t, func(t *rapid.T) {
 		m := newModel(t, s, rapid.Bool().Draw(t, "drop oldest"))
-		t.Repeat(map[string]func(*rapid.T){
+		m.crash = crash
+		defer func() { s = m.s }()
+		actions := map[string]func(*rapid.T){
 			"send":     m.send,
 			"sendUser": m.sendUser,
 			"fetch":    m.fetch,
@@ -86,9 +95,12 @@ func agrees(t *testing.T, s *Store) {
 			"expire": m.expire,
 			"flush":  func(t *rapid.T) { m.do(t, m.flush()) },
 			"":       m.check,
-		})
+		}
+		if crash != nil {
+			actions["crash"], actions["crashInASend"] = m.crashed, m.crashedInASend
+		}
+		t.Repeat(actions)
 	})
-	stop()
 }
 
 func newModel(t *rapid.T, s *Store, drops bool) *model {
