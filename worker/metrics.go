@@ -23,6 +23,12 @@ type metrics struct {
 	circuits  *prometheus.GaugeVec
 	expiries  *prometheus.GaugeVec
 
+	fanReached prometheus.Counter
+	fanJobs    prometheus.Gauge
+	fanLag     prometheus.Gauge
+	fanPages   prometheus.Histogram
+	fanFailed  prometheus.Counter
+
 	// reasons are those counted under their own name so far. Touched by the hub alone.
 	reasons map[string]bool
 }
@@ -70,10 +76,27 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		expiries: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "rouse_credential_expires_timestamp_seconds", Help: "When a credential runs out, for those that do.",
 		}, []string{"app", "provider"}),
+		fanReached: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "rouse_fanout_devices_total", Help: "Devices that fan-outs and scheduled sends reached.",
+		}),
+		fanJobs: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "rouse_fanout_jobs", Help: "Sends that are being stored page by page; 0 on nodes without the duty.",
+		}),
+		fanLag: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "rouse_fanout_lag_seconds", Help: "How long the due send that waits longest has waited for its next page.",
+		}),
+		fanPages: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "rouse_fanout_page_seconds", Help: "Duration of storing one page.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2.5, 11),
+		}),
+		fanFailed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "rouse_fanout_failures_total", Help: "Pages that could not be stored; they are tried again.",
+		}),
 		reasons: map[string]bool{},
 	}
 	if r != nil {
 		r.MustRegister(m.wakes, m.took, m.toFetch, m.devices, m.inFlight, m.paused, m.swept, m.expired, m.tokenDead, m.refusals, m.circuits, m.expiries)
+		r.MustRegister(m.fanReached, m.fanJobs, m.fanLag, m.fanPages, m.fanFailed)
 	}
 	return m
 }
@@ -116,3 +139,17 @@ func (m *metrics) expire(all []tokens.Credential) {
 		m.expiries.WithLabelValues(string(c.App), string(c.Provider)).Set(float64(c.ExpiresAt.Unix()))
 	}
 }
+
+// fanned counts a page.
+func (m *metrics) fanned(reached int, took time.Duration) {
+	m.fanReached.Add(float64(reached))
+	m.fanPages.Observe(took.Seconds())
+}
+
+// fanning shows how many sends are under way and how long the last of them waits.
+func (m *metrics) fanning(jobs int, lag time.Duration) {
+	m.fanJobs.Set(float64(jobs))
+	m.fanLag.Set(lag.Seconds())
+}
+
+func (m *metrics) fanIdle() { m.fanning(0, 0) }

@@ -97,6 +97,8 @@ type Options struct {
 	Expiries Expiries
 	Hints    Bus
 	Pusher   Pusher
+	// Fanouts may be nil: then nothing is fanned out here.
+	Fanouts Fanouts
 	// Nodes may be nil: then there is no other node.
 	Nodes Nodes
 	// Log may be nil.
@@ -141,6 +143,7 @@ type Worker struct {
 	rehomed chan struct{}  // homes have changed; holds one token
 	retried chan ident.App // apps with a new credential: look at all they have pending
 	rewarn  chan struct{}  // a credential came that may run out; holds one token
+	fans    chan struct{}  // there may be something to fan out; holds one token
 	desk    desk
 }
 
@@ -166,7 +169,7 @@ func New(o Options) *Worker {
 	return &Worker{
 		o: o, metrics: newMetrics(o.Metrics), events: make(chan any, 256),
 		resweep: make(chan struct{}, 1), rehomed: make(chan struct{}, 1), retried: make(chan ident.App, 64),
-		rewarn: make(chan struct{}, 1),
+		rewarn: make(chan struct{}, 1), fans: make(chan struct{}, 1),
 	}
 }
 
@@ -186,12 +189,18 @@ func (w *Worker) Run(ctx context.Context) error {
 	group, inner := errgroup.WithContext(ctx)
 	group.Go(func() error { hub.run(inner); return nil })
 	group.Go(func() error { return w.o.Nodes.Lead(inner, duty, w.sweep) })
+	if w.o.Fanouts != nil {
+		group.Go(func() error { return w.o.Nodes.Lead(inner, fanDuty, w.fanOut) })
+	}
 	group.Go(func() error { return w.look(inner) })
 	group.Go(func() error {
 		return w.o.Hints.Listen(inner, func(hints []messages.Hint, lost bool) {
 			if lost {
 				w.lookAgain()
 				hints = append(hints, messages.Hint{Kind: messages.HintCircuit}) // of any app
+			}
+			if lost || hasFanout(hints) {
+				w.fanSoon()
 			}
 			w.post(inner, w.desk.taken(hints))
 		})
