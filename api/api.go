@@ -254,10 +254,13 @@ type API struct {
 	elsewhere presence
 	order     order
 	keys      *keyCache
-	bodies    map[string]*body
-	document  document
-	sending   inflight
-	metrics   metrics
+	// apps and identities are what admission asks of an app: settings, and keys for user tokens.
+	apps       *cache[ident.App, tokens.App]
+	identities *cache[ident.App, identities]
+	bodies     map[string]*body
+	document   document
+	sending    inflight
+	metrics    metrics
 	// register and refuse are the limits by address.
 	register *limiter
 	refuse   *limiter
@@ -277,6 +280,7 @@ func New(d Deps) (*API, error) {
 		register: newLimiter("registration", d.Limits.Registrations),
 		refuse:   newLimiter("failed-auth", d.Limits.FailedAuth),
 	}
+	a.apps, a.identities = newCache(a.lookupApp, appsKept), newCache(a.lookupIdentities, appsKept)
 	var err error
 	if a.document, err = readDocument(rouse.Contract()); err != nil {
 		return nil, fmt.Errorf("reading the contract: %w", err)

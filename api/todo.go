@@ -13,18 +13,6 @@ func notBuilt() error {
 	return fault.New(fault.Unavailable, "not_built", "this operation is not built yet")
 }
 
-func (n nouns) ListIdentityKeys(context.Context, contract.ListIdentityKeysRequestObject) (contract.ListIdentityKeysResponseObject, error) {
-	return nil, notBuilt()
-}
-
-func (n nouns) DeleteIdentityKey(context.Context, contract.DeleteIdentityKeyRequestObject) (contract.DeleteIdentityKeyResponseObject, error) {
-	return nil, notBuilt()
-}
-
-func (n nouns) PutIdentityKey(context.Context, contract.PutIdentityKeyRequestObject) (contract.PutIdentityKeyResponseObject, error) {
-	return nil, notBuilt()
-}
-
 func (n nouns) RotateKey(context.Context, contract.RotateKeyRequestObject) (contract.RotateKeyResponseObject, error) {
 	return nil, notBuilt()
 }
@@ -70,10 +58,6 @@ func (n nouns) WakeDevice(context.Context, contract.WakeDeviceRequestObject) (co
 }
 
 func (n nouns) ReportReceipts(context.Context, contract.ReportReceiptsRequestObject) (contract.ReportReceiptsResponseObject, error) {
-	return nil, notBuilt()
-}
-
-func (n nouns) ListMessages(context.Context, contract.ListMessagesRequestObject) (contract.ListMessagesResponseObject, error) {
 	return nil, notBuilt()
 }
 
