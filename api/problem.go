@@ -75,21 +75,7 @@ func (a *API) problem(ctx context.Context, err error) (int, http.Header, []byte)
 	e := disowned(x.caller.kind, publicFace(err))
 	status := statusOf(e)
 	a.logTrouble(ctx, status, e)
-	p := contract.Problem{
-		Type:      "urn:rouse:problem:" + e.Code,
-		Title:     http.StatusText(status),
-		Status:    status,
-		Detail:    e.Detail,
-		Code:      e.Code,
-		RequestId: x.id,
-	}
-	if len(e.Fields) > 0 {
-		fields := make([]contract.ProblemField, len(e.Fields))
-		for i, f := range e.Fields {
-			fields[i] = contract.ProblemField{Pointer: f.Pointer, Detail: f.Detail}
-		}
-		p.Errors = &fields
-	}
+	p := problemOf(e, status, x.id)
 	header := http.Header{"Content-Type": {"application/problem+json"}, "Cache-Control": {"no-store"}}
 	switch status {
 	case http.StatusUnauthorized:
@@ -102,6 +88,35 @@ func (a *API) problem(ctx context.Context, err error) (int, http.Header, []byte)
 		body = []byte("{}")
 	}
 	return status, header, body
+}
+
+// problemOf writes an error of a call down.
+func problemOf(e *fault.Error, status int, request string) contract.Problem {
+	p := contract.Problem{
+		Type:      "urn:rouse:problem:" + e.Code,
+		Title:     http.StatusText(status),
+		Status:    status,
+		Detail:    e.Detail,
+		Code:      e.Code,
+		RequestId: request,
+	}
+	if len(e.Fields) > 0 {
+		fields := make([]contract.ProblemField, len(e.Fields))
+		for i, f := range e.Fields {
+			fields[i] = contract.ProblemField{Pointer: f.Pointer, Detail: f.Detail}
+		}
+		p.Errors = &fields
+	}
+	return p
+}
+
+// itemProblem is the problem of one item of a call that succeeds as a whole, with its status.
+func (a *API) itemProblem(ctx context.Context, err error) (int, *contract.Problem) {
+	e := publicFace(err)
+	status := statusOf(e)
+	a.logTrouble(ctx, status, e)
+	p := problemOf(e, status, exchangeOf(ctx).id)
+	return status, &p
 }
 
 // publicFace is what a client may see of err.

@@ -68,3 +68,34 @@ func (f EventFilter) Takes(t EventType) bool {
 	}
 	return false
 }
+
+// IsEventWord reports whether word may stand in a filter: the name of a type, "message.*" and the like, or "*".
+func IsEventWord(word string) bool {
+	for _, t := range EventTypes() {
+		family, _, _ := strings.Cut(string(t), ".")
+		if word == string(t) || word == family+".*" {
+			return true
+		}
+	}
+	return word == "*"
+}
+
+// EventQuery asks for an app's events.
+type EventQuery struct {
+	App ident.App
+	// After is the place behind which to read; 0 is the beginning.
+	After Seq
+	// Limit is how many events there are in a page at most.
+	Limit int
+	// Types chooses; nil is all.
+	Types EventFilter
+}
+
+// EventPage is a page of events, oldest first.
+type EventPage struct {
+	Events []Event
+	// Next is where to read on: nothing the query chose lies before it but what is in the page.
+	Next Seq
+	// More says that there may be some behind Next.
+	More bool
+}
