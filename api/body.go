@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -39,6 +40,8 @@ type body struct {
 func compileBodies(d document) (map[string]*body, error) {
 	compiler := jsonschema.NewCompiler()
 	compiler.DefaultDraft(jsonschema.Draft2020)
+	compiler.RegisterFormat(&jsonschema.Format{Name: "date-time", Validate: checkTime})
+	compiler.AssertFormat()
 	const url = "rouse:openapi.json"
 	if err := compiler.AddResource(url, d.tree); err != nil {
 		return nil, err
@@ -66,6 +69,16 @@ func compileBodies(d document) (map[string]*body, error) {
 		bodies[op.ID] = b
 	}
 	return bodies, nil
+}
+
+// checkTime refuses what cannot be decoded as a time later.
+func checkTime(v any) error {
+	text, ok := v.(string)
+	if !ok {
+		return nil // its type is looked at elsewhere
+	}
+	var t time.Time
+	return t.UnmarshalText([]byte(text))
 }
 
 // mostOf is the largest body of an operation, in bytes.

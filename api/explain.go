@@ -69,6 +69,8 @@ func sentence(k jsonschema.ErrorKind) string {
 		return "must be of type " + strings.Join(k.Want, " or ")
 	case *kind.Enum:
 		return "must be one of " + strings.Trim(fmt.Sprint(k.Want), "[]")
+	case *kind.Format:
+		return "must be a time with its zone, such as 2030-01-02T08:00:00Z"
 	case *kind.Pattern:
 		return "must match " + k.Want
 	case *kind.MinLength:

@@ -27,7 +27,12 @@ func messageID(s string) (ident.Message, error) {
 // SendMessage accepts a message: the answer is given after the commit.
 func (n nouns) SendMessage(ctx context.Context, r contract.SendMessageRequestObject) (contract.SendMessageResponseObject, error) {
 	app := callerOf(ctx).app
-	send, err := n.compose(app, r)
+	if r.Params.IdempotencyKey != nil {
+		if err := checkIdempotencyKey(*r.Params.IdempotencyKey, messages.MaxIdempotencyKey); err != nil {
+			return nil, err
+		}
+	}
+	send, err := n.compose(app, r.Body, or(r.Params.IdempotencyKey))
 	if err != nil {
 		return nil, err
 	}
@@ -43,11 +48,8 @@ func (n nouns) SendMessage(ctx context.Context, r contract.SendMessageRequestObj
 		return nil, err
 	}
 	// Commit, then hint: who is told before may look and find nothing, and is not told again.
-	n.hint(news(app, receipt)...)
-	answer := contract.SendMessage202JSONResponse{Body: contract.MessageAccepted{
-		Id: string(receipt.ID), Status: string(receipt.Status), Recipients: receipt.Recipients,
-		CreatedAt: stamp(receipt.CreatedAt), ExpiresAt: stamp(receipt.ExpiresAt),
-	}}
+	n.hint(news(nil, send, receipt)...)
+	answer := contract.SendMessage202JSONResponse{Body: wireAccepted(send, receipt)}
 	answer.Headers.Location = "/v1/messages/" + string(receipt.ID)
 	if receipt.Replayed {
 		replayed := "true"
@@ -56,24 +58,32 @@ func (n nouns) SendMessage(ctx context.Context, r contract.SendMessageRequestObj
 	return answer, nil
 }
 
-// news is one hint a device.
-func news(app ident.App, receipt messages.Receipt) []messages.Hint {
-	if receipt.Replayed {
-		return nil
+// wireAccepted is what a sender is told.
+func wireAccepted(send messages.Send, r messages.Receipt) contract.MessageAccepted {
+	return contract.MessageAccepted{
+		Id: string(r.ID), Status: string(r.Status), Recipients: r.Recipients,
+		CreatedAt: stamp(r.CreatedAt), ExpiresAt: stamp(r.ExpiresAt), SendAt: stampIf(send.SendAt),
 	}
-	hints := make([]messages.Hint, len(receipt.Pending))
-	for i, p := range receipt.Pending {
-		hints[i] = messages.Hint{Kind: messages.HintNew, App: app, Device: p.Device, Class: p.Class, Seq: p.Seq}
+}
+
+// news adds what became new by a send: one hint a device, or one that there is something to fan out. A replay is no news.
+func news(hints []messages.Hint, send messages.Send, receipt messages.Receipt) []messages.Hint {
+	if receipt.Replayed {
+		return hints
+	}
+	if send.Later() {
+		return append(hints, messages.Hint{Kind: messages.HintFanout, App: send.App})
+	}
+	for _, p := range receipt.Pending {
+		hints = append(hints, messages.Hint{Kind: messages.HintNew, App: send.App, Device: p.Device, Class: p.Class, Seq: p.Seq})
 	}
 	return hints
 }
 
-// compose makes a message of a request.
-func (a *API) compose(app ident.App, r contract.SendMessageRequestObject) (messages.Send, error) {
-	b := r.Body
+// compose makes a message of what was asked. key is the caller's Idempotency-Key, checked, or empty.
+func (a *API) compose(app ident.App, b *contract.MessageSend, key string) (messages.Send, error) {
 	send := messages.Send{
-		App: app, Data: b.Data, TTL: messages.DefaultTTL,
-		To:          messages.Target{Device: ident.Device(or(b.To.DeviceId)), User: or(b.To.UserId)},
+		App: app, To: recipient(b.To), Data: b.Data, TTL: messages.DefaultTTL,
 		CollapseKey: or(b.CollapseKey), CorrelationID: or(b.CorrelationId),
 		CreatedAt: stamp(time.Now()), Present: a.present,
 	}
@@ -88,6 +98,9 @@ func (a *API) compose(app ident.App, r contract.SendMessageRequestObject) (messa
 	if b.Ttl != nil {
 		send.TTL = time.Duration(*b.Ttl) * time.Second
 	}
+	if b.SendAt != nil {
+		send.SendAt = stamp(*b.SendAt)
+	}
 	if b.Notification != nil {
 		send.Notification = &messages.Notification{Title: or(b.Notification.Title), Body: or(b.Notification.Body)}
 	}
@@ -96,25 +109,21 @@ func (a *API) compose(app ident.App, r contract.SendMessageRequestObject) (messa
 		return send, invalidBody().At("/urgency", err.Error())
 	}
 	send.Urgency = urgency
-	if r.Params.IdempotencyKey != nil {
-		if send.Idempotency, err = idempotency(*r.Params.IdempotencyKey, b); err != nil {
+	if key != "" {
+		if send.Idempotency, err = idempotency(key, b); err != nil {
 			return send, err
 		}
 	}
 	return messages.New(send)
 }
 
+func recipient(to contract.Recipient) messages.Target {
+	return messages.Target{Device: ident.Device(or(to.DeviceId)), User: or(to.UserId), Topic: or(to.Topic), Broadcast: to.Broadcast != nil}
+}
+
 // idempotency ties the key to what is asked: the body in one canonical spelling, so
 // that spaces and the order of fields make no difference.
 func idempotency(key string, b *contract.MessageSend) (messages.Idempotency, error) {
-	if key == "" || len(key) > messages.MaxIdempotencyKey {
-		return messages.Idempotency{}, badIdempotencyKey()
-	}
-	for i := range len(key) {
-		if key[i] < ' ' || key[i] > '~' {
-			return messages.Idempotency{}, badIdempotencyKey()
-		}
-	}
 	canonical, err := json.Marshal(b)
 	if err != nil {
 		return messages.Idempotency{}, fmt.Errorf("canonical form of a message: %w", err)
@@ -122,8 +131,20 @@ func idempotency(key string, b *contract.MessageSend) (messages.Idempotency, err
 	return messages.Idempotency{Key: key, Request: sha256.Sum256(canonical)}, nil
 }
 
-func badIdempotencyKey() error {
-	return fault.New(fault.Malformed, "bad_header", "Idempotency-Key: 1 to %d printable ASCII characters, once", messages.MaxIdempotencyKey)
+// checkIdempotencyKey checks what the caller chose: 1 to most printable ASCII characters.
+func checkIdempotencyKey(key string, most int) error {
+	ok := key != "" && len(key) <= most
+	for i := 0; ok && i < len(key); i++ {
+		ok = key[i] >= ' ' && key[i] <= '~'
+	}
+	if !ok {
+		return badIdempotencyKey(most)
+	}
+	return nil
+}
+
+func badIdempotencyKey(most int) error {
+	return fault.New(fault.Malformed, "bad_header", "Idempotency-Key: 1 to %d printable ASCII characters, once", most)
 }
 
 // GetMessage says what became of a message.
@@ -154,13 +175,22 @@ func (n nouns) CancelMessage(ctx context.Context, r contract.CancelMessageReques
 
 func wireMessage(m messages.Summary) contract.Message {
 	return contract.Message{
-		Id: string(m.ID), Status: string(m.Status), To: contract.MessageRecipient{DeviceId: some(m.To.Device), UserId: some(m.To.User)},
+		Id: string(m.ID), Status: string(m.Status), To: wireRecipient(m.To),
 		Urgency: m.Urgency.String(), CollapseKey: some(m.CollapseKey), CorrelationId: some(m.CorrelationID),
-		Recipients: m.Recipients, CreatedAt: stamp(m.CreatedAt), ExpiresAt: stamp(m.ExpiresAt),
+		Recipients: m.Recipients, CreatedAt: stamp(m.CreatedAt), ExpiresAt: stamp(m.ExpiresAt), SendAt: stampIf(m.SendAt),
 		Counters: contract.Counters{
 			Queued: m.Counters[messages.Queued], Woken: m.Counters[messages.Woken], Fetched: m.Counters[messages.Fetched],
 			Acked: m.Counters[messages.Acked], Expired: m.Counters[messages.Expired], Replaced: m.Counters[messages.Replaced],
 			Canceled: m.Counters[messages.Canceled], Dropped: m.Counters[messages.Dropped],
+			Displayed: new(m.Reports[messages.Displayed]), Opened: new(m.Reports[messages.Opened]), Dismissed: new(m.Reports[messages.Dismissed]),
 		},
 	}
+}
+
+func wireRecipient(to messages.Target) contract.MessageRecipient {
+	wire := contract.MessageRecipient{DeviceId: some(to.Device), UserId: some(to.User), Topic: some(to.Topic)}
+	if to.Broadcast {
+		wire.Broadcast = new(true)
+	}
+	return wire
 }

@@ -49,7 +49,7 @@ func TestSendAndReadBack(t *testing.T) {
 	}
 	var m sentMessage
 	w.do(call{"GET", a.header.Get("Location"), app.sk, nil, nil}).want(200).into(&m)
-	if m.accepted != sent || m.To["device_id"] != p.id || m.Urgency != "low" || m.CollapseKey != "orders" || m.CorrelationID != "c-1" || m.Counters["queued"] != 1 || len(m.Counters) != 8 {
+	if m.accepted != sent || m.To["device_id"] != p.id || m.Urgency != "low" || m.CollapseKey != "orders" || m.CorrelationID != "c-1" || m.Counters["queued"] != 1 || len(m.Counters) != 11 {
 		t.Errorf("got %+v", m)
 	}
 }
@@ -117,7 +117,10 @@ func TestBadSends(t *testing.T) {
 		"nothing in it":        {`{}`, 422, "invalid_body", "/data"},
 		"nobody":               {`{"to":{},"data":1}`, 422, "invalid_body", "/to"},
 		"two recipients":       {`{"to":{"device_id":"` + p.id + `","user_id":"anna"},"data":1}`, 422, "invalid_body", "/to"},
-		"to everybody":         {`{"to":{"broadcast":true},"data":1}`, 422, "invalid_body", "/to/broadcast"},
+		"to nobody":            {`{"to":{"broadcast":false},"data":1}`, 422, "invalid_body", "/to/broadcast"},
+		"a topic's name":       {`{"to":{"topic":"a b"},"data":1}`, 422, "invalid_message", "/to/topic"},
+		"a topic, ttl 0":       {`{"to":{"topic":"a"},"data":1,"ttl":0}`, 422, "invalid_message", "/ttl"},
+		"everybody, ttl 0":     {`{"to":{"broadcast":true},"data":1,"ttl":0}`, 422, "invalid_message", "/ttl"},
 		"bad device id":        {`{"to":{"device_id":"dev_1"},"data":1}`, 422, "invalid_body", "/to/device_id"},
 		"unknown device":       {`{"to":{"device_id":"dev_00000000000000000000000000"},"data":1}`, 422, "device_not_found", "/to/device_id"},
 		"another app's device": {`{"to":{"device_id":"` + foreign.id + `"},"data":1}`, 422, "device_not_found", "/to/device_id"},
@@ -136,7 +139,12 @@ func TestBadSends(t *testing.T) {
 		"correlation id":       {`{` + to + `,"data":1,"correlation_id":"` + strings.Repeat("ö", 65) + `"}`, 422, "invalid_message", "/correlation_id"},
 		"notification":         {`{` + to + `,"data":1,"notification":{}}`, 422, "invalid_body", "/notification"},
 		"notification field":   {`{` + to + `,"data":1,"notification":{"subtitle":"x"}}`, 422, "invalid_body", "/notification/subtitle"},
-		"unknown field":        {`{` + to + `,"data":1,"send_at":"x"}`, 422, "invalid_body", "/send_at"},
+		"unknown field":        {`{` + to + `,"data":1,"send_on":"x"}`, 422, "invalid_body", "/send_on"},
+		"no time":              {`{` + to + `,"data":1,"send_at":"x"}`, 422, "invalid_body", "/send_at"},
+		"a time without zone":  {`{` + to + `,"data":1,"send_at":"2030-01-02T08:00:00"}`, 422, "invalid_body", "/send_at"},
+		"a leap second":        {`{` + to + `,"data":1,"send_at":"2030-12-31T23:59:60Z"}`, 422, "invalid_body", "/send_at"},
+		"a time as a number":   {`{` + to + `,"data":1,"send_at":1893571200}`, 422, "invalid_body", "/send_at"},
+		"far off":              {`{` + to + `,"data":1,"send_at":"9999-12-31T23:59:59.999Z"}`, 422, "invalid_message", "/send_at"},
 		"other capitals":       {`{` + to + `,"data":1,"TTL":1}`, 422, "invalid_body", "/TTL"},
 		"pointer escapes":      {`{` + to + `,"data":1,"a/b~c":1}`, 422, "invalid_body", "/a~1b~0c"},
 		"large data":           {`{` + to + `,"data":` + large[:len(large)-1] + `x"}`, 413, "data_too_large", ""},

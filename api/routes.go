@@ -10,6 +10,7 @@ import (
 
 	"rouse/api/contract"
 	"rouse/fault"
+	"rouse/messages"
 	"rouse/tokens"
 )
 
@@ -195,7 +196,7 @@ func badParameter(err error) error {
 	case errors.As(err, &many):
 		return fault.New(fault.Malformed, "bad_header", "%s: give it once", many.ParamName)
 	case errors.As(err, &form) && form.ParamName == "Idempotency-Key":
-		return badIdempotencyKey()
+		return badIdempotencyKey(messages.MaxIdempotencyKey)
 	case errors.As(err, &form):
 		return fault.New(fault.Malformed, "bad_query", "%s: not of the form the contract says; give it once", form.ParamName)
 	}
