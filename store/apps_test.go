@@ -15,14 +15,16 @@ import (
 )
 
 var appTests = map[string]func(*testing.T, *world){
-	"an app and its keys are created together": appWithKeys,
-	"apps are listed in pages":                 appsInPages,
-	"an app is changed in part":                appPatched,
-	"a deleted app leaves nothing":             appDeleted,
-	"what is not there is not found":           appNotThere,
-	"keys come, are looked up and go":          keysLife,
-	"credentials come and go":                  credentialsLife,
-	"a credential's secret is sealed":          credentialSealed,
+	"an app and its keys are created together":  appWithKeys,
+	"apps are listed in pages":                  appsInPages,
+	"an app is changed in part":                 appPatched,
+	"a deleted app leaves nothing":              appDeleted,
+	"what is not there is not found":            appNotThere,
+	"keys come, are looked up and go":           keysLife,
+	"a key is replaced by one that may as much": keyRotated,
+	"the use of a key is noted now and then":    keyUsed,
+	"credentials come and go":                   credentialsLife,
+	"a credential's secret is sealed":           credentialSealed,
 }
 
 func newKey(app ident.App, kind tokens.KeyKind) tokens.Key {
@@ -32,7 +34,8 @@ func newKey(app ident.App, kind tokens.KeyKind) tokens.Key {
 }
 
 func appWithKeys(t *testing.T, w *world) {
-	app := tokens.App{ID: ident.NewApp(), Name: "shop", InboxOverflow: tokens.OverflowDropOldest, CreatedAt: w.now}
+	app := tokens.App{ID: ident.NewApp(), Name: "shop", InboxOverflow: tokens.OverflowDropOldest, Registration: tokens.RegistrationServer,
+		BroadcastRate: 50, EventTypes: []string{"message.*"}, Rate: tokens.RateLimit{PerSecond: 0.5, Burst: 7}, CreatedAt: w.now}
 	keys := []tokens.Key{newKey(app.ID, tokens.SecretKey), newKey(app.ID, tokens.PublishableKey)}
 	w.must(w.CreateApp(w.ctx(), app, keys))
 	got, err := w.App(w.ctx(), app.ID)
@@ -83,6 +86,24 @@ func appPatched(t *testing.T, w *world) {
 	w.must(err)
 	if app, err = w.App(w.ctx(), w.app); err != nil || app.Name != name || app.InboxOverflow != overflow {
 		t.Errorf("stored %+v, %v", app, err)
+	}
+	if app.Registration != tokens.RegistrationOpen || app.BroadcastRate != tokens.DefaultBroadcastRate || app.EventTypes != nil || app.Rate != (tokens.RateLimit{}) {
+		t.Errorf("what nobody set is %+v", app)
+	}
+	mode, rate, limit := tokens.RegistrationToken, 10, tokens.RateLimit{PerSecond: 12.345, Burst: 20}
+	for _, types := range [][]string{{"circuit.*", "message.acked"}, {}, nil} {
+		want := app
+		want.Registration, want.BroadcastRate, want.Rate, want.EventTypes = mode, rate, limit, types
+		got, err := w.PatchApp(w.ctx(), w.app, tokens.AppPatch{Registration: &mode, BroadcastRate: &rate, Rate: &limit, EventTypes: &types})
+		w.must(err)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+		stored, err := w.App(w.ctx(), w.app)
+		w.must(err)
+		if diff := cmp.Diff(want, stored); diff != "" {
+			t.Error(diff)
+		}
 	}
 }
 
@@ -153,6 +174,69 @@ func keysLife(t *testing.T, w *world) {
 	w.refused(w.DeleteKey(w.ctx(), w.app, key.ID), fault.NotFound, "key_not_found")
 	_, err = w.LookupKey(w.ctx(), key.ID)
 	w.refused(err, fault.Unauthenticated, "unknown_key")
+}
+
+func keyRotated(t *testing.T, w *world) {
+	key := newKey(w.app, tokens.SecretKey)
+	key.Scopes, key.Rate = []tokens.Scope{tokens.ScopeSend}, tokens.RateLimit{PerSecond: 2.5, Burst: 3}
+	w.must(w.AddKey(w.ctx(), key))
+	rotate := func(old ident.Key, until time.Time, app ident.App) (tokens.Key, error) {
+		next := newKey(app, "")
+		next.Name, next.Scopes, next.CreatedAt = "", nil, w.now
+		return w.RotateKey(w.ctx(), old, next, until)
+	}
+	ends := func(id ident.Key, at time.Time) {
+		t.Helper()
+		if got, err := w.LookupKey(w.ctx(), id); err != nil || !got.ExpiresAt.Equal(at) {
+			t.Errorf("it ends at %v, want %v; %v", got.ExpiresAt, at, err)
+		}
+	}
+	next, err := rotate(key.ID, w.now.Add(time.Hour), w.app)
+	w.must(err)
+	stored, err := w.LookupKey(w.ctx(), next.ID)
+	w.must(err)
+	want := key
+	want.ID, want.Hash, want.CreatedAt = next.ID, next.Hash, next.CreatedAt
+	for _, got := range []tokens.Key{next, stored} {
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+	}
+	ends(key.ID, w.now.Add(time.Hour))
+	_, err = rotate(key.ID, w.now.Add(2*time.Hour), w.app) // no later than it did
+	w.must(err)
+	ends(key.ID, w.now.Add(time.Hour))
+	_, err = rotate(key.ID, w.now, w.app)
+	w.must(err)
+	ends(key.ID, w.now)
+	_, err = rotate(key.ID, w.now.Add(time.Hour), w.app)
+	w.refused(err, fault.NotFound, "key_not_found")
+	_, err = rotate(next.ID, w.now, testkit.App(t, w.Store).ID)
+	w.refused(err, fault.NotFound, "key_not_found")
+	_, err = rotate(ident.NewKey(), w.now, w.app)
+	w.refused(err, fault.NotFound, "key_not_found")
+	if list, err := w.Keys(w.ctx(), w.app); err != nil || len(list) != 4 {
+		t.Errorf("%d keys, want the old one and its three successors; %v", len(list), err)
+	}
+}
+
+func keyUsed(t *testing.T, w *world) {
+	key := newKey(w.app, tokens.SecretKey)
+	w.must(w.AddKey(w.ctx(), key))
+	used := func(at, want time.Time) {
+		t.Helper()
+		w.NoteKeyUse(key.ID, at)
+		eventually(t, func() bool {
+			got, err := w.LookupKey(w.ctx(), key.ID)
+			return err == nil && got.LastUsedAt.Equal(want)
+		})
+	}
+	used(w.now, w.now)
+	used(w.now.Add(59*time.Second), w.now)
+	used(w.now.Add(time.Minute), w.now.Add(time.Minute))
+	used(w.now.Add(-time.Hour), w.now.Add(time.Minute)) // the clock went back: it was used later than that
+	w.NoteKeyUse(ident.NewKey(), w.now)
+	w.must(w.DeleteKey(w.ctx(), w.app, key.ID))
 }
 
 func credentialsLife(t *testing.T, w *world) {

@@ -11,7 +11,7 @@ import (
 	"rouse/tokens"
 )
 
-const keyColumns = "id, app, kind, name, scopes, hash, expires_at, created_at"
+const keyColumns = "id, app, kind, name, scopes, hash, expires_at, created_at, rate_milli, rate_burst"
 
 type keyRow struct {
 	ID        ident.Key      `db:"id"`
@@ -22,7 +22,16 @@ type keyRow struct {
 	Hash      []byte         `db:"hash"`
 	ExpiresAt *int64         `db:"expires_at"`
 	CreatedAt int64          `db:"created_at"`
+	RateMilli int64          `db:"rate_milli"`
+	RateBurst int            `db:"rate_burst"`
+	UsedAt    *int64         `db:"last_used_at"`
 }
+
+const (
+	selectKey   = "SELECT " + keyColumns + ", last_used_at FROM keys WHERE id = ?"
+	selectKeys  = "SELECT " + keyColumns + ", last_used_at FROM keys WHERE app = ? ORDER BY id"
+	noteKeyUsed = "UPDATE keys SET last_used_at = ?1 WHERE id = ?2 AND (last_used_at IS NULL OR last_used_at < ?1)"
+)
 
 func (r keyRow) key() (tokens.Key, error) {
 	hash, err := hashOf(r.Hash)
@@ -30,7 +39,7 @@ func (r keyRow) key() (tokens.Key, error) {
 		return tokens.Key{}, err
 	}
 	k := tokens.Key{ID: r.ID, App: r.App, Kind: r.Kind, Name: r.Name, Hash: hash,
-		ExpiresAt: fromNull(r.ExpiresAt), CreatedAt: fromMillis(r.CreatedAt)}
+		ExpiresAt: fromNull(r.ExpiresAt), CreatedAt: fromMillis(r.CreatedAt), LastUsedAt: fromNull(r.UsedAt), Rate: rateOf(r.RateMilli, r.RateBurst)}
 	for _, scope := range strings.Fields(r.Scopes) {
 		k.Scopes = append(k.Scopes, tokens.Scope(scope))
 	}
@@ -49,9 +58,9 @@ func (t *tx) insertKey(k tokens.Key) error {
 	for _, scope := range k.Scopes {
 		scopes = append(scopes, string(scope))
 	}
-	const query = "INSERT INTO keys (" + keyColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+	const query = "INSERT INTO keys (" + keyColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 	_, err := t.exec(query, string(k.ID), string(k.App), string(k.Kind), k.Name, strings.Join(scopes, " "), k.Hash[:],
-		millisOrNull(k.ExpiresAt), millis(k.CreatedAt))
+		millisOrNull(k.ExpiresAt), millis(k.CreatedAt), milliOf(k.Rate), k.Rate.Burst)
 	if err != nil {
 		return fmt.Errorf("insert a key: %w", err)
 	}
@@ -74,7 +83,7 @@ func (s *Store) Keys(ctx context.Context, app ident.App) ([]tokens.Key, error) {
 		return nil, err
 	}
 	var rows []keyRow
-	if err := s.reads.list(ctx, &rows, "SELECT "+keyColumns+" FROM keys WHERE app = ? ORDER BY id", string(app)); err != nil {
+	if err := s.reads.list(ctx, &rows, selectKeys, string(app)); err != nil {
 		return nil, s.readError("list keys", err)
 	}
 	list := make([]tokens.Key, 0, len(rows))
@@ -103,7 +112,7 @@ func (s *Store) DeleteKey(ctx context.Context, app ident.App, key ident.Key) err
 // too. Unauthenticated "unknown_key".
 func (s *Store) LookupKey(ctx context.Context, key ident.Key) (tokens.Key, error) {
 	var r keyRow
-	err := s.reads.get(ctx, &r, "SELECT "+keyColumns+" FROM keys WHERE id = ?", string(key))
+	err := s.reads.get(ctx, &r, selectKey, string(key))
 	if errors.Is(err, sql.ErrNoRows) {
 		return tokens.Key{}, unknownKey()
 	}

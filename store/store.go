@@ -74,6 +74,7 @@ type Store struct {
 	beating atomic.Pointer[error] // why the last beat failed, nil if it did not; Beat writes
 	starts  sync.Once
 	started chan struct{} // closed once Run serves
+	keyUses keyUses
 	purge   purgeCursor
 	horizon horizon
 	// unlocked leaves shards unlocked: tests show with it what the locks are for.

@@ -14,14 +14,6 @@ import (
 
 func notBuilt() error { return fault.New(fault.Unavailable, "not_built", "this is not built yet") }
 
-// RotateKey is not built yet.
-func (s *Store) RotateKey(context.Context, ident.Key, tokens.Key, time.Time) (tokens.Key, error) {
-	return tokens.Key{}, notBuilt()
-}
-
-// NoteKeyUse is not built yet.
-func (s *Store) NoteKeyUse(ident.Key, time.Time) {}
-
 // User is not built yet.
 func (s *Store) User(context.Context, ident.App, string) (tokens.User, error) {
 	return tokens.User{}, notBuilt()
