@@ -260,6 +260,7 @@ type API struct {
 	bodies     map[string]*body
 	document   document
 	sending    inflight
+	byHand     wakes
 	metrics    metrics
 	// register and refuse are the limits by address.
 	register *limiter

@@ -2,11 +2,13 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
 
 	"rouse/api/contract"
+	"rouse/fault"
 	"rouse/ident"
 	"rouse/messages"
 	"rouse/tokens"
@@ -24,11 +26,13 @@ func (n nouns) RegisterDevice(ctx context.Context, r contract.RegisterDeviceRequ
 	if err != nil {
 		return nil, err
 	}
-	id, now := ident.NewDevice(), time.Now()
-	secret := newDeviceKey(id)
-	device, created, err := n.deps.Devices.Register(ctx, tokens.Enrol{
-		Registration: registration, As: who.kind, Device: who.device.ID, ID: id, Secret: tokens.HashOf(secret), Now: now,
-	})
+	enrol := tokens.Enrol{Registration: registration, As: who.kind, Device: who.device.ID, ID: ident.NewDevice(), Topics: or(r.Body.Topics), Now: time.Now()}
+	if enrol.User, err = n.mayEnrol(ctx, who, r.Body); err != nil {
+		return nil, err
+	}
+	secret := newDeviceKey(enrol.ID)
+	enrol.Secret = tokens.HashOf(secret)
+	device, created, err := n.deps.Devices.Register(ctx, enrol)
 	if err != nil {
 		return nil, err
 	}
@@ -36,11 +40,12 @@ func (n nouns) RegisterDevice(ctx context.Context, r contract.RegisterDeviceRequ
 		// A device's key holds the device's id, which was not known before: mint it again for this one.
 		secret = newDeviceKey(device.ID)
 		defer n.parker.Wake(device.ID) // a poll with the old key finds out now
-		if err := n.deps.Devices.RotateSecret(ctx, device.ID, tokens.HashOf(secret), now); err != nil {
+		if err := n.deps.Devices.RotateSecret(ctx, device.ID, tokens.HashOf(secret), enrol.Now); err != nil {
 			return nil, err
 		}
 	}
 	n.hintToken(device, registration.Token != "")
+	n.hint(messages.Hint{Kind: messages.HintEvents, App: device.App})
 	wire := registered(device)
 	if created || who.kind == tokens.SecretKey {
 		wire.Secret = some(secret)
@@ -49,6 +54,39 @@ func (n nouns) RegisterDevice(ctx context.Context, r contract.RegisterDeviceRequ
 		return contract.RegisterDevice201JSONResponse{Body: wire}, nil
 	}
 	return contract.RegisterDevice200JSONResponse{Body: wire}, nil
+}
+
+// mayEnrol checks the parts of a registration that depend on the app, and returns whose the device will be; nil if no token says so.
+func (n nouns) mayEnrol(ctx context.Context, who caller, b *contract.DeviceRegistration) (*string, error) {
+	if who.kind == tokens.PublishableKey {
+		if err := n.mayRegisterItself(ctx, who.app, b.UserToken != nil); err != nil {
+			return nil, err
+		}
+	}
+	for i, topic := range or(b.Topics) {
+		if err := messages.CheckTopic(topic); err != nil {
+			return nil, fault.From(err).At(fmt.Sprintf("/topics/%d", i), "1 to 128 characters of A-Z, a-z, 0-9 and . _ : -")
+		}
+	}
+	if b.UserToken == nil {
+		return nil, nil
+	}
+	user, err := n.userOf(ctx, who.app, *b.UserToken)
+	return &user, err
+}
+
+// mayRegisterItself holds a device to the app's registration mode.
+func (a *API) mayRegisterItself(ctx context.Context, id ident.App, withToken bool) error {
+	app, err := a.apps.get(ctx, id, time.Now())
+	switch {
+	case err != nil:
+		return err
+	case app.Registration == tokens.RegistrationServer:
+		return fault.New(fault.Forbidden, "registration_closed", "this app's devices are registered by its backend alone: have it register this installation with its secret key, and hand the device's key on")
+	case app.Registration == tokens.RegistrationToken && !withToken:
+		return fault.New(fault.Forbidden, "registration_closed", "this app's devices register with a user_token: have your backend sign one, and send it along")
+	}
+	return nil
 }
 
 func newDeviceKey(id ident.Device) tokens.Secret {
@@ -69,17 +107,8 @@ func (n nouns) GetOwnDevice(ctx context.Context, _ contract.GetOwnDeviceRequestO
 
 // UpdateOwnDevice changes the caller; a token is a fresh registration.
 func (n nouns) UpdateOwnDevice(ctx context.Context, r contract.UpdateOwnDeviceRequestObject) (contract.UpdateOwnDeviceResponseObject, error) {
-	patch := tokens.Patch{AppVersion: r.Body.AppVersion, Locale: r.Body.Locale}
-	if r.Body.Token != nil {
-		token := tokens.Token(*r.Body.Token)
-		patch.Token = &token
-	}
-	if r.Body.Environment != nil {
-		environment := tokens.Environment(*r.Body.Environment)
-		patch.Environment = &environment
-	}
 	who := callerOf(ctx).device
-	patch, err := tokens.CheckPatch(who.Provider, patch)
+	patch, err := patchOf(who, *r.Body)
 	if err != nil {
 		return nil, err
 	}
@@ -89,6 +118,20 @@ func (n nouns) UpdateOwnDevice(ctx context.Context, r contract.UpdateOwnDeviceRe
 	}
 	n.hintToken(device, patch.Token != nil)
 	return contract.UpdateOwnDevice200JSONResponse(wireDevice(device)), nil
+}
+
+// patchOf reads a change to a device.
+func patchOf(d tokens.Device, b contract.DeviceUpdate) (tokens.Patch, error) {
+	patch := tokens.Patch{AppVersion: b.AppVersion, Locale: b.Locale}
+	if b.Token != nil {
+		token := tokens.Token(*b.Token)
+		patch.Token = &token
+	}
+	if b.Environment != nil {
+		environment := tokens.Environment(*b.Environment)
+		patch.Environment = &environment
+	}
+	return tokens.CheckPatch(d.Provider, patch)
 }
 
 // DeleteOwnDevice unregisters the caller.

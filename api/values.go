@@ -68,3 +68,11 @@ func or[T any](p *T) T {
 	}
 	return *p
 }
+
+// listed is a list as the wire has it: never null.
+func listed[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
