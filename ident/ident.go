@@ -7,6 +7,7 @@ import (
 	"encoding/base32"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -93,6 +94,22 @@ func parse[T ~string](s, prefix, what string) (T, error) {
 		return "", fmt.Errorf("%s is %q followed by %d characters of 0-9 and a-v", what, prefix, Width)
 	}
 	return T(s), nil
+}
+
+// Time is when the event's id was made, by the clock of who made it. The error is that of ParseEvent.
+func (e Event) Time() (time.Time, error) {
+	if _, err := ParseEvent(string(e)); err != nil {
+		return time.Time{}, err
+	}
+	raw, err := encoding.DecodeString(string(e[len(EventPrefix):]))
+	if err != nil {
+		return time.Time{}, fmt.Errorf("an event id: %w", err)
+	}
+	var ms int64
+	for _, b := range raw[:6] {
+		ms = ms<<8 | int64(b)
+	}
+	return time.UnixMilli(ms).UTC(), nil
 }
 
 // IsSuffix reports whether s could be what follows the prefix of an id.

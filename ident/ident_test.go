@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"rouse/ident"
 )
@@ -58,4 +59,16 @@ func FuzzParseDevice(f *testing.F) {
 			t.Fatalf("%q: %q %v", s, id, err)
 		}
 	})
+}
+
+func TestAnEventTellsWhenItWasMade(t *testing.T) {
+	t.Parallel()
+	before := time.Now().Truncate(time.Millisecond)
+	at, err := ident.NewEvent().Time()
+	if err != nil || at.Before(before) || at.After(time.Now()) {
+		t.Errorf("made at %v, %v", at, err)
+	}
+	if _, err := ident.Event("evt_nonsense").Time(); err == nil {
+		t.Error("nonsense has a time")
+	}
 }

@@ -65,3 +65,75 @@ type WebhookTested struct {
 	Error string
 	Took  time.Duration
 }
+
+// WebhookTurn says of an enabled webhook whether there may be anything to post.
+type WebhookTurn struct {
+	ID   ident.Webhook
+	App  ident.App
+	Term int64
+	// Newest is the place up to which the app has events.
+	Newest Seq
+}
+
+// WebhookDesk is what it takes to post to a webhook. Whoever takes one ends the term of who had it before.
+type WebhookDesk struct {
+	Webhook
+	Secrets WebhookSecrets
+	// Retries are in the order of their places.
+	Retries []WebhookRetry
+}
+
+// WebhookSecrets are what posts are signed with, raw.
+type WebhookSecrets struct {
+	Current []byte
+	// Previous signs as well until PreviousUntil.
+	Previous      []byte
+	PreviousUntil time.Time
+}
+
+// At are those that sign at a time, the current one first.
+func (s WebhookSecrets) At(now time.Time) [][]byte {
+	if len(s.Previous) > 0 && now.Before(s.PreviousUntil) {
+		return [][]byte{s.Current, s.Previous}
+	}
+	return [][]byte{s.Current}
+}
+
+// String says nothing.
+func (WebhookSecrets) String() string { return "[redacted]" }
+
+// GoString says nothing.
+func (WebhookSecrets) GoString() string { return "[redacted]" }
+
+// WebhookRetry is an event that waits to be posted by itself, behind those of its device that came before.
+type WebhookRetry struct {
+	Place  Seq
+	Device ident.Device
+	// Attempts were made since FirstAt; none while it waited behind another.
+	Attempts  int
+	FirstAt   time.Time
+	NextAt    time.Time
+	LastError string
+}
+
+// WebhookNote is what came of posting. It counts as a whole or, once the webhook has another term or is disabled, not at all.
+type WebhookNote struct {
+	ID   ident.Webhook
+	App  ident.App
+	Term int64
+	// Place does not go back.
+	Place Seq
+	// Apart are events that wait by themselves from now on, Again those that did and go on, Done those that need not any more.
+	Apart, Again []WebhookRetry
+	Done         []Seq
+	// FailingSince, Attempts, NextAt and LastError are as in Webhook. An empty LastError leaves the one that is there.
+	FailingSince time.Time
+	Attempts     int
+	NextAt       time.Time
+	LastError    string
+	// SucceededAt is when something was taken last, zero if nothing was since the last note.
+	SucceededAt time.Time
+	// Disable is the reason if it is to be disabled.
+	Disable string
+	Now     time.Time
+}

@@ -25,7 +25,7 @@ func (s *Store) DeleteApp(ctx context.Context, id ident.App) error {
 		if n == 0 {
 			return appNotFound()
 		}
-		for _, query := range []string{"DELETE FROM keys WHERE app = ?", "DELETE FROM credentials WHERE app = ?", "DELETE FROM circuits WHERE app = ?"} {
+		for _, query := range []string{"DELETE FROM keys WHERE app = ?", "DELETE FROM credentials WHERE app = ?", "DELETE FROM circuits WHERE app = ?", stopWebhooks} {
 			if _, err := t.exec(query, string(id)); err != nil {
 				return err
 			}
@@ -68,7 +68,7 @@ func (s *Store) finishDelete(ctx context.Context, app ident.App) (int, error) {
 	for _, query := range []string{
 		"DELETE FROM messages WHERE id IN (SELECT id FROM messages WHERE app = ? LIMIT 0 + ?)",
 		"DELETE FROM idempotency WHERE (app, key) IN (SELECT app, key FROM idempotency WHERE app = ? LIMIT 0 + ?)",
-		appsEvents,
+		appsEvents, appsRetries, appsWebhooks,
 	} {
 		n, err := s.deletePieces(ctx, app, query)
 		if total += n; err != nil {

@@ -84,37 +84,6 @@ func (s *Store) Report(context.Context, ident.Device, []messages.Report, time.Ti
 	return 0, notBuilt()
 }
 
-// AddWebhook is not built yet.
-func (s *Store) AddWebhook(context.Context, messages.Webhook, []byte) error { return notBuilt() }
-
-// Webhooks is not built yet.
-func (s *Store) Webhooks(context.Context, ident.App) ([]messages.Webhook, error) {
-	return nil, notBuilt()
-}
-
-// PatchWebhook is not built yet.
-func (s *Store) PatchWebhook(context.Context, ident.App, ident.Webhook, messages.WebhookPatch, time.Time) (messages.Webhook, error) {
-	return messages.Webhook{}, notBuilt()
-}
-
-// DeleteWebhook is not built yet.
-func (s *Store) DeleteWebhook(context.Context, ident.App, ident.Webhook) error { return notBuilt() }
-
-// RotateWebhookSecret is not built yet.
-func (s *Store) RotateWebhookSecret(context.Context, ident.App, ident.Webhook, []byte, time.Time) error {
-	return notBuilt()
-}
-
-// Redeliver is not built yet.
-func (s *Store) Redeliver(context.Context, ident.App, ident.Webhook, ident.Event, time.Time, time.Time) (messages.Webhook, error) {
-	return messages.Webhook{}, notBuilt()
-}
-
-// AcceptAll is not built yet.
-func (s *Store) AcceptAll(context.Context, []messages.Send) ([]messages.Verdict, error) {
-	return nil, notBuilt()
-}
-
 // Messages is not built yet.
 func (s *Store) Messages(context.Context, messages.ListQuery) (messages.MessageList, error) {
 	return messages.MessageList{}, notBuilt()
