@@ -2,6 +2,8 @@ package api
 
 import (
 	"context"
+	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -27,23 +29,42 @@ func appID(s string) (ident.App, error) {
 
 // CreateApp makes a tenant with its first two keys.
 func (n nouns) CreateApp(ctx context.Context, r contract.CreateAppRequestObject) (contract.CreateAppResponseObject, error) {
-	name, err := nameOfApp(r.Body.Name)
+	app, err := newApp(*r.Body)
 	if err != nil {
 		return nil, err
-	}
-	app := tokens.App{ID: ident.NewApp(), Name: name, InboxOverflow: tokens.OverflowReject, CreatedAt: stamp(time.Now())}
-	if r.Body.InboxOverflow != nil {
-		app.InboxOverflow = tokens.Overflow(*r.Body.InboxOverflow)
 	}
 	secret, secretKey := newKey(app, tokens.SecretKey)
 	publishable, publishableKey := newKey(app, tokens.PublishableKey)
 	if err := n.deps.Apps.CreateApp(ctx, app, []tokens.Key{secret, publishable}); err != nil {
 		return nil, err
 	}
+	wire := wireApp(app)
 	return contract.CreateApp201JSONResponse{
-		Id: string(app.ID), Name: app.Name, InboxOverflow: string(app.InboxOverflow), CreatedAt: app.CreatedAt,
+		Id: wire.Id, Name: wire.Name, InboxOverflow: wire.InboxOverflow, Registration: wire.Registration, BroadcastRate: wire.BroadcastRate,
+		EventTypes: wire.EventTypes, RateLimit: wire.RateLimit, CreatedAt: wire.CreatedAt,
 		SecretKey: string(secretKey), PublishableKey: string(publishableKey),
 	}, nil
+}
+
+// newApp makes a tenant of what was asked for; what was left out is as contract says.
+func newApp(b contract.AppCreate) (tokens.App, error) {
+	app := tokens.App{
+		ID: ident.NewApp(), InboxOverflow: tokens.OverflowReject, Registration: tokens.RegistrationOpen,
+		BroadcastRate: tokens.DefaultBroadcastRate, CreatedAt: stamp(time.Now()),
+	}
+	patch, err := appPatch(contract.AppUpdate{
+		Name: &b.Name, InboxOverflow: b.InboxOverflow, Registration: b.Registration, BroadcastRate: b.BroadcastRate,
+		EventTypes: b.EventTypes, RateLimit: b.RateLimit,
+	})
+	if err != nil {
+		return app, err
+	}
+	app.Name = *patch.Name
+	app.InboxOverflow = orElse(patch.InboxOverflow, app.InboxOverflow)
+	app.Registration = orElse(patch.Registration, app.Registration)
+	app.BroadcastRate = orElse(patch.BroadcastRate, app.BroadcastRate)
+	app.EventTypes, app.Rate = or(patch.EventTypes), or(patch.Rate)
+	return app, nil
 }
 
 // newKey makes one of an app's first keys.
@@ -114,23 +135,66 @@ func (n nouns) UpdateApp(ctx context.Context, r contract.UpdateAppRequestObject)
 	if err != nil {
 		return nil, err
 	}
-	var patch tokens.AppPatch
-	if r.Body.Name != nil {
-		name, err := nameOfApp(*r.Body.Name)
-		if err != nil {
-			return nil, err
-		}
-		patch.Name = &name
+	patch, err := appPatch(*r.Body)
+	if err != nil {
+		return nil, err
 	}
-	if r.Body.InboxOverflow != nil {
-		overflow := tokens.Overflow(*r.Body.InboxOverflow)
-		patch.InboxOverflow = &overflow
-	}
+	defer n.apps.forget() // after the commit, and after an error too
 	app, err := n.deps.Apps.PatchApp(ctx, id, patch)
 	if err != nil {
 		return nil, err
 	}
 	return contract.UpdateApp200JSONResponse(wireApp(app)), nil
+}
+
+// appPatch reads a change to an app.
+func appPatch(b contract.AppUpdate) (tokens.AppPatch, error) {
+	patch := tokens.AppPatch{
+		InboxOverflow: (*tokens.Overflow)(b.InboxOverflow), Registration: (*tokens.RegistrationMode)(b.Registration),
+		BroadcastRate: b.BroadcastRate, EventTypes: b.EventTypes,
+	}
+	if b.Name != nil {
+		name, err := nameOfApp(*b.Name)
+		if err != nil {
+			return patch, err
+		}
+		patch.Name = &name
+	}
+	for i, word := range or(b.EventTypes) {
+		if !messages.IsEventWord(word) {
+			return patch, invalidBody().At(fmt.Sprintf("/event_types/%d", i), "must be a type of event, such as message.acked, a family, such as message.*, or *")
+		}
+	}
+	if b.RateLimit != nil {
+		limit, err := rateLimitOf(*b.RateLimit)
+		if err != nil {
+			return patch, err
+		}
+		patch.Rate = &limit
+	}
+	return patch, nil
+}
+
+// rateLimitOf reads a limit, in steps of a thousandth a second.
+func rateLimitOf(b contract.RateLimitSetting) (tokens.RateLimit, error) {
+	if b.PerSecond == 0 {
+		return tokens.RateLimit{}, nil
+	}
+	limit := tokens.RateLimit{PerSecond: math.Round(float64(b.PerSecond)*1000) / 1000, Burst: or(b.Burst)}
+	if limit.PerSecond == 0 {
+		return limit, invalidBody().At("/rate_limit/per_second", "must be at least 0.001, or 0 for no limit")
+	}
+	if b.Burst == nil {
+		limit.Burst = max(1, int(math.Ceil(2*limit.PerSecond)))
+	}
+	return limit, nil
+}
+
+func wireRateLimit(r tokens.RateLimit) *contract.RateLimitView {
+	if r == (tokens.RateLimit{}) {
+		return nil
+	}
+	return &contract.RateLimitView{PerSecond: float32(r.PerSecond), Burst: r.Burst}
 }
 
 // DeleteApp deletes a tenant and everything in it.
@@ -143,6 +207,8 @@ func (n nouns) DeleteApp(ctx context.Context, r contract.DeleteAppRequestObject)
 	// credentials open, or a circuit of it, lets go.
 	defer func() {
 		n.keys.forget()
+		n.apps.forget()
+		n.identities.forget()
 		n.recheck.soon()
 		for _, p := range []tokens.Provider{tokens.APNs, tokens.FCM} {
 			n.hint(messages.Hint{Kind: messages.HintCredential, App: id, Provider: string(p)})
@@ -155,7 +221,14 @@ func (n nouns) DeleteApp(ctx context.Context, r contract.DeleteAppRequestObject)
 }
 
 func wireApp(app tokens.App) contract.App {
-	return contract.App{Id: string(app.ID), Name: app.Name, InboxOverflow: string(app.InboxOverflow), CreatedAt: stamp(app.CreatedAt)}
+	wire := contract.App{
+		Id: string(app.ID), Name: app.Name, InboxOverflow: string(app.InboxOverflow), Registration: string(app.Registration),
+		BroadcastRate: app.BroadcastRate, RateLimit: wireRateLimit(app.Rate), CreatedAt: stamp(app.CreatedAt),
+	}
+	if app.EventTypes != nil {
+		wire.EventTypes = &app.EventTypes
+	}
+	return wire
 }
 
 func wireCircuits(list []tokens.Circuit, now time.Time) []contract.Circuit {

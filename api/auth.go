@@ -70,13 +70,16 @@ var (
 func (a *API) admit(w http.ResponseWriter, r *http.Request, pass guard) (caller, error) {
 	c, key, err := a.authenticate(r)
 	if err == nil {
+		if err := a.hold(w, r, c, key); err != nil {
+			return c, err
+		}
 		return c, pass(c, key)
 	}
 	if fault.KindOf(err) != fault.Unauthenticated {
 		return caller{}, err
 	}
 	// Only failures count, and only failures are refused: behind one address there may be a whole carrier.
-	if limited := a.refuse.take(w, a.clientOf(r), time.Now()); limited != nil {
+	if limited := a.holdFailure(w, r); limited != nil {
 		return caller{}, limited
 	}
 	return caller{}, err
@@ -126,6 +129,7 @@ func (a *API) appKey(ctx context.Context, p tokens.ParsedKey) (caller, tokens.Ke
 	case !key.Live(time.Now()):
 		return caller{}, tokens.Key{}, errExpiredKey
 	}
+	a.deps.Keys.NoteKeyUse(key.ID, time.Now())
 	return caller{kind: p.Kind, app: key.App, key: key.ID}, key, nil
 }
 

@@ -13,10 +13,6 @@ func notBuilt() error {
 	return fault.New(fault.Unavailable, "not_built", "this operation is not built yet")
 }
 
-func (n nouns) RotateKey(context.Context, contract.RotateKeyRequestObject) (contract.RotateKeyResponseObject, error) {
-	return nil, notBuilt()
-}
-
 func (n nouns) ReportReceipts(context.Context, contract.ReportReceiptsRequestObject) (contract.ReportReceiptsResponseObject, error) {
 	return nil, notBuilt()
 }

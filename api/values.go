@@ -69,6 +69,14 @@ func or[T any](p *T) T {
 	return *p
 }
 
+// orElse is the value behind p, or another one.
+func orElse[T any](p *T, other T) T {
+	if p == nil {
+		return other
+	}
+	return *p
+}
+
 // listed is a list as the wire has it: never null.
 func listed[T any](list []T) []T {
 	if list == nil {
