@@ -27,6 +27,7 @@ const (
 type acceptance struct {
 	send    messages.Send
 	receipt messages.Receipt
+	err     error // why it was refused
 }
 
 // Accept stores a message for everyone it is for; the receipt is durable when it returns. Errors:
@@ -36,13 +37,11 @@ type acceptance struct {
 // A message of TTL 0 is for a device that is polling now: it lives presentGrace there; for any other it is stored as
 // dropped at once. Of a user's several devices, one whose inbox is full gets a dropped delivery and a gap; only
 // if all are full is the message refused.
+//
+// What is for later, a topic or everyone is stored as it is, and FanOut reaches its devices; of those only the one it names is looked at.
 func (s *Store) Accept(ctx context.Context, m messages.Send) (messages.Receipt, error) {
-	m.CreatedAt = fromMillis(millis(m.CreatedAt))
-	a := &acceptance{send: m}
-	o := &op{send: a, app: m.App, bytes: len(m.Data), done: make(chan error, 1)}
-	if m.To.User != "" {
-		o.bytes += userSend
-	}
+	a := newAcceptance(m)
+	o := &op{send: a, app: m.App, bytes: sendBytes(m), done: make(chan error, 1)}
 	if err := s.write(ctx, "accept a message", o); err != nil {
 		return messages.Receipt{}, err
 	}
@@ -73,6 +72,7 @@ type slot struct {
 	shared bool
 	ended  messages.State
 	reason string
+	by     ident.Message // what replaced it
 }
 
 // pendingKey names what a collapse key replaces.
@@ -112,7 +112,7 @@ type planned struct {
 	at     int64
 }
 
-// post is a row of messages: a send to a user with no device, or with several.
+// post is a row of messages: a send to a user with no device, or with several; or one for later, whose devices FanOut reaches.
 type post struct {
 	send  *messages.Send
 	slots []*slot
@@ -135,7 +135,7 @@ func (t *tx) newPlan(sends int) *plan {
 }
 
 // settle decides all sends of a batch, once what was asked for is there, one after the other, and writes what they come to
-// together. A send that is refused gets its error in o.err and leaves nothing behind. An error is the statement's, not a send's.
+// together. A send that is refused gets its error and leaves nothing behind. An error is the statement's, not a send's.
 func (p *plan) settle(ops []*op) error {
 	if len(ops) == 0 {
 		return nil
@@ -144,18 +144,22 @@ func (p *plan) settle(ops []*op) error {
 		return err
 	}
 	t := p.t
-	for _, o := range ops {
-		a := o.send
-		a.receipt, o.err = p.accept(&a.send)
-		if o.err == nil && a.receipt.Replayed {
+	for a := range sendsIn(ops) {
+		a.receipt, a.err = p.accept(&a.send)
+		if a.err == nil && a.receipt.Replayed {
 			continue
 		}
-		if o.err == nil {
+		if a.err == nil {
 			t.done.accepted = append(t.done.accepted, a.send.Urgency)
 			continue
 		}
-		if fault.KindOf(o.err) == fault.Internal {
-			return o.err
+		if fault.KindOf(a.err) == fault.Internal {
+			return a.err
+		}
+	}
+	for _, o := range ops {
+		if o.err = nil; o.send != nil {
+			o.err = o.send.err
 		}
 	}
 	p.hints(ops)
@@ -165,8 +169,8 @@ func (p *plan) settle(ops []*op) error {
 // hints lists, per receipt, what is still pending now that the whole batch is decided.
 func (p *plan) hints(ops []*op) {
 	bySend := make(map[*messages.Send]*messages.Receipt, len(ops))
-	for _, o := range ops {
-		bySend[&o.send.send] = &o.send.receipt
+	for a := range sendsIn(ops) {
+		bySend[&a.send] = &a.receipt
 	}
 	for _, s := range p.slots {
 		if s.ended == "" {
@@ -183,31 +187,57 @@ func (p *plan) accept(m *messages.Send) (messages.Receipt, error) {
 		return replayed(replay), err
 	}
 	receipt := messages.Receipt{ID: m.ID, Status: messages.Accepted, CreatedAt: m.CreatedAt, ExpiresAt: fromMillis(millis(m.ExpiresAt()))}
-	if m.To.Device != "" {
+	switch {
+	case m.Later():
+		receipt.Status, err = p.later(m)
+	case m.To.Device != "":
 		err = p.toDevice(m)
 		receipt.Recipients = 1
-	} else {
+	default:
 		receipt.Recipients, err = p.toUser(m)
 	}
 	if err != nil {
 		return messages.Receipt{}, err
 	}
-	if receipt.Recipients == 0 {
+	if receipt.Recipients == 0 && !m.Later() {
 		receipt.Status = messages.NoRecipients
 	}
 	p.remember(m, receipt)
 	return receipt, nil
 }
 
-func (p *plan) toDevice(m *messages.Send) error {
+// later keeps m whole, for FanOut.
+func (p *plan) later(m *messages.Send) (messages.Status, error) {
+	if m.To.Device != "" {
+		if _, err := p.boxOf(m); err != nil {
+			return "", err
+		}
+	}
+	p.posts = append(p.posts, &post{send: m})
+	if m.SendAt.IsZero() {
+		return messages.FanningOut, nil
+	}
+	return messages.Scheduled, nil
+}
+
+// boxOf returns the inbox of the device that m names.
+func (p *plan) boxOf(m *messages.Send) (*box, error) {
 	b := p.boxes[m.To.Device]
 	if b == nil || b.app != m.App {
-		return fault.New(fault.Invalid, "device_not_found", "the message is for a device that does not exist").
+		return nil, fault.New(fault.Invalid, "device_not_found", "the message is for a device that does not exist").
 			At("/to/device_id", "no device of this app has this id")
 	}
 	if b.gone {
-		return fault.New(fault.Invalid, "device_unregistered", "the message is for a device that was unregistered").
+		return nil, fault.New(fault.Invalid, "device_unregistered", "the message is for a device that was unregistered").
 			At("/to/device_id", "this device was unregistered")
+	}
+	return b, nil
+}
+
+func (p *plan) toDevice(m *messages.Send) error {
+	b, err := p.boxOf(m)
+	if err != nil {
+		return err
 	}
 	fits, err := p.fits(b, m)
 	if err != nil {

@@ -28,8 +28,6 @@ const (
 	deliveryColumns = plainColumns + ", ended_at, ended, reason, collapse_key, to_user, correlation_id, notification"
 	insertPlain     = "INSERT INTO deliveries (" + plainColumns + ") VALUES " + plainRow
 	insertDelivery  = "INSERT INTO deliveries (" + deliveryColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-	insertPost      = `INSERT INTO messages (id, app, user_id, urgency, recipients, pending, created_at, expires_at, collapse_key,
-		correlation_id, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 )
 
 // insertPlains inserts insertRows plain rows.
@@ -43,14 +41,13 @@ func (p *plan) ask(ops []*op) error {
 	if len(ops) == 0 {
 		return nil
 	}
-	devices := make([]ident.Device, 0, len(ops))
-	for _, o := range ops {
-		m := &o.send.send
-		if m.To.Device != "" {
-			devices = append(devices, m.To.Device)
+	devices := devicesIn(ops)
+	for a := range sendsIn(ops) {
+		user, asks := asksUser(&a.send)
+		if !asks {
 			continue
 		}
-		ofUser, err := p.t.devicesOf(p.users, userKey{m.App, m.To.User})
+		ofUser, err := p.t.devicesOf(p.users, user)
 		if err != nil {
 			return err
 		}
@@ -172,6 +169,7 @@ func (t *tx) atATime() int {
 
 // write stores what was decided.
 func (p *plan) write() error {
+	p.tellSlots()
 	if p.t.w.travels() {
 		return p.writeAtOnce()
 	}
@@ -258,25 +256,4 @@ func noteJSON(n *messages.Notification) any {
 		return nil // two strings always marshal
 	}
 	return string(b)
-}
-
-// pending returns how many of the deliveries need the body, and the body, if one does.
-func (p *post) pending() (n int64, body []byte) {
-	for _, s := range p.slots {
-		if s.ended == "" {
-			n++
-		}
-	}
-	if n > 0 {
-		body = p.send.Data
-	}
-	return n, body
-}
-
-func (p *plan) insertPost(post *post) error {
-	m := post.send
-	pending, body := post.pending()
-	_, err := p.t.exec(insertPost, string(m.ID), string(m.App), m.To.User, int64(m.Urgency), len(post.slots), pending,
-		millis(m.CreatedAt), millis(m.ExpiresAt()), orNull(m.CollapseKey), orNull(m.CorrelationID), body)
-	return err
 }

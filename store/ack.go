@@ -20,7 +20,7 @@ const (
 		fetched_at = CASE WHEN fetched_at IS NULL AND seq >= ?2 AND seq <= ?3 THEN ?4 ELSE fetched_at END
 		WHERE device = ?5 AND ended_at IS NULL
 		AND (expires_at > ?1 OR fetched_at IS NOT NULL OR (seq >= ?2 AND seq <= ?3 AND expires_at > ?4)) AND `
-	ackReturn = ` RETURNING seq, size, message, shared, created_at`
+	ackReturn = ` RETURNING seq, size, message, shared, created_at, app, COALESCE(correlation_id, '')`
 	ackUpTo   = ackSet + `seq <= ?6` + ackReturn
 	ackOne    = ackSet + `message = ?6` + ackReturn
 )
@@ -136,10 +136,11 @@ func (t *tx) ack(device ident.Device, p handed, now time.Time, query string, whi
 	for rows.Next() {
 		d := ending{Device: device}
 		var created int64
-		if err := rows.Scan(&d.Seq, &d.Size, &d.Message, &d.Shared, &created); err != nil {
+		if err := rows.Scan(&d.Seq, &d.Size, &d.Message, &d.Shared, &created, &d.App, &d.Correlation); err != nil {
 			return 0, 0, fmt.Errorf("ack: %w", err)
 		}
-		t.left(d)
+		t.left(d, messages.Acked)
+		t.tellEnd(d, messages.Acked, "", millis(now))
 		t.done.acked = append(t.done.acked, now.Sub(fromMillis(created)))
 		n, newest = n+1, max(newest, d.Seq)
 	}

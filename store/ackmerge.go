@@ -32,7 +32,7 @@ const (
 		FROM unnest(CAST(? AS TEXT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), `
 	ackedWhere = ` WHERE d.device = a.device AND d.device = ANY (CAST(?1 AS TEXT[])) AND d.ended_at IS NULL
 		AND (d.expires_at > a.now OR d.fetched_at IS NOT NULL OR (d.seq >= a.page_from AND d.seq <= a.page_to AND d.expires_at > a.page_at)) AND `
-	ackedReturn = ` RETURNING d.device, d.seq, d.size, d.message, d.shared, d.created_at`
+	ackedReturn = ` RETURNING d.device, d.seq, d.size, d.message, d.shared, d.created_at, d.app, COALESCE(d.correlation_id, '')`
 	// The values are those of ackSet, an array for each.
 	ackUpToAtOnce = ackedAtOnce + `CAST(? AS BIGINT[])) AS a (device, now, page_from, page_to, page_at, up_to)` + ackedWhere + `d.seq <= a.up_to` + ackedReturn
 	ackIDsAtOnce  = ackedAtOnce + `CAST(? AS TEXT[])) AS a (device, now, page_from, page_to, page_at, message)` + ackedWhere + `d.message = a.message` + ackedReturn
@@ -127,14 +127,15 @@ func (t *tx) askAcks(wave ackWave) error {
 func (t *tx) ackedRow(wave ackWave, r row) error {
 	var d ending
 	var shared, created int64
-	if err := r.Scan(&d.Device, &d.Seq, &d.Size, &d.Message, &shared, &created); err != nil {
+	if err := r.Scan(&d.Device, &d.Seq, &d.Size, &d.Message, &shared, &created, &d.App, &d.Correlation); err != nil {
 		return err
 	}
 	d.Shared = shared != 0
-	t.left(d)
+	t.left(d, messages.Acked)
 	a := wave.ops[d.Device].ack
 	t.done.acked = append(t.done.acked, a.now.Sub(fromMillis(created)))
 	a.n, a.newest = a.n+1, max(a.newest, d.Seq)
+	t.tellEnd(d, messages.Acked, "", millis(a.now))
 	return nil
 }
 

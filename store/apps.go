@@ -149,5 +149,6 @@ func (s *Store) PatchApp(ctx context.Context, id ident.App, p tokens.AppPatch) (
 	if err != nil {
 		return tokens.App{}, err
 	}
+	s.types.Store(nil)
 	return app, nil
 }

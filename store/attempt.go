@@ -14,6 +14,11 @@ func (w *writer) attempt(t *tx, ops []*op) (culprits []*op, err error) {
 	if err := t.lockAll(ops); err != nil {
 		return nil, err
 	}
+	if len(ops) > 0 {
+		if err := t.askEventTypes(); err != nil {
+			return nil, err
+		}
+	}
 	merged, culprits, err := w.do(t, ops)
 	if err == nil {
 		culprits, err = t.together(merged)
@@ -70,7 +75,7 @@ func (w *writer) blame(err error, ops, culprits []*op) ([]*op, error) {
 
 func sendsOf(ops []*op) (sends []*op) {
 	for _, o := range ops {
-		if o.send != nil {
+		if o.sending() {
 			sends = append(sends, o)
 		}
 	}
@@ -118,7 +123,7 @@ func (t *tx) together(m merged) (culprits []*op, err error) {
 // do runs the ops that are done one by one and returns the others. Errors are those of attempt.
 func (w *writer) do(t *tx, ops []*op) (m merged, culprits []*op, err error) {
 	for _, o := range ops {
-		if o.send != nil {
+		if o.sending() {
 			m.sends = append(m.sends, o)
 			continue
 		}

@@ -21,10 +21,6 @@ const (
 		CAST(? AS TEXT[]), CAST(? AS TEXT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]),
 		CAST(? AS BIGINT[]), CAST(? AS BYTEA[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS TEXT[]), CAST(? AS TEXT[]),
 		CAST(? AS TEXT[]), CAST(? AS TEXT[]), CAST(? AS TEXT[]), CAST(? AS TEXT[]))`
-	insertPostsAtOnce = `INSERT INTO messages (id, app, user_id, urgency, recipients, pending, created_at, expires_at, collapse_key,
-		correlation_id, body) SELECT * FROM unnest(CAST(? AS TEXT[]), CAST(? AS TEXT[]), CAST(? AS TEXT[]), CAST(? AS BIGINT[]),
-		CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS TEXT[]), CAST(? AS TEXT[]),
-		CAST(? AS BYTEA[]))`
 	endAtOnce = `UPDATE deliveries AS d SET ended_at = n.at, ended = n.state, reason = n.reason, body = NULL, notification = NULL
 		FROM unnest(CAST(? AS TEXT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS TEXT[]), CAST(? AS TEXT[]))
 		AS n (device, seq, at, state, reason) WHERE d.device = n.device AND d.device = ANY (CAST(?1 AS TEXT[])) AND d.seq = n.seq
@@ -49,8 +45,11 @@ const (
 		CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]),
 		CAST(? AS BIGINT[]), CAST(? AS BIGINT[])) AS n (device, pending, bytes, head, seen, woken_normal, woken_high, unanswered, served,
 		last_wake, woken_at, background_at, contact_at) WHERE i.device = n.device AND i.device = ANY (CAST(?1 AS TEXT[]))`
-	releaseBodies = `UPDATE messages AS m SET pending = m.pending - n.released, body = CASE WHEN m.pending <= n.released THEN NULL ELSE m.body END
-		FROM unnest(CAST(? AS TEXT[]), CAST(? AS BIGINT[])) AS n (id, released) WHERE m.id = n.id AND m.id = ANY (CAST(?1 AS TEXT[]))`
+	releaseBodies = `UPDATE messages AS m SET pending = m.pending - n.released, acked = m.acked + n.acked, expired = m.expired + n.expired,
+		replaced = m.replaced + n.replaced, canceled = m.canceled + n.canceled, dropped = m.dropped + n.dropped,
+		body = CASE WHEN m.pending <= n.released AND (m.due_at IS NULL OR m.canceled_at IS NOT NULL) THEN NULL ELSE m.body END
+		FROM unnest(CAST(? AS TEXT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]),
+		CAST(? AS BIGINT[])) AS n (id, released, acked, expired, replaced, canceled, dropped) WHERE m.id = n.id AND m.id = ANY (CAST(?1 AS TEXT[]))`
 )
 
 // askAlong reads what is wanted for nearly every send to n devices: places, and the answers that its users' devices, its
@@ -79,8 +78,8 @@ func (p *plan) askAlong(ops []*op, n int) error {
 func (p *plan) askReplays(ops []*op) error {
 	var apps, keys []string
 	stored := map[replayKey]replayKey{} // by its key as the database has it
-	for _, o := range ops {
-		m := &o.send.send
+	for a := range sendsIn(ops) {
+		m := &a.send
 		at := replayKey{m.App, m.Idempotency.Key}
 		if _, asked := p.known[at]; at.key == "" || asked {
 			continue
@@ -105,7 +104,7 @@ func (p *plan) askReplays(ops []*op) error {
 	}, selectReplaysOf, apps, keys)
 }
 
-const selectHoldersOf = `SELECT d.collapse_key, d.device, d.seq, d.message, d.size, d.shared, d.expires_at
+const selectHoldersOf = `SELECT d.collapse_key, d.device, d.seq, d.message, d.size, d.shared, d.expires_at, d.app, COALESCE(d.correlation_id, '')
 	FROM unnest(CAST(? AS TEXT[]), CAST(? AS TEXT[])) AS n (device, collapse_key)
 	JOIN deliveries d ON d.device = n.device AND d.device = ANY (CAST(?1 AS TEXT[])) AND d.collapse_key = n.collapse_key
 	WHERE d.ended_at IS NULL ORDER BY d.seq`
@@ -114,10 +113,10 @@ const selectHoldersOf = `SELECT d.collapse_key, d.device, d.seq, d.message, d.si
 func (p *plan) askHolders(ops []*op) error {
 	var devices, keys []string
 	stored := map[pendingKey]pendingKey{}
-	for _, o := range ops {
-		m := &o.send.send
+	for a := range sendsIn(ops) {
+		m := &a.send
 		at := pendingKey{m.To.Device, m.CollapseKey}
-		if _, asked := p.holders[at]; at.key == "" || at.device == "" || asked {
+		if _, asked := p.holders[at]; at.key == "" || at.device == "" || m.Later() || asked {
 			continue
 		}
 		p.holders[at] = holder{}
@@ -132,7 +131,7 @@ func (p *plan) askHolders(ops []*op) error {
 		var key string
 		var d ending
 		var shared int64
-		if err := r.Scan(&key, &d.Device, &d.Seq, &d.Message, &d.Size, &shared, &d.Expires); err != nil {
+		if err := r.Scan(&key, &d.Device, &d.Seq, &d.Message, &d.Size, &shared, &d.Expires, &d.App, &d.Correlation); err != nil {
 			return err
 		}
 		d.Shared = shared != 0
@@ -167,7 +166,8 @@ func (p *plan) endAtOnce() error {
 	for _, e := range p.ends {
 		devices, seqs, ats = append(devices, string(e.Device)), append(seqs, int64(e.Seq)), append(ats, e.at)
 		states, reasons = append(states, string(e.state)), append(reasons, textOrNull(e.reason))
-		p.t.left(e.ending)
+		p.t.left(e.ending, e.state)
+		p.t.tellEnd(e.ending, e.state, e.reason, e.at)
 	}
 	return p.t.later(endAtOnce, devices, seqs, ats, states, reasons)
 }
@@ -237,27 +237,6 @@ func (p *plan) insertSlotsAtOnce() error {
 		return p.t.later(insertSlotsAtOnce, append(c.plain(), c.shared, c.endedAt, c.ended, c.reason, c.collapse, c.user, c.correlation, c.note)...)
 	}
 	return nil
-}
-
-func (p *plan) insertPostsAtOnce() error {
-	if len(p.posts) == 0 {
-		return nil
-	}
-	var ids, apps, users []string
-	var numbers [5][]int64
-	var collapse, correlation []*string
-	var bodies [][]byte
-	for _, post := range p.posts {
-		m := post.send
-		pending, body := post.pending()
-		ids, apps, users = append(ids, string(m.ID)), append(apps, string(m.App)), append(users, plainText(m.To.User))
-		for i, v := range [5]int64{int64(m.Urgency), int64(len(post.slots)), pending, millis(m.CreatedAt), millis(m.ExpiresAt())} {
-			numbers[i] = append(numbers[i], v)
-		}
-		collapse, correlation = append(collapse, textOrNull(m.CollapseKey)), append(correlation, textOrNull(m.CorrelationID))
-		bodies = append(bodies, body)
-	}
-	return p.t.later(insertPostsAtOnce, ids, apps, users, numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], collapse, correlation, bodies)
 }
 
 // insertReplaysAtOnce goes through the keys in one order, so that no two nodes wait for each other.
@@ -358,11 +337,15 @@ func (t *tx) releaseAtOnce() error {
 		return nil
 	}
 	var ids []string
-	var released []int64
+	var numbers [1 + len(tally{})][]int64
 	for _, id := range slices.Sorted(maps.Keys(t.shared)) {
-		ids, released = append(ids, string(id)), append(released, t.shared[id])
+		ended := t.shared[id]
+		ids, numbers[0] = append(ids, string(id)), append(numbers[0], ended.sum())
+		for i, n := range ended {
+			numbers[i+1] = append(numbers[i+1], n)
+		}
 	}
-	return t.later(releaseBodies, ids, released)
+	return t.later(releaseBodies, append([]any{ids}, anysOf(numbers[:])...)...)
 }
 
 // textOrNull is text as it can be stored; nil for none.

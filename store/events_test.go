@@ -35,6 +35,14 @@ func (w *world) happen(n int) {
 	}
 }
 
+// wantsEvents has only these types stored for the app.
+func (w *world) wantsEvents(types ...string) {
+	w.t.Helper()
+	types = append([]string{}, types...)
+	_, err := w.PatchApp(w.ctx(), w.app, tokens.AppPatch{EventTypes: &types})
+	w.must(err)
+}
+
 func (w *world) eventsAfter(after messages.Seq, limit int) ([]messages.Event, bool) {
 	w.t.Helper()
 	list, more, err := w.Events(w.ctx(), w.app, after, limit)

@@ -23,6 +23,7 @@ const (
 	appLocks     = 0x526f7502
 	migrateLocks = 0x526f7503
 	nameLocks    = 0x526f7504
+	outboxLocks  = 0x526f7505
 )
 
 func shardOf(name string) int32 {
@@ -40,16 +41,13 @@ func (t *tx) lockAll(ops []*op) error {
 	if err := t.listUsers(ops); err != nil {
 		return err
 	}
-	var devices []ident.Device
+	devices := devicesIn(ops)
 	for _, list := range t.users {
 		devices = append(devices, list...)
 	}
 	for _, o := range ops {
 		switch {
-		case o.send != nil:
-			if d := o.send.send.To.Device; d != "" {
-				devices = append(devices, d)
-			}
+		case o.sending():
 		case o.lands != "":
 			devices = append(devices, o.lands)
 		default:
@@ -62,9 +60,9 @@ func (t *tx) lockAll(ops []*op) error {
 // listUsers reads the devices of all users that the batch sends to.
 func (t *tx) listUsers(ops []*op) error {
 	t.users = map[userKey][]ident.Device{}
-	for _, o := range ops {
-		if o.send != nil && o.send.send.To.Device == "" {
-			t.users[userKey{o.send.send.App, o.send.send.To.User}] = nil
+	for a := range sendsIn(ops) {
+		if user, asks := asksUser(&a.send); asks {
+			t.users[user] = nil
 		}
 	}
 	if len(t.users) == 0 {
@@ -130,8 +128,7 @@ var (
 	lockName   = fmt.Sprintf("SELECT pg_advisory_xact_lock(%d, CAST(? AS INT))", nameLocks)
 )
 
-// lockApp has what concerns an app as a whole happen one after the other: credentials and circuits speak of each other, and its
-// events become visible in the order of their places.
+// lockApp has what concerns an app as a whole happen one after the other: credentials and circuits speak of each other.
 func (t *tx) lockApp(app ident.App) error { return t.lockAs(lockApp, app) }
 
 // claim has those who want the same thing, of which there is one - an installation, a token - come one after the other, from their look

@@ -36,7 +36,7 @@ var hotStatements = map[string]string{
 	"auth": selectAuth, "token": updateVerdict, "supersede": supersede, "holder": selectHolder, "demotion": noteDemotion, "deaths": selectDeaths, "sleeper": selectSleeper,
 	"circuit": selectCircuit, "close a circuit": deleteCircuit, "change a circuit": changeCircuit, "may open a circuit": mayOpenCircuit,
 	"a provider's circuits": providersOpen, "an app's circuits": appsCircuits, "credential": "SELECT " + credentialColumns + " FROM credentials c WHERE c.app = ? AND c.provider = ?",
-	"events": selectEvents, "old events": oldEvents, "an app's events": appsEvents, "event": insertEvent,
+	"events": selectEvents, "old events": oldEvents, "an app's events": appsEvents, "event": insertEvents,
 	"expiring": selectExpiring, "note an expiry": noteExpiry, "expiries": selectExpiries,
 	"expire": "SELECT " + endingColumns + " FROM deliveries WHERE ended_at IS NULL AND expires_at <= ? ORDER BY expires_at LIMIT 0 + ?",
 }

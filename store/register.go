@@ -83,7 +83,7 @@ func (t *tx) insertDevice(e tokens.Enrol) (tokens.Device, error) {
 	if _, err := t.exec(inbox, string(d.ID), string(d.App), millis(now)); err != nil {
 		return tokens.Device{}, fmt.Errorf("insert an inbox: %w", err)
 	}
-	return d, nil
+	return d, t.tellDevice(messages.DeviceRegistered, d, "", now)
 }
 
 // reenrol brings a known device up to what e says.
@@ -175,5 +175,5 @@ func (t *tx) unregister(d tokens.Device, now time.Time) error {
 	if _, err := t.exec("DELETE FROM gaps WHERE device = ?", string(d.ID)); err != nil {
 		return fmt.Errorf("forget a gap: %w", err)
 	}
-	return nil
+	return t.tellDevice(messages.DeviceUnregistered, d, "", now)
 }

@@ -104,7 +104,9 @@ func (p *plan) replace(b *box, m *messages.Send) error {
 	switch {
 	case h.slot != nil:
 		p.endSlot(b, h.slot, messages.Replaced, "")
+		h.slot.by = m.ID
 	case h.row != nil:
+		h.row.by = m.ID
 		p.endRow(b, *h.row, messages.Replaced, "", m)
 	}
 	return nil

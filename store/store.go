@@ -77,6 +77,7 @@ type Store struct {
 	keyUses keyUses
 	purge   purgeCursor
 	horizon horizon
+	types   atomic.Pointer[eventTypes]
 	// unlocked leaves shards unlocked: tests show with it what the locks are for.
 	unlocked bool
 }

@@ -86,6 +86,7 @@ func sweepInPieces(t *testing.T, w *world) {
 
 // sweepEmpty: a restored database leaves out billions of places, and so does the purge in the course of years.
 func sweepEmpty(t *testing.T, w *world) {
+	w.wantsEvents()
 	d := w.device()
 	w.ackUpTo(d, seqOf(w.accept(d)))
 	w.must(w.Leap(w.ctx(), 1<<40))
@@ -247,6 +248,7 @@ func expireBounded(t *testing.T, w *world) {
 }
 
 func purgeOver(t *testing.T, w *world) {
+	w.wantsEvents()
 	d := w.device()
 	several := w.userDevices("anna", 2)
 	long := living(messages.MaxTTL)
@@ -297,6 +299,7 @@ func purgeReplays(t *testing.T, w *world) {
 }
 
 func purgeFar(t *testing.T, w *world) {
+	w.wantsEvents()
 	d, other := w.device(), w.device()
 	for range 300 {
 		w.accept(d)
@@ -317,6 +320,7 @@ func purgeFar(t *testing.T, w *world) {
 
 // purgeWakes: the rows of purged wakes are given again.
 func purgeWakes(t *testing.T, w *world) {
+	w.wantsEvents()
 	a, b := w.device(), w.device()
 	ofA, ofB := w.accept(a), w.accept(b)
 	all := messages.Marks{High: seqOf(ofB)}

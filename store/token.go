@@ -10,6 +10,7 @@ import (
 
 	"rouse/fault"
 	"rouse/ident"
+	"rouse/messages"
 	"rouse/tokens"
 )
 
@@ -137,7 +138,10 @@ func (t *tx) markToken(m tokens.TokenMark) (changed bool, err error) {
 	if d == before {
 		return false, nil
 	}
-	return true, t.storeVerdict(d)
+	if err := t.storeVerdict(d); err != nil || d.TokenState != tokens.TokenDead {
+		return true, err
+	}
+	return true, t.tellDevice(messages.DeviceTokenDead, d, d.TokenReason, m.At)
 }
 
 // mark makes of d's token what m says.

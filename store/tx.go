@@ -20,7 +20,7 @@ type tx struct {
 	lane   laneEntries
 	ledger map[ident.Device]*entry
 	// shared counts the deliveries that no longer need the body of a message.
-	shared map[ident.Message]int64
+	shared map[ident.Message]*tally
 	// ackedTo is the place each device acked up to in this attempt, ackedIDs the newest it acked by its id.
 	ackedTo, ackedIDs map[ident.Device]messages.Seq
 	// marked is how many of the lane's pages of a device were written before its ack.
@@ -34,6 +34,7 @@ type tx struct {
 	locked [shards]bool
 	users  map[userKey][]ident.Device
 	wakes  wakeRows // where statements travel
+	outbox map[ident.App][]*packed
 }
 
 // entry is what a batch changes in one row of inboxes.
@@ -54,8 +55,9 @@ type entry struct {
 }
 
 func newTx(w *writer, lane laneEntries) *tx {
-	return &tx{w: w, lane: lane, ledger: map[ident.Device]*entry{}, shared: map[ident.Message]int64{},
-		ackedTo: map[ident.Device]messages.Seq{}, ackedIDs: map[ident.Device]messages.Seq{}, marked: map[ident.Device]int{}}
+	return &tx{w: w, lane: lane, ledger: map[ident.Device]*entry{}, shared: map[ident.Message]*tally{},
+		ackedTo: map[ident.Device]messages.Seq{}, ackedIDs: map[ident.Device]messages.Seq{}, marked: map[ident.Device]int{},
+		outbox: map[ident.App][]*packed{}}
 }
 
 // exec changes something and returns how many rows.
@@ -144,8 +146,16 @@ func (t *tx) touch() error {
 	return err
 }
 
-// flush writes counter, inboxes, gaps and shared bodies.
+// flush writes what the batch comes to, and in the end what it tells of.
 func (t *tx) flush() error {
+	if err := t.flushSums(); err != nil {
+		return err
+	}
+	return t.flushEvents()
+}
+
+// flushSums writes counter, inboxes, gaps and shared bodies.
+func (t *tx) flushSums() error {
 	if t.lastSeq > t.seq {
 		if _, err := t.exec("UPDATE counters SET value = ? WHERE name = 'seq'", t.lastSeq); err != nil {
 			return fmt.Errorf("store the sequence counter: %w", err)
@@ -161,7 +171,8 @@ func (t *tx) flush() error {
 		return t.releaseAtOnce()
 	}
 	for _, id := range slices.Sorted(maps.Keys(t.shared)) {
-		if _, err := t.exec(releaseBody, t.shared[id], t.shared[id], string(id)); err != nil {
+		c := t.shared[id]
+		if _, err := t.exec(releaseBody, c.sum(), c[0], c[1], c[2], c[3], c[4], string(id)); err != nil {
 			return fmt.Errorf("release a shared body: %w", err)
 		}
 	}
@@ -178,7 +189,10 @@ const (
 		woken_at = COALESCE(?8, woken_at), background_at = COALESCE(?9, background_at), contact_at = COALESCE(?10, contact_at),
 		unanswered = ?11 + CASE WHEN ?12 = 1 THEN 0 ELSE unanswered END,
 		last_wake = CASE WHEN CAST(?13 AS BIGINT) > 0 THEN ?13 ELSE last_wake END WHERE device = ?4`
-	releaseBody = `UPDATE messages SET pending = pending - ?, body = CASE WHEN pending <= ? THEN NULL ELSE body END WHERE id = ?`
+	// releaseBody adds a tally, in the order of finals. What is still being stored for others keeps its body.
+	releaseBody = `UPDATE messages SET pending = pending - ?1, acked = acked + ?2, expired = expired + ?3, replaced = replaced + ?4,
+		canceled = canceled + ?5, dropped = dropped + ?6,
+		body = CASE WHEN pending <= ?1 AND (due_at IS NULL OR canceled_at IS NOT NULL) THEN NULL ELSE body END WHERE id = ?7`
 )
 
 func (t *tx) flushInboxes() error {
@@ -231,9 +245,14 @@ type ending struct {
 	Size    int64         `db:"size"`
 	Shared  bool          `db:"shared"`
 	Expires int64         `db:"expires_at"`
+
+	App         ident.App `db:"app"`
+	Correlation string    `db:"correlation_id"`
+
+	by ident.Message // what replaces it
 }
 
-const endingColumns = "device, seq, message, size, shared, expires_at"
+const endingColumns = "device, seq, message, size, shared, expires_at, app, COALESCE(correlation_id, '') AS correlation_id"
 
 const endDelivery = `UPDATE deliveries SET ended_at = ?, ended = ?, reason = ?, body = NULL, notification = NULL
 	WHERE seq = ? AND device = ? AND ended_at IS NULL`
@@ -245,7 +264,8 @@ func (t *tx) end(d ending, state messages.State, why string, at int64) (ended bo
 		return false, fmt.Errorf("end a delivery: %w", err)
 	}
 	if n == 1 {
-		t.left(d)
+		t.left(d, state)
+		t.tellEnd(d, state, why, at)
 	}
 	return n == 1, nil
 }
@@ -259,13 +279,16 @@ func (t *tx) lockEnding(list []ending) error {
 	return t.lock(devices)
 }
 
-// left takes an ended delivery off its inbox's counters.
-func (t *tx) left(d ending) {
+// left takes an ended delivery off its inbox's counters and counts it for its message.
+func (t *tx) left(d ending, state messages.State) {
 	e := t.change(d.Device)
 	e.pending--
 	e.bytes -= d.Size
 	if d.Shared {
-		t.shared[d.Message]++
+		if t.shared[d.Message] == nil {
+			t.shared[d.Message] = &tally{}
+		}
+		t.shared[d.Message].count(state)
 	}
 }
 

@@ -1,0 +1,68 @@
+package store
+
+import (
+	"strings"
+	"time"
+
+	"rouse/ident"
+	"rouse/messages"
+)
+
+// Which events an app wants is asked for all apps together, every few seconds, and on the way of something else: no event costs a
+// question.
+
+const (
+	// typesRide is how old the answer is when it is asked for anew, with whatever travels; typesLast is how old it gets.
+	typesRide = 2 * time.Second
+	typesLast = 5 * time.Second
+
+	selectEventTypes = "SELECT id, event_types FROM apps WHERE event_types IS NOT NULL"
+)
+
+// eventTypes is what apps want that do not want all. It is never changed.
+type eventTypes struct {
+	asked time.Time
+	of    map[ident.App]messages.EventFilter
+}
+
+// wanted reports whether events of the type are stored.
+func (s *Store) wanted(app ident.App, kind messages.EventType) bool {
+	types := s.types.Load()
+	if types == nil {
+		return true
+	}
+	filter, some := types.of[app]
+	return !some || filter.Takes(kind)
+}
+
+// askEventTypes sees to it that what is known of the apps' wishes is young enough.
+func (t *tx) askEventTypes() error {
+	s, now := t.w.store, time.Now()
+	known := s.types.Load()
+	if known != nil && now.Sub(known.asked) < typesRide {
+		return nil
+	}
+	fresh := &eventTypes{asked: now, of: map[ident.App]messages.EventFilter{}}
+	read := func(r row) error {
+		var app ident.App
+		var words string
+		err := r.Scan(&app, &words)
+		fresh.of[app] = strings.Fields(words)
+		return err
+	}
+	if !t.w.travels() {
+		err := t.ask(read, selectEventTypes)
+		if err == nil {
+			s.types.Store(fresh)
+		}
+		return err
+	}
+	t.w.send(errand{query: selectEventTypes, read: read, done: func(string) error {
+		s.types.Store(fresh)
+		return nil
+	}})
+	if known != nil && now.Sub(known.asked) < typesLast {
+		return nil
+	}
+	return t.w.travel()
+}
