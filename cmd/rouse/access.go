@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"text/tabwriter"
 	"time"
 
 	"rouse/client"
@@ -135,9 +134,14 @@ func (o output) print(term *terminal, value any, words func(w io.Writer)) error 
 		enc.SetEscapeHTML(false)
 		return enc.Encode(value)
 	}
-	w := tabwriter.NewWriter(term.out, 0, 0, 2, ' ', 0)
+	w := columns(term.out)
 	words(w)
 	return w.Flush()
+}
+
+// done tells of what has no answer of its own: in JSON what was done and to whom, else the words.
+func (o output) done(term *terminal, verb, whom, words string) error {
+	return o.print(term, map[string]string{verb: whom}, func(w io.Writer) { fmt.Fprintln(w, words) })
 }
 
 // orDash shows a missing value.

@@ -15,13 +15,50 @@ type appsCmd struct {
 	Create appsCreateCmd `cmd:"" help:"Make an app. Prints its two keys, this once."`
 	List   appsListCmd   `cmd:"" help:"List all apps."`
 	Show   appsShowCmd   `cmd:"" help:"Show one app."`
-	Rename appsRenameCmd `cmd:"" help:"Give an app another name."`
+	Set    appsSetCmd    `cmd:"" help:"Change an app's settings. What is left out stays."`
+	Rename appsRenameCmd `cmd:"" help:"Give an app another name, as set --name does."`
 	Delete appsDeleteCmd `cmd:"" help:"Delete an app, its devices and its messages."`
+}
+
+// appSettings are the flags of create and set.
+type appSettings struct {
+	InboxOverflow string   `placeholder:"WORD" help:"What a full inbox does with one more message: reject, or drop_oldest."`
+	Registration  string   `placeholder:"WORD" help:"Who registers devices: open (whoever has the publishable key), token (with a user token), server (backends alone)."`
+	BroadcastRate *int     `placeholder:"N" help:"How many devices a second its broadcasts and topics reach, all together; 2000 at first."`
+	EventTypes    []string `placeholder:"TYPE,..." help:"Which events are written: types, all, or none."`
+	RateLimit     string   `placeholder:"N[:BURST]" help:"How many calls a second it may make, on each node, and how many at once; off for no limit."`
+}
+
+// changes makes the request of the flags that were given.
+func (s appSettings) changes() (client.AppUpdate, error) {
+	rate, err := rateOf(s.RateLimit)
+	body := client.AppUpdate{BroadcastRate: s.BroadcastRate, RateLimit: rate, EventTypes: s.events()}
+	if s.InboxOverflow != "" {
+		body.InboxOverflow = new(client.InboxOverflow(s.InboxOverflow))
+	}
+	if s.Registration != "" {
+		body.Registration = new(client.RegistrationMode(s.Registration))
+	}
+	return body, err
+}
+
+// events is the list that the flag stands for, nil if it was left out.
+func (s appSettings) events() *[]string {
+	switch {
+	case len(s.EventTypes) == 0:
+		return nil
+	case slices.Equal(s.EventTypes, []string{"none"}):
+		return &[]string{}
+	case slices.Equal(s.EventTypes, []string{"all"}):
+		return &[]string{"*"}
+	}
+	return &s.EventTypes
 }
 
 type appsCreateCmd struct {
 	adminAccess
 	output
+	appSettings
 	Name string `arg:"" help:"The app's name, for people."`
 }
 
@@ -31,7 +68,14 @@ func (c *appsCreateCmd) Run(ctx context.Context, term *terminal) error {
 	if err != nil {
 		return err
 	}
-	app, err := answer[client.AppCreated](api.CreateApp(ctx, client.AppCreate{Name: c.Name}))
+	set, err := c.changes()
+	if err != nil {
+		return err
+	}
+	app, err := answer[client.AppCreated](api.CreateApp(ctx, client.AppCreate{
+		Name: c.Name, InboxOverflow: set.InboxOverflow, Registration: set.Registration,
+		BroadcastRate: set.BroadcastRate, EventTypes: set.EventTypes, RateLimit: set.RateLimit,
+	}))
 	if err != nil {
 		return fmt.Errorf("creating the app: %w", err)
 	}
@@ -176,7 +220,52 @@ func some(words ...*string) []string {
 }
 
 func writeApp(w io.Writer, app client.App) {
-	fmt.Fprintf(w, "id\t%s\nname\t%s\nfull inbox\t%s\ncreated\t%s\n", app.Id, app.Name, app.InboxOverflow, at(app.CreatedAt))
+	fmt.Fprintf(w, "id\t%s\nname\t%s\ninbox overflow\t%s\nregistration\t%s\nbroadcast rate\t%d devices a second\n", app.Id, app.Name, app.InboxOverflow, app.Registration, app.BroadcastRate)
+	fmt.Fprintf(w, "event types\t%s\nrate limit\t%s\ncreated\t%s\n", eventTypes(app.EventTypes), rateWords(app.RateLimit), at(app.CreatedAt))
+}
+
+// eventTypes shows the setting as its flag reads it.
+func eventTypes(types *[]string) string {
+	switch {
+	case types == nil:
+		return "all"
+	case len(*types) == 0:
+		return "none"
+	}
+	return strings.Join(*types, ",")
+}
+
+type appsSetCmd struct {
+	adminAccess
+	output
+	appSettings
+	App  string `arg:"" help:"The app: its id, app_..., or its name exactly."`
+	Name string `help:"Its new name."`
+}
+
+// Run changes an app's settings.
+func (c *appsSetCmd) Run(ctx context.Context, term *terminal) error {
+	body, err := c.changes()
+	if err != nil {
+		return err
+	}
+	body.Name = given(c.Name)
+	if body == (client.AppUpdate{}) {
+		return mistake("say what to change: --name, --inbox-overflow, --registration, --broadcast-rate, --event-types, --rate-limit")
+	}
+	api, err := c.client(term)
+	if err != nil {
+		return err
+	}
+	id, err := appNamed(ctx, api, c.App)
+	if err != nil {
+		return err
+	}
+	app, err := answer[client.App](api.UpdateApp(ctx, id, body))
+	if err != nil {
+		return fmt.Errorf("changing the app: %w", err)
+	}
+	return c.print(term, app, func(w io.Writer) { writeApp(w, app) })
 }
 
 type appsRenameCmd struct {
@@ -201,6 +290,7 @@ func (c *appsRenameCmd) Run(ctx context.Context, term *terminal) error {
 
 type appsDeleteCmd struct {
 	adminAccess
+	output
 	App string `arg:"" help:"The app's id, app_..."`
 	Yes bool   `required:"" help:"Say that you mean it: everything in the app goes."`
 }
@@ -214,6 +304,5 @@ func (c *appsDeleteCmd) Run(ctx context.Context, term *terminal) error {
 	if _, err := answer[nothing](api.DeleteApp(ctx, c.App)); err != nil {
 		return fmt.Errorf("deleting the app: %w", err)
 	}
-	fmt.Fprintf(term.out, "%s is gone\n", c.App)
-	return nil
+	return c.done(term, "deleted", c.App, c.App+" is gone")
 }

@@ -336,6 +336,7 @@ func writeFindings(w io.Writer, checks []client.Finding) {
 
 type credentialsDeleteCmd struct {
 	adminAccess
+	output
 	App      string `arg:"" help:"The app's id, app_..."`
 	Provider string `arg:"" enum:"apns,fcm" help:"apns or fcm."`
 }
@@ -353,6 +354,5 @@ func (c *credentialsDeleteCmd) Run(ctx context.Context, term *terminal) error {
 	if _, err := answer[nothing](forget(ctx, c.App)); err != nil {
 		return fmt.Errorf("deleting the credential: %w", err)
 	}
-	fmt.Fprintf(term.out, "%s credential of %s is gone\n", c.Provider, c.App)
-	return nil
+	return c.done(term, "deleted", c.Provider, fmt.Sprintf("%s credential of %s is gone", c.Provider, c.App))
 }

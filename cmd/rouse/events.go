@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -16,58 +17,83 @@ import (
 )
 
 type eventsCmd struct {
+	List eventsListCmd `cmd:"" default:"withargs" help:"List what happened, oldest first, to the end."`
+}
+
+type eventsListCmd struct {
 	appAccess
 	output
-	After string `help:"Only what came behind this cursor, which -o json prints with the events." placeholder:"CURSOR"`
+	After string   `help:"Only what came behind this cursor, which -o json prints with the events." placeholder:"CURSOR"`
+	Types []string `placeholder:"TYPE,..." help:"Only these types, or families as in message.*"`
+	Limit int      `default:"0" placeholder:"N" help:"How many at most. Left out, all that are kept."`
+	All   bool     `help:"With -o json, a line each instead of one document."`
 }
 
 // Run lists what happened to the app, oldest first, to the end.
-func (c *eventsCmd) Run(ctx context.Context, term *terminal) error {
+func (c *eventsListCmd) Run(ctx context.Context, term *terminal) error {
+	if c.Limit < 0 || c.All && c.Limit > 0 {
+		return mistake("--limit is 1 or more, and does not go with --all")
+	}
 	api, err := c.client(term)
 	if err != nil {
 		return err
 	}
-	list, err := allEvents(ctx, api, c.After)
-	if err != nil {
-		return fmt.Errorf("listing events: %w", err)
+	var failing failures
+	l := c.list(api)
+	l.line = func(w io.Writer, e client.Event) {
+		failing.note(e)
+		writeEvent(w, e)
 	}
-	return c.print(term, list, func(w io.Writer) {
-		if len(list.Events) == 0 {
-			fmt.Fprintln(w, "no events")
-		}
-		for _, e := range list.Events {
-			fmt.Fprintf(w, "%s\t%s\t%s\n", at(e.CreatedAt), e.Type, eventWords(e, time.Now()))
-		}
-		for _, hint := range stillFailing(list.Events) {
-			fmt.Fprintln(w, hint)
-		}
-	})
+	if err := l.print(ctx, term); err != nil || c.Output == "json" {
+		return err
+	}
+	for _, hint := range failing.hints() {
+		fmt.Fprintln(term.out, hint)
+	}
+	return nil
 }
 
-// allEvents reads every page behind the cursor as one; an empty cursor is the beginning.
-func allEvents(ctx context.Context, api *client.Client, after string) (client.EventList, error) {
-	all := client.EventList{Events: []client.Event{}}
-	if after != "" {
-		all.Cursor = &after
+// list is all of the events, or the first of them. As one document it is to the end, too.
+func (c *eventsListCmd) list(api *client.Client) list[client.Event] {
+	l := list[client.Event]{
+		listing: listing{After: c.After, Limit: c.Limit, All: c.All}, output: c.output, name: "events", none: "no events",
+		ask: func(ctx context.Context, after *string, limit *int) (page[client.Event], error) {
+			got, err := answer[client.EventList](api.ListEvents(ctx, &client.ListEventsParams{After: after, Limit: limit, Types: joined(c.Types)}))
+			return page[client.Event]{got.Events, got.Cursor, got.More}, during("listing events", err)
+		},
 	}
-	for {
-		page, err := answer[client.EventList](api.ListEvents(ctx, &client.ListEventsParams{After: all.Cursor}))
-		if err != nil {
-			return all, err
-		}
-		all.Events = append(all.Events, page.Events...)
-		all.Cursor = page.Cursor
-		if !page.More {
-			return all, nil
-		}
+	switch {
+	case l.Limit == 0 && c.Output == "json" && !c.All:
+		l.Limit = math.MaxInt
+	case l.Limit == 0:
+		l.Limit, l.All = 1, true
 	}
+	return l
+}
+
+// joined is what a parameter of several words wants, nil for none.
+func joined(words []string) *string { return given(strings.Join(words, ",")) }
+
+// writeEvent tells of an event in a line.
+func writeEvent(w io.Writer, e client.Event) {
+	fmt.Fprintf(w, "%s  %-19s  %s\n", at(e.CreatedAt), e.Type, eventWords(e, time.Now()))
 }
 
 // eventData is what the events known here tell.
 type eventData struct {
-	Provider, Environment, Onward, Cause, Reason *string
-	RetryAt                                      *time.Time `json:"retry_at"`
-	ExpiresAt                                    *time.Time `json:"expires_at"`
+	MessageID      *string    `json:"message_id"`
+	DeviceID       *string    `json:"device_id"`
+	WebhookID      *string    `json:"webhook_id"`
+	CorrelationID  *string    `json:"correlation_id"`
+	ReplacedBy     *string    `json:"replaced_by"`
+	InstallationID *string    `json:"installation_id"`
+	Provider       *string    `json:"provider"`
+	Environment    *string    `json:"environment"`
+	Onward         *string    `json:"onward"`
+	Cause          *string    `json:"cause"`
+	Reason         *string    `json:"reason"`
+	RetryAt        *time.Time `json:"retry_at"`
+	ExpiresAt      *time.Time `json:"expires_at"`
 }
 
 const (
@@ -75,24 +101,27 @@ const (
 	circuitClosed = string(messages.CircuitClosed)
 )
 
-// stillFailing says how to find out about the circuits that a credential opened and that did not close since.
-func stillFailing(list []client.Event) (hints []string) {
-	open := map[string]string{}
-	for _, e := range list {
-		var d eventData
-		if json.Unmarshal(e.Data, &d) != nil || d.Cause == nil || *d.Cause != string(tokens.CauseCredential) || d.Provider == nil {
-			continue
-		}
-		which := strings.Join(some(d.Provider, d.Environment, d.Onward), " ")
-		switch {
-		case e.Type == circuitOpened && d.Reason != nil:
-			open[which] = askWhy("APP", *d.Provider, *d.Reason)
-		case e.Type == circuitClosed:
-			delete(open, which)
-		}
+// failures is how to find out about the circuits that a credential opened and that did not close since.
+type failures map[string]string
+
+func (f *failures) note(e client.Event) {
+	var d eventData
+	if json.Unmarshal(e.Data, &d) != nil || d.Cause == nil || *d.Cause != string(tokens.CauseCredential) || d.Provider == nil {
+		return
 	}
-	return slices.Compact(slices.Sorted(maps.Values(open)))
+	if *f == nil {
+		*f = failures{}
+	}
+	which := strings.Join(some(d.Provider, d.Environment, d.Onward), " ")
+	switch {
+	case e.Type == circuitOpened && d.Reason != nil:
+		(*f)[which] = askWhy("APP", *d.Provider, *d.Reason)
+	case e.Type == circuitClosed:
+		delete(*f, which)
+	}
 }
+
+func (f failures) hints() []string { return slices.Compact(slices.Sorted(maps.Values(f))) }
 
 // eventWords tells an event's data in words; what is not known here is shown as it came.
 func eventWords(e client.Event, now time.Time) string {
@@ -100,10 +129,15 @@ func eventWords(e client.Event, now time.Time) string {
 	if err := json.Unmarshal(e.Data, &d); err != nil {
 		return string(e.Data)
 	}
-	words := some(d.Provider, d.Environment, d.Onward, d.Cause, d.Reason)
+	words := some(d.MessageID, d.DeviceID, d.WebhookID, d.InstallationID, d.Provider, d.Environment, d.Onward, d.Cause, d.Reason)
 	if e.Type == circuitClosed && d.Reason != nil && *d.Reason != "" {
-		words = some(d.Provider, d.Environment, d.Onward, d.Cause)
-		return strings.Join(words, ", ") + " (was " + *d.Reason + ")"
+		return strings.Join(words[:len(words)-1], ", ") + " (was " + *d.Reason + ")"
+	}
+	if d.ReplacedBy != nil {
+		words = append(words, "replaced by "+*d.ReplacedBy)
+	}
+	if d.CorrelationID != nil {
+		words = append(words, "correlation id "+*d.CorrelationID)
 	}
 	if d.RetryAt != nil {
 		words = append(words, "tried next "+at(*d.RetryAt))

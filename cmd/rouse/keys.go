@@ -15,18 +15,20 @@ import (
 type keysCmd struct {
 	Create   keysCreateCmd   `cmd:"" help:"Make a key of an app. Prints it, this once."`
 	List     keysListCmd     `cmd:"" help:"List an app's keys."`
-	Revoke   keysRevokeCmd   `cmd:"" help:"Revoke a key."`
+	Rotate   keysRotateCmd   `cmd:"" help:"Replace a key with one like it; the old one works on for a while. Prints the new one, this once."`
+	Delete   keysRevokeCmd   `cmd:"" aliases:"revoke" help:"Revoke a key; revoke is the same."`
 	Generate keysGenerateCmd `cmd:"" help:"Make up an administrator's key or a master key for the settings of rouse serve. Needs no server."`
 }
 
 type keysCreateCmd struct {
 	adminAccess
 	output
-	App       string        `arg:"" help:"The app's id, app_..."`
+	App       string        `arg:"" help:"The app: its id, app_..., or its name exactly."`
 	Kind      string        `enum:"secret,publishable" default:"secret" help:"secret (for a backend) or publishable (for the app)."`
 	Name      string        `help:"What it is for."`
-	Scopes    []string      `help:"What a secret key may do: send, devices, read. Left out, all."`
+	Scopes    []string      `help:"What a secret key may do: send, devices, topics, webhooks, read. Left out, all."`
 	ExpiresIn time.Duration `help:"When it ends, such as 720h. Left out, never."`
+	RateLimit string        `placeholder:"N[:BURST]" help:"How many calls a second it takes, on each node, and how many at once. Left out, no limit of its own."`
 }
 
 // Run makes a key.
@@ -35,10 +37,15 @@ func (c *keysCreateCmd) Run(ctx context.Context, term *terminal) error {
 	if err != nil {
 		return err
 	}
-	body := client.KeyCreate{Kind: client.KeyCreateKind(c.Kind)}
-	if c.Name != "" {
-		body.Name = &c.Name
+	rate, err := rateOf(c.RateLimit)
+	if err != nil {
+		return err
 	}
+	app, err := appNamed(ctx, api, c.App)
+	if err != nil {
+		return err
+	}
+	body := client.KeyCreate{Kind: client.KeyCreateKind(c.Kind), Name: given(c.Name), RateLimit: rate}
 	if len(c.Scopes) > 0 {
 		scopes := make([]client.KeyScope, len(c.Scopes))
 		for i, scope := range c.Scopes {
@@ -50,19 +57,21 @@ func (c *keysCreateCmd) Run(ctx context.Context, term *terminal) error {
 		seconds := int64(c.ExpiresIn / time.Second)
 		body.ExpiresIn = &seconds
 	}
-	key, err := answer[client.KeyCreated](api.CreateKey(ctx, c.App, body))
+	key, err := answer[client.KeyCreated](api.CreateKey(ctx, app, body))
 	if err != nil {
 		return fmt.Errorf("making the key: %w", err)
 	}
-	return c.print(term, key, func(w io.Writer) {
-		fmt.Fprintf(w, "id\t%s\nkey\t%s\nThe key is not shown again.\n", key.Id, key.Key)
-	})
+	return c.print(term, key, func(w io.Writer) { writeNewKey(w, key) })
+}
+
+func writeNewKey(w io.Writer, key client.KeyCreated) {
+	fmt.Fprintf(w, "id\t%s\nkey\t%s\nThe key is not shown again.\n", key.Id, key.Key)
 }
 
 type keysListCmd struct {
 	adminAccess
 	output
-	App string `arg:"" help:"The app's id, app_..."`
+	App string `arg:"" help:"The app: its id, app_..., or its name exactly."`
 }
 
 // Run lists an app's keys, without the keys themselves.
@@ -71,24 +80,55 @@ func (c *keysListCmd) Run(ctx context.Context, term *terminal) error {
 	if err != nil {
 		return err
 	}
-	list, err := answer[client.KeyList](api.ListKeys(ctx, c.App))
+	app, err := appNamed(ctx, api, c.App)
+	if err != nil {
+		return err
+	}
+	list, err := answer[client.KeyList](api.ListKeys(ctx, app))
 	if err != nil {
 		return fmt.Errorf("listing keys: %w", err)
 	}
 	return c.print(term, list.Keys, func(w io.Writer) {
-		fmt.Fprintln(w, "ID\tKIND\tNAME\tSCOPES\tCREATED\tEXPIRES")
+		fmt.Fprintln(w, "ID\tKIND\tNAME\tSCOPES\tCREATED\tEXPIRES\tLAST USED\tRATE LIMIT")
 		for _, key := range list.Keys {
 			expires := "never"
 			if key.ExpiresAt != nil {
 				expires = at(*key.ExpiresAt)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", key.Id, key.Kind, orDash(key.Name), strings.Join(key.Scopes, ","), at(key.CreatedAt), expires)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", key.Id, key.Kind, orDash(key.Name), strings.Join(key.Scopes, ","), at(key.CreatedAt), expires, atIf(key.LastUsedAt), rateWords(key.RateLimit))
 		}
 	})
 }
 
+type keysRotateCmd struct {
+	adminAccess
+	output
+	App       string         `arg:"" help:"The app: its id, app_..., or its name exactly."`
+	Key       string         `arg:"" help:"The key's id, key_..."`
+	Overlap   *time.Duration `placeholder:"TIME" help:"How long the old key works on, up to 2160h; 24h if left out, 0s ends it at once."`
+	ExpiresIn *time.Duration `placeholder:"TIME" help:"When the new one ends, such as 720h. Left out, never."`
+}
+
+// Run replaces a key.
+func (c *keysRotateCmd) Run(ctx context.Context, term *terminal) error {
+	api, err := c.client(term)
+	if err != nil {
+		return err
+	}
+	app, err := appNamed(ctx, api, c.App)
+	if err != nil {
+		return err
+	}
+	key, err := answer[client.KeyCreated](api.RotateKey(ctx, app, c.Key, client.KeyRotate{Overlap: seconds(c.Overlap), ExpiresIn: seconds(c.ExpiresIn)}))
+	if err != nil {
+		return fmt.Errorf("rotating the key: %w", err)
+	}
+	return c.print(term, key, func(w io.Writer) { writeNewKey(w, key) })
+}
+
 type keysRevokeCmd struct {
 	adminAccess
+	output
 	App string `arg:"" help:"The app's id, app_..."`
 	Key string `arg:"" help:"The key's id, key_..."`
 }
@@ -102,8 +142,7 @@ func (c *keysRevokeCmd) Run(ctx context.Context, term *terminal) error {
 	if _, err := answer[nothing](api.DeleteKey(ctx, c.App, c.Key)); err != nil {
 		return fmt.Errorf("revoking the key: %w", err)
 	}
-	fmt.Fprintf(term.out, "%s works no more\n", c.Key)
-	return nil
+	return c.done(term, "deleted", c.Key, c.Key+" works no more")
 }
 
 type keysGenerateCmd struct {

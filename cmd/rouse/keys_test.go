@@ -30,9 +30,4 @@ func TestHelpNamesTheScopesThatExist(t *testing.T) {
 	if want := "What a secret key may do: " + strings.Join(scopes, ", ") + "."; len(scopes) == 0 || !strings.Contains(help, want) {
 		t.Errorf("no %q in\n%s", want, help)
 	}
-	for _, unborn := range []string{"topics", "webhooks"} {
-		if list := mustCommand(t, nil, "keys", "list", "--help"); strings.Contains(help, unborn) || strings.Contains(list, unborn) {
-			t.Errorf("the help names the scope %s", unborn)
-		}
-	}
 }

@@ -13,22 +13,30 @@ import (
 
 // commands is every subcommand; each has a file of its own.
 type commands struct {
-	Serve       serveCmd       `cmd:"" help:"Run a node."`
-	Dev         devCmd         `cmd:"" help:"Run everything on this machine: server, simulated Apple and Google, a demo app. Prints its keys."`
-	Device      deviceCmd      `cmd:"" help:"Be a phone: register, sleep, get woken, fetch, ack."`
-	Send        sendCmd        `cmd:"" help:"Send a message, by default to the phone registered last."`
-	Trace       traceCmd       `cmd:"" help:"Tell what became of a message, delivery by delivery."`
-	Events      eventsCmd      `cmd:"" help:"List what happened to an app's credentials and ways to phones."`
-	Apps        appsCmd        `cmd:"" help:"Create, list, show, rename and delete apps."`
-	Keys        keysCmd        `cmd:"" help:"Create, list and revoke an app's keys; generate the operator's."`
-	Credentials credentialsCmd `cmd:"" help:"Put, list, verify and delete what an app speaks to Apple and Google with."`
-	Sim         simCmd         `cmd:"" help:"Run the simulated Apple and Google alone."`
-	Doctor      doctorCmd      `cmd:"" help:"Look at everything a node needs, whether it runs or not, and say what is wrong and what to do."`
-	Backup      backupCmd      `cmd:"" help:"Write a backup of the database into a file, while nodes run."`
-	Copy        copyCmd        `cmd:"" help:"Copy a database into another, of whichever engine: from SQLite to PostgreSQL and back. Goes on where it was cut off."`
-	Migrate     migrateCmd     `cmd:"" help:"Show or bring up to date the database's schema."`
-	Demo        demoCmd        `cmd:"" help:"Show in a few seconds that all of it works, on this machine alone."`
-	Version     versionCmd     `cmd:"" help:"Print the version."`
+	Serve        serveCmd        `cmd:"" help:"Run a node."`
+	Dev          devCmd          `cmd:"" help:"Run everything on this machine: server, simulated Apple and Google, a demo app. Prints its keys."`
+	Device       deviceCmd       `cmd:"" help:"Be a phone: register, sleep, get woken, fetch, ack."`
+	Send         sendCmd         `cmd:"" help:"Send a message, by default to the phone registered last; or to a user, a topic, everyone, later, or many out of a file."`
+	Trace        traceCmd        `cmd:"" help:"Tell what became of a message, delivery by delivery."`
+	Messages     messagesCmd     `cmd:"" help:"List, show and take back messages."`
+	Devices      devicesCmd      `cmd:"" help:"List, show, change, wake and unregister an app's devices."`
+	Users        usersCmd        `cmd:"" help:"Show what a user has, bind and unbind devices, erase a person."`
+	Topics       topicsCmd       `cmd:"" help:"List, show and delete topics, subscribe devices and users."`
+	Events       eventsCmd       `cmd:"" help:"List what happened to an app's messages, devices, credentials and ways to phones."`
+	Tail         tailCmd         `cmd:"" help:"Follow an app's events as they happen, a line each, until Ctrl-C."`
+	Webhooks     webhooksCmd     `cmd:"" help:"Have the same events posted to a URL."`
+	Apps         appsCmd         `cmd:"" help:"Create, list, show, change and delete apps."`
+	Keys         keysCmd         `cmd:"" help:"Create, list, rotate and revoke an app's keys; generate the operator's."`
+	IdentityKeys identityKeysCmd `cmd:"" help:"Put, list and delete what an app's user tokens are checked with."`
+	UserToken    userTokenCmd    `cmd:"" help:"Sign a user token, for trying out; a backend signs its own."`
+	Credentials  credentialsCmd  `cmd:"" help:"Put, list, verify and delete what an app speaks to Apple and Google with."`
+	Sim          simCmd          `cmd:"" help:"Run the simulated Apple and Google alone."`
+	Doctor       doctorCmd       `cmd:"" help:"Look at everything a node needs, whether it runs or not, and say what is wrong and what to do."`
+	Backup       backupCmd       `cmd:"" help:"Write a backup of the database into a file, while nodes run."`
+	Copy         copyCmd         `cmd:"" help:"Copy a database into another, of whichever engine: from SQLite to PostgreSQL and back. Goes on where it was cut off."`
+	Migrate      migrateCmd      `cmd:"" help:"Show or bring up to date the database's schema."`
+	Demo         demoCmd         `cmd:"" help:"Show in a few seconds that all of it works, on this machine alone."`
+	Version      versionCmd      `cmd:"" help:"Print the version."`
 }
 
 // terminal is what a subcommand may touch of the world around the process.

@@ -15,19 +15,35 @@ import (
 type sendCmd struct {
 	appAccess
 	output
-	Text        string        `arg:"" help:"What to send: JSON, or any text, which goes as {\"text\": ...}. - reads it from standard input."`
-	To          string        `help:"A device, dev_... Left out, the phone of rouse dev that registered last." xor:"target"`
-	User        string        `help:"A user instead: all devices bound to it." xor:"target"`
-	Urgency     string        `enum:"very-low,low,normal,high" default:"high" help:"very-low, low, normal or high."`
-	TTL         time.Duration `name:"ttl" default:"168h" help:"How long it lives, up to 720h. 0s reaches only who is polling now."`
-	CollapseKey string        `help:"Takes the place of a pending message of the same key."`
-	Count       int           `default:"1" help:"Send it so many times."`
+	Text           string        `arg:"" optional:"" help:"What to send: JSON, or any text, which goes as {\"text\": ...}. - reads it from standard input."`
+	To             string        `help:"A device, dev_... Left out, the phone of rouse dev that registered last." xor:"target"`
+	User           string        `help:"A user instead: all devices bound to it." xor:"target"`
+	Topic          string        `help:"A topic instead: all devices subscribed to it." xor:"target"`
+	Broadcast      bool          `help:"Everyone instead: all devices of the app." xor:"target"`
+	Batch          string        `type:"existingfile" placeholder:"FILE" xor:"target" help:"Many messages out of a file, one a line as the API takes them ({\"to\": ..., \"data\": ...}), however many; - reads standard input. Exits with 1 if one is refused."`
+	At             string        `placeholder:"TIME" help:"When, up to 30 days ahead: a time, or +2h for two hours from now."`
+	Urgency        string        `enum:"very-low,low,normal,high" default:"high" help:"very-low, low, normal or high."`
+	TTL            time.Duration `name:"ttl" default:"168h" help:"How long it lives, up to 720h. 0s reaches only who is polling now."`
+	CollapseKey    string        `help:"Takes the place of a pending message of the same key."`
+	CorrelationID  string        `help:"Yours; it comes back in lists and events."`
+	Title          string        `help:"A title to show in the push itself, in clear for Apple or Google."`
+	Body           string        `help:"Words to show in the push itself, in clear for Apple or Google."`
+	IdempotencyKey string        `help:"The same key again sends nothing that was sent with it, for 24 hours."`
+	Count          int           `default:"1" help:"Send it so many times."`
 }
 
-// Run sends one message or several, one after the other.
+// Run sends one message or several, one after the other, or those of a file.
 func (c *sendCmd) Run(ctx context.Context, term *terminal) error {
-	if c.Count < 1 {
+	if c.Batch != "" {
+		return c.batch(ctx, term)
+	}
+	switch {
+	case c.Text == "":
+		return mistake("say what to send, or --batch FILE")
+	case c.Count < 1:
 		return mistake("--count is %d; it is 1 or more", c.Count)
+	case c.Count > 1 && c.IdempotencyKey != "":
+		return mistake("--idempotency-key is for one message; --count is %d", c.Count)
 	}
 	body, err := c.body(term)
 	if err != nil {
@@ -54,7 +70,7 @@ func (c *sendCmd) Run(ctx context.Context, term *terminal) error {
 func (c *sendCmd) send(ctx context.Context, term *terminal, api *client.Client, body client.MessageSend) ([]client.MessageAccepted, error) {
 	sent := []client.MessageAccepted{}
 	for range c.Count {
-		m, err := answer[client.MessageAccepted](api.SendMessage(ctx, &client.SendMessageParams{}, body))
+		m, err := answer[client.MessageAccepted](api.SendMessage(ctx, &client.SendMessageParams{IdempotencyKey: given(c.IdempotencyKey)}, body))
 		switch {
 		case err != nil && len(sent) > 0:
 			return sent, fmt.Errorf("sending, after %d went out: %w", len(sent), err)
@@ -63,7 +79,7 @@ func (c *sendCmd) send(ctx context.Context, term *terminal, api *client.Client, 
 		}
 		sent = append(sent, m)
 		if c.Output != "json" {
-			fmt.Fprintf(term.out, "%s  %s  %s\n", m.Id, m.Status, recipients(m.Recipients))
+			fmt.Fprintf(term.out, "%s  %s  %s\n", m.Id, m.Status, whither(m))
 		}
 	}
 	return sent, nil
@@ -83,13 +99,32 @@ func (c *sendCmd) body(term *terminal) (client.MessageSend, error) {
 	if err != nil {
 		return client.MessageSend{}, err
 	}
-	ttl := int64(c.TTL / time.Second)
-	urgency := client.MessageSendUrgency(c.Urgency)
-	body := client.MessageSend{To: to, Data: asData(text), Ttl: &ttl, Urgency: &urgency}
-	if c.CollapseKey != "" {
-		body.CollapseKey = &c.CollapseKey
+	body := client.MessageSend{
+		To: to, Data: asData(text), Ttl: seconds(&c.TTL), Urgency: new(client.MessageSendUrgency(c.Urgency)),
+		CollapseKey: given(c.CollapseKey), CorrelationId: given(c.CorrelationID),
+	}
+	if c.Title != "" || c.Body != "" {
+		body.Notification = &client.Notification{Title: given(c.Title), Body: given(c.Body)}
+	}
+	if c.At != "" {
+		when, err := future("--at", c.At, time.Now())
+		if err != nil {
+			return body, err
+		}
+		body.SendAt = new(when.UTC())
 	}
 	return body, nil
+}
+
+// whither says whom a message went to, or when it will.
+func whither(m client.MessageAccepted) string {
+	switch {
+	case m.SendAt != nil:
+		return "at " + at(*m.SendAt)
+	case m.Status == "fanning_out":
+		return "page by page"
+	}
+	return recipients(m.Recipients)
 }
 
 func (c *sendCmd) recipient(term *terminal) (client.Recipient, error) {
@@ -98,10 +133,14 @@ func (c *sendCmd) recipient(term *terminal) (client.Recipient, error) {
 		return client.Recipient{DeviceId: &c.To}, nil
 	case c.User != "":
 		return client.Recipient{UserId: &c.User}, nil
+	case c.Topic != "":
+		return client.Recipient{Topic: &c.Topic}, nil
+	case c.Broadcast:
+		return client.Recipient{Broadcast: new(client.True)}, nil
 	}
 	p, err := term.profile()
 	if (c.URL != "" || c.Key != "") && (err != nil || !c.isOf(p)) {
-		return client.Recipient{}, mistake("give --to or --user: the phone that stands in for them is known to `rouse dev` alone, and this server or key is another (ROUSE_URL, ROUSE_SECRET_KEY, --url, --key)")
+		return client.Recipient{}, mistake("give --to or --user, --topic or --broadcast: the phone that stands in for them is known to `rouse dev` alone, and this server or key is another (ROUSE_URL, ROUSE_SECRET_KEY, --url, --key)")
 	}
 	if err != nil {
 		return client.Recipient{}, err
