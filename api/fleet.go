@@ -216,10 +216,10 @@ func (n nouns) WakeDevice(ctx context.Context, r contract.WakeDeviceRequestObjec
 		return nil, err
 	}
 	report := contract.WakeDevice200JSONResponse{Sent: sent, Unreachable: unreachable(standing)}
+	report.Verdict, report.Reason = some(outcome.Verdict), some(outcome.Reason)
 	if sent {
 		milliseconds := took.Milliseconds()
 		report.Provider, report.DurationMs = some(standing.Provider), &milliseconds
-		report.Verdict, report.Reason = some(outcome.Verdict), some(outcome.Reason)
 	}
 	return report, nil
 }

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
+
 	"rouse/fault"
 	"rouse/ident"
 	"rouse/messages"
@@ -19,9 +21,10 @@ import (
 // the store's: the hint that says it changed may be lost.
 const recheck = 30 * time.Second
 
-// credentials is where a pusher looks up what an app gave.
+// credentials is where a pusher looks up what an app gave, and whom a wake by hand is for.
 type credentials interface {
 	Credential(ctx context.Context, app ident.App, p tokens.Provider) (tokens.Credential, error)
+	Device(ctx context.Context, app ident.App, id ident.Device) (tokens.Device, error)
 }
 
 // opener makes a provider client for a credential in an environment.
@@ -66,6 +69,31 @@ func (p *pusher) Push(ctx context.Context, o worker.Outlet, push providers.Push)
 	}
 	defer p.release(l)
 	return l.client.Push(ctx, push)
+}
+
+// wakeLife is how long a provider may keep a wake by hand for a phone that is away.
+const wakeLife = time.Minute
+
+// Wake pushes to a device now, an alert without a message, and says what came of it. It asks nothing of the worker, waits for no pause, and
+// leaves token and circuits as they are. sent is false where there is nothing to try with: no provider, no token, or a credential that is
+// missing or unusable, which the outcome says. NotFound "device_not_found".
+func (p *pusher) Wake(ctx context.Context, d tokens.Device) (outcome providers.Outcome, took time.Duration, sent bool, err error) {
+	if d, err = p.store.Device(ctx, d.App, d.ID); err != nil || d.Token == "" {
+		return outcome, 0, false, err
+	}
+	o := tokens.OutletOf(d)
+	o.Onward = ""
+	l, err := p.take(ctx, o)
+	if err != nil {
+		return p.refusal(o, err), 0, false, nil
+	}
+	defer p.release(l)
+	begun := time.Now()
+	outcome = l.client.Push(ctx, providers.Push{
+		ID: uuid.NewString(), Device: d.ID, Token: string(d.Token), Platform: string(d.Platform), Locale: d.Locale,
+		Kind: providers.Alert, CollapseID: "rouse-by-hand", ExpiresAt: begun.Add(wakeLife),
+	})
+	return outcome, time.Since(begun), true, nil
 }
 
 // Verify asks the provider whether it takes the app's stored credential, in each environment there is, over connections of their

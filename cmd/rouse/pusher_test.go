@@ -18,11 +18,19 @@ import (
 	"rouse/worker"
 )
 
-// shelf is a store of one credential.
+// shelf is a store of one credential, and of one device.
 type shelf struct {
-	mu   sync.Mutex
-	have *tokens.Credential
-	read int
+	mu     sync.Mutex
+	have   *tokens.Credential
+	read   int
+	device tokens.Device
+}
+
+func (s *shelf) Device(_ context.Context, app ident.App, id ident.Device) (tokens.Device, error) {
+	if s.device.App != app || s.device.ID != id {
+		return tokens.Device{}, fault.New(fault.NotFound, "device_not_found", "none")
+	}
+	return s.device, nil
 }
 
 func (s *shelf) put(c *tokens.Credential) {
@@ -50,10 +58,12 @@ type phoneLine struct {
 	inFlight    int
 	closed      bool
 	misused     bool
+	last        providers.Push
 }
 
-func (l *phoneLine) Push(ctx context.Context, _ providers.Push) providers.Outcome {
+func (l *phoneLine) Push(ctx context.Context, push providers.Push) providers.Outcome {
 	l.mu.Lock()
+	l.last = push
 	l.misused = l.misused || l.closed
 	l.inFlight++
 	l.mu.Unlock()
@@ -112,6 +122,44 @@ func TestPusherWithoutACredentialSaysSo(t *testing.T) {
 	if out := b.push(); out.Verdict != providers.CredentialBad || out.Reason != "no_credentials" {
 		t.Errorf("got %+v", out)
 	}
+}
+
+// TestWakeByHand makes one attempt with what the store has, and says so where there is nothing to try with.
+func TestWakeByHand(t *testing.T) {
+	t.Parallel()
+	b := newBench(nil)
+	phone := tokens.Device{ID: "dev_a", App: "app_a", Provider: tokens.FCM, Platform: tokens.IOS, TokenState: tokens.TokenDead, Locale: "de"}
+	wake := func() (providers.Outcome, bool) {
+		t.Helper()
+		b.shelf.device = phone
+		out, took, sent, err := b.pusher.Wake(t.Context(), tokens.Device{App: "app_a", ID: "dev_a"})
+		if err != nil || took < 0 {
+			t.Errorf("after %s: %v", took, err)
+		}
+		return out, sent
+	}
+	if out, sent := wake(); sent || out.Verdict != "" {
+		t.Errorf("without a token: %+v", out)
+	}
+	phone.Token = "token"
+	if out, sent := wake(); sent || out.Verdict != providers.CredentialBad || out.Reason != "no_credentials" {
+		t.Errorf("without a credential: %+v", out)
+	}
+	b.shelf.put(&tokens.Credential{Fingerprint: "one"})
+	before := time.Now()
+	out, sent := wake()
+	if !sent || out.Verdict != providers.Accepted || out.Reason != "one" || len(b.lines) != 1 {
+		t.Errorf("sent %v: %+v", sent, out)
+	}
+	push := b.lines[0].last
+	if push.Token != "token" || push.Kind != providers.Alert || push.Device != "dev_a" || push.ID == "" || push.Head != "" || push.Notification != nil ||
+		push.Locale != "de" || push.Platform != "ios" || !push.ExpiresAt.After(before) {
+		t.Errorf("pushed %+v", push)
+	}
+	if _, _, sent, err := b.pusher.Wake(t.Context(), tokens.Device{App: "app_b", ID: "dev_a"}); sent || fault.KindOf(err) != fault.NotFound {
+		t.Errorf("another app's device: sent %v, %v", sent, err)
+	}
+	b.pusher.Close()
 }
 
 func TestPusherKeepsOneClientAndReadsTheCredentialRarely(t *testing.T) {

@@ -117,7 +117,7 @@ func (n *node) build(ctx context.Context) (err error) {
 	n.api, err = api.New(api.Deps{
 		Apps: n.store, Keys: n.store, Credentials: n.store, Devices: n.store, Users: n.store, Door: n.store, Messages: n.store, Inboxes: n.store, Circuits: n.store, Events: n.store,
 		IdentityKeys: n.store, Topics: n.store, Subscriptions: n.store, Fleet: n.store, Reports: n.store, Webhooks: n.store,
-		Hints: n.hints, Checker: checker{}, Verifier: n.pusher, Admin: tokens.HashOf(n.cfg.AdminKey), Draining: n.draining, Log: n.log, Metrics: n.registry,
+		Hints: n.hints, Checker: checker{}, Verifier: n.pusher, Waker: n.pusher, Admin: tokens.HashOf(n.cfg.AdminKey), Draining: n.draining, Log: n.log, Metrics: n.registry,
 		Limits: api.Limits{
 			Registrations: api.Rate(n.cfg.Registrations), FailedAuth: api.Rate(n.cfg.FailedAuth), TrustedProxies: n.cfg.TrustedProxies,
 		},
