@@ -227,6 +227,9 @@ type Limits struct {
 	Registrations Rate
 	// FailedAuth by address: 10 a second, 100 at once. Over it, failures answer 429; good keys still pass.
 	FailedAuth Rate
+	// Devices is every device's limit by itself, Addresses every address's, whoever calls from there; zero: there is none.
+	Devices   Rate
+	Addresses Rate
 	// TrustedProxies may name the client in X-Forwarded-For; empty: nobody may, and the peer is the client.
 	TrustedProxies []netip.Prefix
 	// Recheck is how often the store is asked about all parked polls without a hint, 10 s, +-20 % at random: a lost hint delays a
@@ -262,9 +265,7 @@ type API struct {
 	sending    inflight
 	byHand     wakes
 	metrics    metrics
-	// register and refuse are the limits by address.
-	register *limiter
-	refuse   *limiter
+	limits     limiters
 }
 
 // New makes the API. It starts nothing: hints arrive once Run is called. The error is a contract that
@@ -275,11 +276,10 @@ func New(d Deps) (*API, error) {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
 	a := &API{
-		deps:     d,
-		log:      d.Log,
-		keys:     newKeyCache(d.Keys.LookupKey),
-		register: newLimiter("registration", d.Limits.Registrations),
-		refuse:   newLimiter("failed-auth", d.Limits.FailedAuth),
+		deps:   d,
+		log:    d.Log,
+		keys:   newKeyCache(d.Keys.LookupKey),
+		limits: newLimiters(),
 	}
 	a.apps, a.identities = newCache(a.lookupApp, appsKept), newCache(a.lookupIdentities, appsKept)
 	var err error

@@ -187,7 +187,7 @@ func teaches(d tokens.Device, r contract.PushReport, now time.Time) bool {
 func (a *API) limitRegistrations(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if callerOf(r.Context()).kind == tokens.PublishableKey {
-			if err := a.register.take(w, a.clientOf(r), time.Now()); err != nil {
+			if err := a.holdRegistration(w, r); err != nil {
 				a.fail(w, r, err)
 				return
 			}

@@ -25,6 +25,9 @@ type exchange struct {
 	status    int
 	// end is when a poll is answered at the latest; zero for other calls.
 	end time.Time
+	// meters are the limits of the key and the app that the call counts on, told the limit that the client is told of; empty without limits.
+	meters []meter
+	told   *told
 }
 
 type exchangeKey struct{}

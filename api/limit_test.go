@@ -47,44 +47,112 @@ func TestClientAddress(t *testing.T) {
 
 func TestLimiterRefills(t *testing.T) {
 	t.Parallel()
-	l := newLimiter("test", Rate{PerSecond: 2, Burst: 3})
-	who, other := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	l := newLimiter[string]("test", "slow down")
 	now := time.Now()
-	take := func(who netip.Addr) (string, error) {
+	take := func(who string) (string, error) {
 		w := httptest.NewRecorder()
-		err := l.take(w, who, now)
+		err := new(exchange).count(w, l.meter(who, Rate{PerSecond: 2, Burst: 3}, now), now)
 		return w.Header().Get("RateLimit") + " " + w.Header().Get("RateLimit-Policy"), err
 	}
 	for i, want := range []string{`"test";r=2;t=1`, `"test";r=1;t=1`, `"test";r=0;t=2`} {
-		if got, err := take(who); err != nil || got != want+` "test";q=3;w=2` {
+		if got, err := take("a"); err != nil || got != want+` "test";q=3;w=2` {
 			t.Errorf("%d: %s %v", i, got, err)
 		}
 	}
-	_, err := take(who)
-	if e := fault.From(err); e.Kind != fault.TooMany || e.RetryAfter != 500*time.Millisecond {
+	_, err := take("a")
+	if e := fault.From(err); e.Kind != fault.TooMany || e.RetryAfter != 500*time.Millisecond || e.Detail != "slow down" {
 		t.Errorf("got %v, wait %s", err, e.RetryAfter)
 	}
-	if _, err := take(other); err != nil {
-		t.Error("another address pays for it")
+	if _, err := take("b"); err != nil {
+		t.Error("another caller pays for it")
 	}
 	now = now.Add(500 * time.Millisecond)
-	if _, err := take(who); err != nil {
+	if _, err := take("a"); err != nil {
 		t.Error("it does not refill")
 	}
 }
 
 func TestLimiterIsBounded(t *testing.T) {
 	t.Parallel()
-	l := newLimiter("test", Rate{PerSecond: 1, Burst: 1})
+	l := newLimiter[int]("test", "slow down")
 	now := time.Now()
-	w := httptest.NewRecorder()
-	for i := range addressesKept + 10 {
-		addr := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
-		if err := l.take(w, addr, now.Add(time.Duration(i)*time.Microsecond)); err != nil {
-			t.Fatal(err)
+	one := Rate{PerSecond: 0.001, Burst: 1}
+	for i := range 4 * limiterShards * shardKept {
+		l.meter(i, one, now).bucket.AllowN(now, 1)
+	}
+	kept := 0
+	for i := range l.shards {
+		kept += len(l.shards[i].late) + len(l.shards[i].early)
+	}
+	if most := 2 * limiterShards * shardKept; kept > most || kept < most/2 {
+		t.Errorf("%d are kept", kept)
+	}
+	last := 4*limiterShards*shardKept - 1
+	if l.meter(last, one, now).bucket.AllowN(now, 1) {
+		t.Error("who was here last is forgotten")
+	}
+	if !l.meter(0, one, now).bucket.AllowN(now, 1) {
+		t.Error("who was here first is still kept")
+	}
+}
+
+func TestLimiterTakesANewRate(t *testing.T) {
+	t.Parallel()
+	l := newLimiter[string]("test", "slow down")
+	now := time.Now()
+	if m := l.meter("a", Rate{PerSecond: 1, Burst: 1}, now); !m.bucket.AllowN(now, 1) || m.bucket.AllowN(now, 1) {
+		t.Fatal("a burst of one is not one")
+	}
+	now = now.Add(time.Second)
+	m := l.meter("a", Rate{PerSecond: 100, Burst: 50}, now)
+	now = now.Add(time.Second)
+	if !m.bucket.AllowN(now, 50) || m.bucket.AllowN(now, 1) {
+		t.Error("the new rate does not count")
+	}
+}
+
+// TestTheTightestLimitIsTold: of several limits the client hears of the one with the least left, and of the one that refuses.
+func TestTheTightestLimitIsTold(t *testing.T) {
+	t.Parallel()
+	key, app := newLimiter[string]("key", "k"), newLimiter[string]("app", "a")
+	now := time.Now()
+	call := func() (string, error) {
+		w, x := httptest.NewRecorder(), &exchange{}
+		for _, m := range []meter{key.meter("k", Rate{PerSecond: 1, Burst: 3}, now), app.meter("a", Rate{PerSecond: 10, Burst: 4}, now)} {
+			x.meters = append(x.meters, m)
+			if err := x.count(w, m, now); err != nil {
+				return w.Header().Get("RateLimit"), err
+			}
 		}
-		if len(l.by) > addressesKept {
-			t.Fatalf("%d addresses", len(l.by))
+		x.countMore(w, 1, now)
+		return w.Header().Get("RateLimit"), nil
+	}
+	if got, err := call(); err != nil || got != `"key";r=1;t=2` {
+		t.Errorf("%s %v", got, err)
+	}
+	now = now.Add(300 * time.Millisecond) // the app's is full again, the key's has 1.3
+	if got, err := call(); err != nil || got != `"key";r=0;t=4` {
+		t.Errorf("%s %v", got, err)
+	}
+	if got, err := call(); fault.From(err).Detail != "k" || got != `"key";r=0;t=4` {
+		t.Errorf("%s %v", got, err)
+	}
+}
+
+// TestABatchMayOwe: more than a bucket holds is owed, and paid back at its rate.
+func TestABatchMayOwe(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	m := newLimiter[string]("test", "slow down").meter("a", Rate{PerSecond: 100, Burst: 10}, now)
+	if wait := m.spend(5, now); wait != 0 {
+		t.Errorf("waits %v for what is there", wait)
+	}
+	if wait := m.spend(500, now); wait.Round(time.Millisecond) != 4950*time.Millisecond {
+		t.Errorf("500 of 5 at 100 a second are paid after %v", wait)
+	}
+	for after, want := range map[time.Duration]bool{4900 * time.Millisecond: false, 4970 * time.Millisecond: true} {
+		if got := m.bucket.TokensAt(now.Add(after)) >= 1; got != want {
+			t.Errorf("after %v it takes one: %v", after, got)
 		}
 	}
 }

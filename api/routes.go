@@ -142,6 +142,10 @@ func (a *API) handle(x route) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		exchange := exchangeOf(r.Context())
 		exchange.operation = x.operation
+		if err := a.holdAddress(w, r); err != nil {
+			a.fail(w, r, err)
+			return
+		}
 		if x.pass != nil {
 			w.Header().Set("Cache-Control", "no-store")
 			who, err := a.admitInTime(w, r, x)
