@@ -61,7 +61,11 @@ func blamed(sends []*op, err error) []*op {
 		return sends
 	}
 	return slices.DeleteFunc(slices.Clone(sends), func(o *op) bool {
-		m := o.send.send
-		return replayKey{m.App, m.Idempotency.Key} != taken.at
+		for a := range sendsIn([]*op{o}) {
+			if (replayKey{a.send.App, a.send.Idempotency.Key}) == taken.at {
+				return false
+			}
+		}
+		return true
 	})
 }

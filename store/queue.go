@@ -34,24 +34,24 @@ type room struct {
 
 func newRoom(size int) *room { return &room{size: size, taken: map[ident.App]int{}} }
 
-// take takes a place for the line of app, and reports whether there was one.
-func (r *room) take(app ident.App) bool {
+// take takes n places for the line of app, if there is one at least, and reports whether there was.
+func (r *room) take(app ident.App, n int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.n >= r.size || r.taken[app] >= max(1, r.size/2) {
 		return false
 	}
-	r.n++
-	r.taken[app]++
+	r.n += n
+	r.taken[app] += n
 	return true
 }
 
-// leave gives a place back.
-func (r *room) leave(app ident.App) {
+// leave gives n places back.
+func (r *room) leave(app ident.App, n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.n--
-	if r.taken[app]--; r.taken[app] == 0 {
+	r.n -= n
+	if r.taken[app] -= n; r.taken[app] == 0 {
 		delete(r.taken, app)
 	}
 }
@@ -76,7 +76,7 @@ func newQueue(r *room) *queue {
 
 // push queues o and reports whether there was room.
 func (q *queue) push(o *op) bool {
-	if !q.room.take(o.app) {
+	if !q.room.take(o.app, o.weight()) {
 		return false
 	}
 	q.mu.Lock()
@@ -107,14 +107,15 @@ func (q *queue) pop() *op {
 	q.n--
 	if len(q.others.ops) > 0 && (!q.sendNow || len(q.turn) == 0) {
 		q.sendNow = true
-		q.room.leave("")
-		return q.others.next()
+		o := q.others.next()
+		q.room.leave("", o.weight())
+		return o
 	}
 	q.sendNow = false
 	l := q.turn[0]
 	q.turn = q.turn[1:]
 	o := l.next()
-	q.room.leave(l.app)
+	q.room.leave(l.app, o.weight())
 	if len(l.ops) == 0 {
 		delete(q.lines, l.app)
 	} else {

@@ -14,11 +14,6 @@ import (
 
 func notBuilt() error { return fault.New(fault.Unavailable, "not_built", "this is not built yet") }
 
-// User is not built yet.
-func (s *Store) User(context.Context, ident.App, string) (tokens.User, error) {
-	return tokens.User{}, notBuilt()
-}
-
 // EraseUser is not built yet.
 func (s *Store) EraseUser(context.Context, ident.App, string, time.Time) (tokens.Erasure, error) {
 	return tokens.Erasure{}, notBuilt()
@@ -34,40 +29,6 @@ func (s *Store) IdentityKeys(context.Context, ident.App) ([]tokens.IdentityKey, 
 
 // DeleteIdentityKey is not built yet.
 func (s *Store) DeleteIdentityKey(context.Context, ident.App, string) error { return notBuilt() }
-
-// Topics is not built yet.
-func (s *Store) Topics(context.Context, ident.App, string, int) ([]tokens.Topic, bool, error) {
-	return nil, false, notBuilt()
-}
-
-// Topic is not built yet.
-func (s *Store) Topic(context.Context, ident.App, string) (tokens.Topic, error) {
-	return tokens.Topic{}, notBuilt()
-}
-
-// DeleteTopic is not built yet.
-func (s *Store) DeleteTopic(context.Context, ident.App, string) error { return notBuilt() }
-
-// Subscribe is not built yet.
-func (s *Store) Subscribe(context.Context, ident.App, string, []ident.Device, time.Time) ([]error, error) {
-	return nil, notBuilt()
-}
-
-// Unsubscribe is not built yet.
-func (s *Store) Unsubscribe(context.Context, ident.App, string, []ident.Device) ([]error, error) {
-	return nil, notBuilt()
-}
-
-// SubscribeUser is not built yet.
-func (s *Store) SubscribeUser(context.Context, ident.App, string, string, time.Time) error {
-	return notBuilt()
-}
-
-// UnsubscribeUser is not built yet.
-func (s *Store) UnsubscribeUser(context.Context, ident.App, string, string) error { return notBuilt() }
-
-// DeviceTopics is not built yet.
-func (s *Store) DeviceTopics(context.Context, ident.Device) ([]string, error) { return nil, notBuilt() }
 
 // Devices is not built yet.
 func (s *Store) Devices(context.Context, tokens.DeviceQuery) (tokens.DeviceList, error) {

@@ -39,9 +39,10 @@ const (
 // op is one caller's work for the writer. It may run several times and must have no effect outside the
 // transaction until it is answered.
 type op struct {
-	// do works in the batch's transaction; nil for a send, which is merged with the batch's others.
-	do   func(*tx) error
-	send *acceptance
+	// do works in the batch's transaction; nil for a send, or a batch of them, which are merged with the transaction's others.
+	do    func(*tx) error
+	send  *acceptance
+	batch []*acceptance
 	// ack is what do acks: merged with the batch's others where statements travel.
 	ack *acking
 	// app is whose line it stands in; empty for all that is no send.
@@ -265,8 +266,8 @@ func (w *writer) round() {
 // collect takes what is queued, up to the bounds; callers that left are passed over.
 func (w *writer) collect() []*op {
 	var ops []*op
-	bytes := 0
-	for len(ops) < maxBatchOps && bytes < maxBatchBytes {
+	bytes, weight := 0, 0
+	for weight < maxBatchOps && bytes < maxBatchBytes {
 		o := w.queue.pop()
 		if o == nil {
 			return ops
@@ -274,6 +275,7 @@ func (w *writer) collect() []*op {
 		if o.state.CompareAndSwap(opQueued, opTaken) {
 			ops = append(ops, o)
 			bytes += o.bytes
+			weight += o.weight()
 		}
 	}
 	w.queue.again()

@@ -23,10 +23,10 @@ func (s *Store) laneOf(device ident.Device) *lane { return s.ownerOf(string(devi
 // writerOf returns the writer that does o: that of its device, or of the user it is for.
 func (s *Store) writerOf(o *op) *writer {
 	switch {
-	case o.send != nil && o.send.send.To.Device != "":
-		return s.ownerOf(string(o.send.send.To.Device))
 	case o.send != nil:
-		return s.ownerOf(o.send.send.To.User)
+		return s.ownerOf(goesTo(&o.send.send))
+	case len(o.batch) > 0:
+		return s.ownerOf(goesTo(&o.batch[0].send))
 	case o.lands != "":
 		return s.ownerOf(string(o.lands))
 	case len(o.locks) > 0:
