@@ -45,6 +45,7 @@ type world struct {
 	server *httptest.Server
 	heard  *heard
 	asked  *asked
+	bell   *bell
 	log    *syncBuffer
 	// db is the folder of the database's files.
 	db       string
@@ -87,10 +88,11 @@ func (w *world) logger() *slog.Logger {
 // serve starts the API over w's store, and hints on the bus.
 func (s setup) serve(t testing.TB, w *world, hints testkit.Bus) {
 	t.Helper()
-	w.asked = &asked{store: w.store}
+	w.asked, w.bell = &asked{store: w.store}, &bell{}
 	w.heard.bus = hints
 	deps := api.Deps{
 		Apps: w.store, Keys: w.store, Credentials: w.store, Devices: w.store, Users: w.store, Door: w.store, Messages: w.store, Inboxes: w.store,
+		IdentityKeys: w.store, Topics: w.store, Subscriptions: w.store, Fleet: w.store, Reports: w.store, Webhooks: w.store, Waker: w.bell,
 		Circuits: w.store, Events: w.store, Hints: w.heard, Checker: checker{}, Verifier: w.asked, Admin: tokens.HashOf(adminKey), Limits: s.limits, Draining: w.draining, Log: w.logger(), Metrics: w.metrics,
 	}
 	if s.door != nil {
@@ -234,6 +236,21 @@ func (a *asked) Verify(ctx context.Context, app ident.App, p tokens.Provider) ([
 	}
 	_, err := a.store.Credential(ctx, app, p)
 	return a.found, err
+}
+
+// bell rings at phones in a provider's place: it notes whom it was told to wake, and answers what the test says.
+type bell struct {
+	mu    sync.Mutex
+	rung  []ident.Device
+	quiet bool
+	says  providers.Outcome
+}
+
+func (b *bell) Wake(_ context.Context, d tokens.Device) (providers.Outcome, time.Duration, bool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.rung = append(b.rung, d.ID)
+	return b.says, 7 * time.Millisecond, !b.quiet, nil
 }
 
 type syncBuffer struct {
