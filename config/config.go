@@ -57,6 +57,9 @@ type Raw struct {
 	// RegistrationLimit and FailedAuthLimit are "PER_SECOND:BURST" for one address.
 	RegistrationLimit string
 	FailedAuthLimit   string
+	// DeviceLimit and AddressLimit are "PER_SECOND:BURST", or "off", for all calls of one device and from one address.
+	DeviceLimit  string
+	AddressLimit string
 
 	// LogLevel is debug, info, warn or error.
 	LogLevel string
@@ -124,6 +127,9 @@ type Serve struct {
 	// Registrations and FailedAuth are the limits of one address.
 	Registrations Limit
 	FailedAuth    Limit
+	// Devices and Addresses are the limits of one device and of one address; zero for none.
+	Devices   Limit
+	Addresses Limit
 	LogLevel      slog.Level
 	LogJSON       bool
 	// Grace is 100 ms to 5 min.
@@ -153,6 +159,8 @@ func Check(r Raw) (Serve, error) {
 		TrustedProxies: c.prefixes("trusted-proxies", r.TrustedProxies),
 		Registrations:  c.limit("registration-limit", r.RegistrationLimit),
 		FailedAuth:     c.limit("failed-auth-limit", r.FailedAuthLimit),
+		Devices:        c.limitOrOff("device-limit", r.DeviceLimit),
+		Addresses:      c.limitOrOff("address-limit", r.AddressLimit),
 		LogLevel:       c.level(r.LogLevel),
 		LogJSON:        c.oneOf("log-format", r.LogFormat, "text", "json") == "json",
 		Grace:          c.duration("grace", r.Grace, 100*time.Millisecond, 5*time.Minute),
@@ -289,6 +297,14 @@ func (c *checker) prefixes(flag, value string) []netip.Prefix {
 		list = append(list, prefix)
 	}
 	return list
+}
+
+// limitOrOff is limit, or the word off.
+func (c *checker) limitOrOff(flag, value string) Limit {
+	if value == "off" {
+		return Limit{}
+	}
+	return c.limit(flag, value)
 }
 
 func (c *checker) limit(flag, value string) Limit {

@@ -119,7 +119,8 @@ func (n *node) build(ctx context.Context) (err error) {
 		IdentityKeys: n.store, Topics: n.store, Subscriptions: n.store, Fleet: n.store, Reports: n.store, Webhooks: n.store,
 		Hints: n.hints, Checker: checker{}, Verifier: n.pusher, Waker: n.pusher, Admin: tokens.HashOf(n.cfg.AdminKey), Draining: n.draining, Log: n.log, Metrics: n.registry,
 		Limits: api.Limits{
-			Registrations: api.Rate(n.cfg.Registrations), FailedAuth: api.Rate(n.cfg.FailedAuth), TrustedProxies: n.cfg.TrustedProxies,
+			Registrations: api.Rate(n.cfg.Registrations), FailedAuth: api.Rate(n.cfg.FailedAuth), Devices: api.Rate(n.cfg.Devices), Addresses: api.Rate(n.cfg.Addresses),
+			TrustedProxies: n.cfg.TrustedProxies,
 		},
 	})
 	if err != nil {

@@ -29,6 +29,8 @@ type settings struct {
 	TrustedProxies    string `help:"Whose X-Forwarded-For is believed, CIDRs, comma separated." placeholder:"CIDR,..." setting:"ROUSE_TRUSTED_PROXIES"`
 	RegistrationLimit string `default:"50:1000" help:"Registrations with a publishable key from one address, PER_SECOND:BURST." setting:"ROUSE_REGISTRATION_LIMIT"`
 	FailedAuthLimit   string `default:"10:100" help:"Calls with a wrong key from one address, PER_SECOND:BURST." setting:"ROUSE_FAILED_AUTH_LIMIT"`
+	DeviceLimit       string `default:"100:1000" help:"Calls of one device, PER_SECOND:BURST, or off." setting:"ROUSE_DEVICE_LIMIT"`
+	AddressLimit      string `default:"off" help:"Calls from one address, or IPv6 network of 64 bits, PER_SECOND:BURST, or off. Whole carriers share an address." setting:"ROUSE_ADDRESS_LIMIT"`
 
 	LogLevel     string `default:"info" help:"debug, info, warn or error. info has a line for each call." setting:"ROUSE_LOG_LEVEL"`
 	LogFormat    string `default:"text" help:"text or json." setting:"ROUSE_LOG_FORMAT"`
@@ -43,6 +45,7 @@ func (s settings) check() (config.Serve, error) {
 		APNsEndpoint: s.APNsEndpoint, APNsSandboxEndpoint: s.APNsSandboxEndpoint, APNsCA: s.APNsCA,
 		FCMEndpoint: s.FCMEndpoint, FCMTokenEndpoint: s.FCMTokenEndpoint, FCMCA: s.FCMCA,
 		TrustedProxies: s.TrustedProxies, RegistrationLimit: s.RegistrationLimit, FailedAuthLimit: s.FailedAuthLimit,
+		DeviceLimit: s.DeviceLimit, AddressLimit: s.AddressLimit,
 		LogLevel: s.LogLevel, LogFormat: s.LogFormat, Grace: s.Grace, DrainTimeout: s.DrainTimeout,
 	})
 	if err != nil {
