@@ -25,7 +25,7 @@ type appSettings struct {
 	InboxOverflow string   `placeholder:"WORD" help:"What a full inbox does with one more message: reject, or drop_oldest."`
 	Registration  string   `placeholder:"WORD" help:"Who registers devices: open (whoever has the publishable key), token (with a user token), server (backends alone)."`
 	BroadcastRate *int     `placeholder:"N" help:"How many devices a second its broadcasts and topics reach, all together; 2000 at first."`
-	EventTypes    []string `placeholder:"TYPE,..." help:"Which events are written: types, all, or none."`
+	EventTypes    []string `placeholder:"TYPE" help:"Which events are written: types, all, or none."`
 	RateLimit     string   `placeholder:"N[:BURST]" help:"How many calls a second it may make, on each node, and how many at once; off for no limit."`
 }
 

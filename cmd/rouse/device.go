@@ -13,9 +13,11 @@ import (
 )
 
 type deviceCmd struct {
-	Provider string `enum:"apns,fcm,none" default:"fcm" help:"Who wakes it: apns (an iPhone), fcm (an Android phone) or none (it waits on a long poll)."`
-	Name     string `help:"The phone's name; the same name is the same phone. Left out, the provider's."`
-	User     string `help:"Bind it to a user of the demo app."`
+	Provider string   `enum:"apns,fcm,none" default:"fcm" help:"Who wakes it: apns (an iPhone), fcm (an Android phone) or none (it waits on a long poll)."`
+	Name     string   `help:"The phone's name; the same name is the same phone. Left out, the provider's."`
+	User     string   `help:"Bind it to a user of the demo app."`
+	Topic    []string `help:"Subscribe it to a topic. Several: again, or with commas."`
+	Report   string   `enum:",displayed,opened,dismissed" default:"" placeholder:"WORD" help:"Report this of each message: displayed, opened or dismissed."`
 }
 
 // Run is a phone until ctx ends.
@@ -30,14 +32,14 @@ func (c *deviceCmd) Run(ctx context.Context, term *terminal) error {
 	if err != nil {
 		return err
 	}
-	h := &handset{term: term, profile: p, radio: newRadio(p.ControlURL), provider: c.Provider}
+	h := &handset{term: term, profile: p, radio: newRadio(p.ControlURL), provider: c.Provider, told: c.Report}
 	if h.file, err = p.loadPhone(c.Name); err != nil {
 		return err
 	}
 	if h.file.Provider != "" && h.file.Provider != c.Provider {
 		return mistake("the phone %q is of provider %s; give the new one another --name", c.Name, h.file.Provider)
 	}
-	if err = h.live(ctx, c.User); ctx.Err() == nil {
+	if err = h.live(ctx, c.User, c.Topic); ctx.Err() == nil {
 		return err
 	}
 	fmt.Fprintln(term.out, "switched off")
@@ -56,10 +58,12 @@ type handset struct {
 	heard int
 	// demoted says that the last push of high priority came with less.
 	demoted bool
+	// told is what the phone reports of each message, empty for nothing.
+	told string
 }
 
 // live switches the phone on, and then sleeps and wakes until ctx ends.
-func (h *handset) live(ctx context.Context, user string) error {
+func (h *handset) live(ctx context.Context, user string, topics []string) error {
 	if err := h.switchOn(ctx); err != nil {
 		return err
 	}
@@ -67,6 +71,9 @@ func (h *handset) live(ctx context.Context, user string) error {
 		if err := h.bind(ctx, user); err != nil {
 			return err
 		}
+	}
+	if err := h.join(ctx, topics); err != nil {
+		return err
 	}
 	if h.provider == "none" {
 		return h.poll(ctx)
@@ -157,6 +164,17 @@ func (h *handset) bind(ctx context.Context, user string) error {
 	return nil
 }
 
+// join subscribes the phone to topics, as the app on it does with the phone's own key.
+func (h *handset) join(ctx context.Context, topics []string) error {
+	for _, topic := range topics {
+		if _, err := answer[nothing](h.phone.api.SubscribeOwnTopic(ctx, topic)); err != nil {
+			return fmt.Errorf("subscribing to %s: %w", topic, err)
+		}
+		h.say("subscribed to %s", topic)
+	}
+	return nil
+}
+
 // patience is how long the phone waits before it tries again what did not answer.
 const patience = time.Second
 
@@ -230,7 +248,10 @@ func (h *handset) report(ctx context.Context, push sim.Delivered) {
 
 // fetch reads and acks everything that waits. pushed is when the push came, zero if none did.
 func (h *handset) fetch(ctx context.Context, pushed time.Time) error {
-	n, err := h.phone.empty(ctx, func(m fetched) { h.show(m, pushed) })
+	n, err := h.phone.empty(ctx, func(m fetched) {
+		h.show(m, pushed)
+		h.receipt(ctx, m.Id)
+	})
 	if err != nil {
 		return fmt.Errorf("fetching: %w", err)
 	}
@@ -246,7 +267,10 @@ func (h *handset) fetch(ctx context.Context, pushed time.Time) error {
 func (h *handset) poll(ctx context.Context) error {
 	h.say("waiting on its long poll; Ctrl-C switches it off")
 	return h.phone.receive(ctx,
-		func(m fetched) { h.show(m, time.Time{}) },
+		func(m fetched) {
+			h.show(m, time.Time{})
+			h.receipt(ctx, m.Id)
+		},
 		func(err error) { h.outlast(ctx, err) })
 }
 
@@ -277,6 +301,19 @@ func (h *handset) show(m fetched, pushed time.Time) {
 		way = fmt.Sprintf("accepted -> push %s, push -> fetched %s", ms(pushed.Sub(m.CreatedAt)), ms(m.at.Sub(pushed)))
 	}
 	h.say("%s  %s  (%s, attempt %d)", m.Id, m.Data, way, m.Attempt)
+}
+
+// receipt reports what the user did with a message, if the phone was told to. One that does not get through is lost, as an app may lose it.
+func (h *handset) receipt(ctx context.Context, id string) {
+	if h.told == "" {
+		return
+	}
+	body := client.Receipts{Receipts: []client.ReceiptReport{{MessageId: id, Event: client.ReceiptReportEvent(h.told)}}}
+	if _, err := answer[client.ReceiptsRecorded](h.phone.api.ReportReceipts(ctx, body)); err != nil {
+		h.say("%s was not reported: %v", h.told, err)
+		return
+	}
+	h.say("reported %s as %s", id, h.told)
 }
 
 func (h *handset) say(format string, args ...any) {

@@ -24,7 +24,7 @@ type eventsListCmd struct {
 	appAccess
 	output
 	After string   `help:"Only what came behind this cursor, which -o json prints with the events." placeholder:"CURSOR"`
-	Types []string `placeholder:"TYPE,..." help:"Only these types, or families as in message.*"`
+	Types []string `placeholder:"TYPE" help:"Only these types, or families as in message.*"`
 	Limit int      `default:"0" placeholder:"N" help:"How many at most. Left out, all that are kept."`
 	All   bool     `help:"With -o json, a line each instead of one document."`
 }

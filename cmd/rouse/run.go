@@ -22,7 +22,7 @@ type commands struct {
 	Devices      devicesCmd      `cmd:"" help:"List, show, change, wake and unregister an app's devices."`
 	Users        usersCmd        `cmd:"" help:"Show what a user has, bind and unbind devices, erase a person."`
 	Topics       topicsCmd       `cmd:"" help:"List, show and delete topics, subscribe devices and users."`
-	Events       eventsCmd       `cmd:"" help:"List what happened to an app's messages, devices, credentials and ways to phones."`
+	Events       eventsCmd       `cmd:"" help:"List what happened to an app's messages, devices, credentials and ways to phones; events alone is events list."`
 	Tail         tailCmd         `cmd:"" help:"Follow an app's events as they happen, a line each, until Ctrl-C."`
 	Webhooks     webhooksCmd     `cmd:"" help:"Have the same events posted to a URL."`
 	Apps         appsCmd         `cmd:"" help:"Create, list, show, change and delete apps."`

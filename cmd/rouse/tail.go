@@ -14,7 +14,7 @@ import (
 type tailCmd struct {
 	appAccess
 	output
-	Types []string `placeholder:"TYPE,..." help:"Only these types, or families as in message.*"`
+	Types []string `placeholder:"TYPE" help:"Only these types, or families as in message.*"`
 	Since string   `xor:"from" placeholder:"TIME" help:"Begin that far back: a time, or 2h for two hours ago. Left out, with what happens from now on."`
 	After string   `xor:"from" placeholder:"CURSOR" help:"Begin behind this cursor, which is told at the end."`
 }

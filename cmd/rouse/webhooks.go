@@ -26,7 +26,7 @@ type webhooksCreateCmd struct {
 	appAccess
 	output
 	Target      string   `arg:"" name:"target" help:"Where events are posted: https://..."`
-	Events      []string `default:"*" placeholder:"TYPE,..." help:"Which: types, a family as in message.*, or * for all."`
+	Events      []string `default:"*" placeholder:"TYPE" help:"Which: types, a family as in message.*, or * for all."`
 	Description string   `help:"What it is for."`
 }
 
@@ -118,7 +118,7 @@ type webhooksSetCmd struct {
 	output
 	Webhook     string   `arg:"" help:"The webhook's id, whk_..."`
 	Target      string   `placeholder:"URL" help:"Where events are posted from now on."`
-	Events      []string `placeholder:"TYPE,..." help:"Which, from now on: types, a family as in message.*, or * for all."`
+	Events      []string `placeholder:"TYPE" help:"Which, from now on: types, a family as in message.*, or * for all."`
 	Description string   `help:"What it is for."`
 	Enable      bool     `xor:"switch" help:"Switch it on; it goes on where it stopped."`
 	Disable     bool     `xor:"switch" help:"Switch it off; events wait for it for 7 days."`
@@ -225,12 +225,15 @@ type webhooksRedeliverCmd struct {
 	appAccess
 	output
 	Webhook string `arg:"" help:"The webhook's id, whk_..."`
-	Event   string `xor:"which" required:"" placeholder:"ID" help:"One event, evt_..."`
-	Since   string `xor:"which" required:"" placeholder:"TIME" help:"All since then: a time, or 2h for two hours ago. They are kept for 7 days."`
+	Event   string `xor:"which" placeholder:"ID" help:"One event, evt_..."`
+	Since   string `xor:"which" placeholder:"TIME" help:"All since then: a time, or 2h for two hours ago. They are kept for 7 days."`
 }
 
 // Run has events posted again.
 func (c *webhooksRedeliverCmd) Run(ctx context.Context, term *terminal) error {
+	if c.Event == "" && c.Since == "" {
+		return mistake("say what: --event ID, or --since TIME")
+	}
 	since, err := pastIf("--since", c.Since, time.Now())
 	if err != nil {
 		return err
