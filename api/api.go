@@ -61,7 +61,7 @@ type Circuits interface {
 
 // Events keeps what an app's backend should know.
 type Events interface {
-	Events(ctx context.Context, app ident.App, after messages.Seq, limit int) (list []messages.Event, more bool, err error)
+	EventPage(ctx context.Context, q messages.EventQuery) (messages.EventPage, error)
 }
 
 // CredentialChecker reads what an app uploaded. Its errors are fault.Invalid with pointers, and
@@ -253,6 +253,8 @@ type API struct {
 	handler http.Handler
 	parker  park.Parker
 	recheck *rechecker
+	// watchers is who waits for events.
+	watchers watchers
 	// elsewhere is who is polling on other nodes, order what tells their polls from later ones.
 	elsewhere presence
 	order     order
@@ -328,6 +330,7 @@ func (a *API) hear(hints []messages.Hint, lost bool) {
 	now := time.Now()
 	var look []ident.Device
 	for _, h := range hints {
+		a.watchers.hear(h)
 		switch h.Kind {
 		case messages.HintNew:
 			look = append(look, h.Device)

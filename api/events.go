@@ -4,32 +4,56 @@ import (
 	"context"
 	"encoding/json"
 	"strconv"
+	"strings"
+	"time"
 
 	"rouse/api/contract"
+	"rouse/fault"
 	"rouse/messages"
 )
 
-// ListEvents lists what happened to the app, oldest first.
+// ListEvents lists what happened to the app, oldest first, and waits for something to happen if it is asked to.
 func (n nouns) ListEvents(ctx context.Context, r contract.ListEventsRequestObject) (contract.ListEventsResponseObject, error) {
-	limit, err := limitOf(r.Params.Limit)
+	q, wait, err := eventQuery(r.Params)
 	if err != nil {
 		return nil, err
 	}
-	after, err := eventPlace(r.Params.After)
+	q.App = callerOf(ctx).app
+	page, err := n.awaitEvents(ctx, q, wait)
 	if err != nil {
 		return nil, err
 	}
-	list, more, err := n.deps.Events.Events(ctx, callerOf(ctx).app, after, limit)
-	if err != nil {
-		return nil, err
-	}
-	answer := contract.ListEvents200JSONResponse{Events: make([]contract.Event, 0, len(list)), More: more, Cursor: r.Params.After}
-	for _, e := range list {
+	answer := contract.ListEvents200JSONResponse{Events: make([]contract.Event, 0, len(page.Events)), More: page.More, Cursor: r.Params.After}
+	for _, e := range page.Events {
 		answer.Events = append(answer.Events, contract.Event{Id: string(e.ID), Type: string(e.Type), CreatedAt: stamp(e.At), Data: json.RawMessage(e.Data)})
-		cursor := eventCursor(e.Seq)
-		answer.Cursor = &cursor
+	}
+	if page.Next > q.After {
+		answer.Cursor = some(eventCursor(page.Next))
 	}
 	return answer, nil
+}
+
+// eventQuery checks the parameters of listEvents.
+func eventQuery(p contract.ListEventsParams) (q messages.EventQuery, wait time.Duration, err error) {
+	if q.Limit, err = limitOf(p.Limit); err != nil {
+		return q, 0, err
+	}
+	if q.After, err = eventPlace(p.After); err != nil {
+		return q, 0, err
+	}
+	if seconds := or(p.Wait); seconds < 0 || seconds > maxWait {
+		return q, 0, fault.New(fault.Malformed, "bad_query", "wait: a whole number from 0 to %d, once", maxWait)
+	}
+	if p.Types == nil {
+		return q, time.Duration(or(p.Wait)) * time.Second, nil
+	}
+	q.Types = strings.Split(*p.Types, ",")
+	for _, word := range q.Types {
+		if !messages.IsEventWord(word) {
+			return q, 0, fault.New(fault.Malformed, "bad_query", "types: types of events such as message.acked, families such as message.*, or *, comma separated")
+		}
+	}
+	return q, time.Duration(or(p.Wait)) * time.Second, nil
 }
 
 // eventCursor writes a place among events; eventPlace reads it.

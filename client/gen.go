@@ -1612,7 +1612,7 @@ type ListEventsParams struct {
 	// Wait How many seconds to wait for an event, 0 to 55.
 	Wait *int `form:"wait,omitempty" json:"wait,omitempty"`
 
-	// Types Only these types, comma separated.
+	// Types Only these types, comma separated: names, families such as `message.*`, or `*`.
 	Types *string `form:"types,omitempty" json:"types,omitempty"`
 }
 
@@ -2246,7 +2246,8 @@ type ClientInterface interface {
 	//
 	// Oldest first, kept for 7 days. Read on with `after`; with `wait` an empty page is held back until something happens. A cursor is a place, not an event: it stays good when the event
 	// it came with is removed, and what comes later always comes behind it. An empty page has the cursor it was asked
-	// with, to ask with again. Needs scope `read`.
+	// with, to ask with again, or with `types` a later one. With `types` and `more` a page may be empty: read on. At most 64 calls an app
+	// wait on a node. Needs scope `read`.
 	//
 	// Which events are written at all is the app's `event_types`.
 	//
@@ -3523,7 +3524,8 @@ func (c *Client) WakeDevice(ctx context.Context, deviceId DeviceId, reqEditors .
 //
 // Oldest first, kept for 7 days. Read on with `after`; with `wait` an empty page is held back until something happens. A cursor is a place, not an event: it stays good when the event
 // it came with is removed, and what comes later always comes behind it. An empty page has the cursor it was asked
-// with, to ask with again. Needs scope `read`.
+// with, to ask with again, or with `types` a later one. With `types` and `more` a page may be empty: read on. At most 64 calls an app
+// wait on a node. Needs scope `read`.
 //
 // Which events are written at all is the app's `event_types`.
 //
@@ -7814,7 +7816,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Oldest first, kept for 7 days. Read on with `after`; with `wait` an empty page is held back until something happens. A cursor is a place, not an event: it stays good when the event
 	// it came with is removed, and what comes later always comes behind it. An empty page has the cursor it was asked
-	// with, to ask with again. Needs scope `read`.
+	// with, to ask with again, or with `types` a later one. With `types` and `more` a page may be empty: read on. At most 64 calls an app
+	// wait on a node. Needs scope `read`.
 	//
 	// Which events are written at all is the app's `event_types`.
 	//
@@ -16798,7 +16801,8 @@ func (c *ClientWithResponses) WakeDeviceWithResponse(ctx context.Context, device
 //
 // Oldest first, kept for 7 days. Read on with `after`; with `wait` an empty page is held back until something happens. A cursor is a place, not an event: it stays good when the event
 // it came with is removed, and what comes later always comes behind it. An empty page has the cursor it was asked
-// with, to ask with again. Needs scope `read`.
+// with, to ask with again, or with `types` a later one. With `types` and `more` a page may be empty: read on. At most 64 calls an app
+// wait on a node. Needs scope `read`.
 //
 // Which events are written at all is the app's `event_types`.
 //

@@ -1613,7 +1613,7 @@ type ListEventsParams struct {
 	// Wait How many seconds to wait for an event, 0 to 55.
 	Wait *int `form:"wait,omitempty" json:"wait,omitempty"`
 
-	// Types Only these types, comma separated.
+	// Types Only these types, comma separated: names, families such as `message.*`, or `*`.
 	Types *string `form:"types,omitempty" json:"types,omitempty"`
 }
 
