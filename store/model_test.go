@@ -22,8 +22,9 @@ import (
 const (
 	modelMessages = 4
 	modelBytes    = 40
-	modelUser     = "anna"
 )
+
+var modelUsers = []string{"anna", "bert"}
 
 // entry of the model: a message in one inbox.
 type modelEntry struct {
@@ -31,6 +32,7 @@ type modelEntry struct {
 	seq     messages.Seq
 	data    string
 	key     string
+	user    string // it was sent to
 	expires time.Time
 	state   messages.State
 	fetched bool
@@ -40,6 +42,7 @@ func (e *modelEntry) pending() bool { return e.state == "" }
 
 type modelInbox struct {
 	id      ident.Device
+	user    string // whose it is
 	entries []*modelEntry
 	lost    int // since the last gap went
 	told    int
@@ -85,6 +88,8 @@ func agrees(t *testing.T, s *Store, crash func(*rapid.T, func()) *Store) {
 		actions := map[string]func(*rapid.T){
 			"send":     m.send,
 			"sendUser": m.sendUser,
+			"bind":     m.bind,
+			"logout":   m.logout,
 			"fetch":    m.fetch,
 			"ackUpTo":  m.ackUpTo,
 			"ackIDs":   m.ackIDs,
@@ -115,10 +120,12 @@ func newModel(t *rapid.T, s *Store, drops bool) *model {
 		_, _, err := s.Register(context.Background(), tokens.Enrol{Registration: tokens.Registration{App: m.app, Installation: string(id),
 			Provider: tokens.NoProvider}, As: tokens.PublishableKey, ID: id, Now: m.now})
 		m.do(t, err)
+		b := &modelInbox{id: id}
 		if i > 0 {
-			m.do(t, s.BindUser(context.Background(), m.app, modelUser, id, m.now))
+			b.user = modelUsers[0]
+			m.do(t, s.BindUser(context.Background(), m.app, b.user, id, m.now))
 		}
-		m.boxes = append(m.boxes, &modelInbox{id: id})
+		m.boxes = append(m.boxes, b)
 	}
 	return m
 }
@@ -240,47 +247,60 @@ func (m *model) place(t *rapid.T, r messages.Receipt, e *modelEntry) {
 	m.last = r.Pending[len(r.Pending)-1].Seq
 }
 
-func (m *model) sendUser(t *rapid.T) {
-	send, e := m.draw(t)
-	send.To.User = modelUser
-	full := 0
-	for _, b := range m.boxes[1:] {
-		if _, over := m.room(b, e); len(over) > 0 && !m.drops {
-			full++
+// of are the user's inboxes.
+func (m *model) of(user string) (list []*modelInbox) {
+	for _, b := range m.boxes {
+		if b.user == user {
+			list = append(list, b)
 		}
 	}
+	return list
+}
+
+// fit says in which of the inboxes e has room.
+func (m *model) fit(boxes []*modelInbox, e *modelEntry) (fits []bool, room bool) {
+	for _, b := range boxes {
+		_, over := m.room(b, e)
+		fits = append(fits, m.drops || len(over) == 0)
+		room = room || fits[len(fits)-1]
+	}
+	return fits, room
+}
+
+func (m *model) sendUser(t *rapid.T) {
+	send, e := m.draw(t)
+	send.To.User = rapid.SampledFrom(modelUsers).Draw(t, "user")
+	e.user = send.To.User
+	boxes := m.of(e.user)
+	fits, room := m.fit(boxes, e)
 	r, err := m.s.Accept(context.Background(), send)
-	if full == len(m.boxes)-1 {
+	if len(boxes) > 0 && !room {
 		if fault.From(err).Code != "inbox_full" {
 			t.Fatalf("full inboxes say %v", err)
 		}
 		return
 	}
 	m.do(t, err)
-	places := map[ident.Device]messages.Seq{}
-	for _, p := range r.Pending {
-		places[p.Device] = p.Seq
-		m.last = max(m.last, p.Seq)
+	if r.Recipients != len(boxes) {
+		t.Fatalf("%d recipients, the user has %d devices", r.Recipients, len(boxes))
 	}
-	for _, b := range m.boxes[1:] {
-		mine := *e
-		mine.seq = places[b.id]
-		if _, over := m.room(b, e); len(over) > 0 && !m.drops {
-			mine.state = messages.Dropped
-			b.entries = append(b.entries, &mine)
-			b.lost++
-			b.lostTo = max(b.lostTo, m.dropped(t, b, e.id))
-			continue
-		}
-		m.put(b, &mine)
-	}
+	m.putAll(t, boxes, fits, e)
 }
 
-// dropped is the place of a delivery that never was pending.
-func (m *model) dropped(t *rapid.T, b *modelInbox, id ident.Message) (seq messages.Seq) {
-	m.do(t, m.s.reads.get(context.Background(), &seq, "SELECT seq FROM deliveries WHERE message = ? AND device = ?", string(id), string(b.id)))
-	m.last = max(m.last, seq)
-	return seq
+// putAll puts a message into inboxes where it fits, and leaves a gap in the others.
+func (m *model) putAll(t *rapid.T, boxes []*modelInbox, fits []bool, e *modelEntry) {
+	for i, b := range boxes {
+		mine := *e
+		mine.seq = m.placeOf(t, b.id, e.id)
+		m.last = max(m.last, mine.seq)
+		if fits[i] {
+			m.put(b, &mine)
+			continue
+		}
+		mine.state = messages.Dropped
+		b.entries = append(b.entries, &mine)
+		b.lose(mine.seq)
+	}
 }
 
 func (b *modelInbox) alive(now time.Time) (list []*modelEntry) {
