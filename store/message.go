@@ -4,8 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
-	"time"
+	"maps"
 
 	"rouse/ident"
 	"rouse/messages"
@@ -15,32 +14,93 @@ import (
 type summaryRow struct {
 	ID            ident.Message `db:"id"`
 	App           ident.App     `db:"app"`
-	User          string        `db:"user_id"`
+	Audience      string        `db:"audience"`
+	Name          string        `db:"user_id"`
 	Urgency       int           `db:"urgency"`
 	Recipients    int           `db:"recipients"`
+	Pending       int           `db:"pending"`
 	CreatedAt     int64         `db:"created_at"`
 	ExpiresAt     int64         `db:"expires_at"`
 	CanceledAt    *int64        `db:"canceled_at"`
+	SendAt        *int64        `db:"send_at"`
+	DueAt         *int64        `db:"due_at"`
+	Begun         bool          `db:"begun"`
 	CollapseKey   string        `db:"collapse_key"`
 	CorrelationID string        `db:"correlation_id"`
+	Acked         int           `db:"acked"`
+	Expired       int           `db:"expired"`
+	Replaced      int           `db:"replaced"`
+	Canceled      int           `db:"canceled"`
+	Dropped       int           `db:"dropped"`
+	Displayed     int           `db:"displayed"`
+	Opened        int           `db:"opened"`
+	Dismissed     int           `db:"dismissed"`
 }
+
+const (
+	postFields = `id, app, audience, user_id, urgency, recipients, pending, created_at, expires_at, canceled_at, send_at, due_at,
+		fan_cursor IS NOT NULL AS begun, COALESCE(collapse_key, '') AS collapse_key, COALESCE(correlation_id, '') AS correlation_id,
+		acked, expired, replaced, canceled, dropped, displayed, opened, dismissed`
+	selectPost = "SELECT " + postFields + " FROM messages WHERE id = ?"
+)
 
 func (r summaryRow) summary() messages.Summary {
-	return messages.Summary{ID: r.ID, Status: messages.Accepted, To: messages.Target{User: r.User}, Urgency: messages.Urgency(r.Urgency),
-		CollapseKey: r.CollapseKey, CorrelationID: r.CorrelationID, Recipients: r.Recipients,
-		CreatedAt: fromMillis(r.CreatedAt), ExpiresAt: fromMillis(r.ExpiresAt)}
+	sum := messages.Summary{ID: r.ID, Status: r.status(), To: r.to(), Urgency: messages.Urgency(r.Urgency), CollapseKey: r.CollapseKey,
+		CorrelationID: r.CorrelationID, Recipients: r.Recipients, CreatedAt: fromMillis(r.CreatedAt), ExpiresAt: fromMillis(r.ExpiresAt),
+		SendAt: fromNull(r.SendAt), Counters: messages.Counters{},
+		Reports: map[messages.ReportKind]int{messages.Displayed: r.Displayed, messages.Opened: r.Opened, messages.Dismissed: r.Dismissed}}
+	for _, state := range messages.States() {
+		sum.Counters[state] = 0
+	}
+	return sum
 }
 
-const selectPost = `SELECT id, app, user_id, urgency, recipients, created_at, expires_at, canceled_at,
-	COALESCE(collapse_key, '') AS collapse_key, COALESCE(correlation_id, '') AS correlation_id FROM messages WHERE id = ?`
+func (r summaryRow) to() messages.Target {
+	switch r.Audience {
+	case toDevice:
+		return messages.Target{Device: ident.Device(r.Name)}
+	case toTopic:
+		return messages.Target{Topic: r.Name}
+	case toAll:
+		return messages.Target{Broadcast: true}
+	}
+	return messages.Target{User: r.Name}
+}
 
-// selectDeliveries reads deliveries of a message with what their states follow from.
-const selectDeliveries = `SELECT d.device, d.app, d.seq, d.class, d.urgency, d.created_at, d.expires_at, d.fetched_at, d.ended_at,
+func (r summaryRow) status() messages.Status {
+	switch {
+	case r.CanceledAt != nil:
+		return messages.CanceledStatus
+	case r.DueAt != nil && r.SendAt != nil && !r.Begun:
+		return messages.Scheduled
+	case r.DueAt != nil:
+		return messages.FanningOut
+	case r.Recipients == 0:
+		return messages.NoRecipients
+	}
+	return messages.Accepted
+}
+
+// ended returns how many deliveries have ended, by state. whole is false for a send from before they were counted.
+func (r summaryRow) ended() (c messages.Counters, whole bool) {
+	sum := r.Acked + r.Expired + r.Replaced + r.Canceled + r.Dropped
+	return messages.Counters{messages.Acked: r.Acked, messages.Expired: r.Expired, messages.Replaced: r.Replaced, messages.Canceled: r.Canceled,
+		messages.Dropped: r.Dropped}, sum+r.Pending == r.Recipients
+}
+
+// selectDeliveries reads deliveries of a message with what their states follow from, selectPendingOf those that are pending.
+const (
+	deliveriesOf = `SELECT d.device, d.app, d.seq, d.class, d.urgency, d.created_at, d.expires_at, d.fetched_at, d.ended_at,
 	COALESCE(d.ended, '') AS ended, COALESCE(d.reason, '') AS reason, COALESCE(d.to_user, '') AS to_user,
 	COALESCE(d.collapse_key, '') AS collapse_key, COALESCE(d.correlation_id, '') AS correlation_id,
-	COALESCE(i.seen, 0) AS seen, COALESCE(i.woken_normal, 0) AS woken_normal, COALESCE(i.woken_high, 0) AS woken_high
+	COALESCE(i.seen, 0) AS seen, COALESCE(i.woken_normal, 0) AS woken_normal, COALESCE(i.woken_high, 0) AS woken_high,
+	d.displayed_at, d.opened_at, d.dismissed_at
 	FROM deliveries d LEFT JOIN inboxes i ON i.device = d.device
-	WHERE d.message = ? AND d.device > ? ORDER BY d.device LIMIT 0 + ?`
+	WHERE d.message = ? AND d.device > ? `
+	byDevice         = "ORDER BY d.device LIMIT 0 + ?"
+	selectDeliveries = deliveriesOf + byDevice
+	selectPendingOf  = deliveriesOf + "AND d.ended_at IS NULL " + byDevice
+)
 
 type messageDelivery struct {
 	Device        ident.Device   `db:"device"`
@@ -60,6 +120,9 @@ type messageDelivery struct {
 	Seen          messages.Seq   `db:"seen"`
 	WokenNormal   messages.Seq   `db:"woken_normal"`
 	WokenHigh     messages.Seq   `db:"woken_high"`
+	DisplayedAt   *int64         `db:"displayed_at"`
+	OpenedAt      *int64         `db:"opened_at"`
+	DismissedAt   *int64         `db:"dismissed_at"`
 }
 
 // state derives where the delivery stands; e is what the lane holds of its device.
@@ -78,108 +141,88 @@ func (r messageDelivery) state(e laneEntry) messages.State {
 }
 
 // asSummary is the send of a message that has this delivery alone.
-func (r messageDelivery) asSummary(id ident.Message) messages.Summary {
-	sum := summaryRow{ID: id, User: r.User, Urgency: r.Urgency, Recipients: 1, CreatedAt: r.CreatedAt, ExpiresAt: r.ExpiresAt,
-		CollapseKey: r.CollapseKey, CorrelationID: r.CorrelationID}.summary()
+func (r messageDelivery) asSummary(id ident.Message, e laneEntry) messages.Summary {
+	row := summaryRow{ID: id, Audience: toUser, Name: r.User, Urgency: r.Urgency, Recipients: 1, CreatedAt: r.CreatedAt, ExpiresAt: r.ExpiresAt,
+		CollapseKey: r.CollapseKey, CorrelationID: r.CorrelationID}
+	row.Displayed, row.Opened, row.Dismissed = int(bit(r.DisplayedAt != nil)), int(bit(r.OpenedAt != nil)), int(bit(r.DismissedAt != nil))
 	if r.User == "" {
-		sum.To.Device = r.Device
+		row.Audience, row.Name = toDevice, string(r.Device)
 	}
+	if r.Ended == messages.Canceled {
+		row.CanceledAt = r.EndedAt
+	}
+	sum := row.summary()
+	sum.Counters[r.state(e)] = 1
 	return sum
 }
 
-// pageOfDeliveries bounds one read of a message's deliveries.
-const pageOfDeliveries = 1000
+const (
+	// pageOfDeliveries bounds one read of a message's deliveries.
+	pageOfDeliveries = 1000
+	// lookedAt is up to how many recipients a message's pending deliveries are looked at one by one.
+	lookedAt = 10_000
+)
 
-// Message returns what became of a send, with its counters; NotFound "message_not_found".
+// Message returns what became of a send, with its counters; NotFound "message_not_found". With more than 10,000 recipients, whatever is
+// pending counts as queued.
 func (s *Store) Message(ctx context.Context, app ident.App, id ident.Message) (messages.Summary, error) {
 	var post summaryRow
 	err := s.reads.get(ctx, &post, selectPost, string(id))
-	fanned := err == nil
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+	if errors.Is(err, sql.ErrNoRows) {
+		return s.messageOfOne(ctx, app, id)
+	}
+	if err != nil {
 		return messages.Summary{}, s.readError("read a message", err)
 	}
-	if fanned && post.App != app {
+	if post.App != app {
 		return messages.Summary{}, messageNotFound()
 	}
-	counters := messages.Counters{}
-	for _, state := range messages.States() {
-		counters[state] = 0
+	return s.summed(ctx, post, lookedAt)
+}
+
+// messageOfOne is Message for one that has no row of its own.
+func (s *Store) messageOfOne(ctx context.Context, app ident.App, id ident.Message) (messages.Summary, error) {
+	var rows []messageDelivery
+	if err := s.reads.list(ctx, &rows, selectDeliveries, string(id), "", 1); err != nil {
+		return messages.Summary{}, s.readError("read a message", err)
 	}
+	if len(rows) == 0 || rows[0].App != app {
+		return messages.Summary{}, messageNotFound()
+	}
+	e, _ := s.laneOf(rows[0].Device).view(rows[0].Device)
+	return rows[0].asSummary(id, e), nil
+}
+
+// summed is the summary of a post; of more than most recipients it looks at none.
+func (s *Store) summed(ctx context.Context, post summaryRow, most int) (messages.Summary, error) {
 	sum := post.summary()
-	var after ident.Device
-	for {
+	ended, whole := post.ended()
+	query, left := selectPendingOf, post.Pending
+	if !whole { // there were at most maxUserDevices of them
+		query, left = selectDeliveries, 0
+	} else {
+		maps.Copy(sum.Counters, ended)
+	}
+	if left == 0 && whole || post.Recipients > most {
+		sum.Counters[messages.Queued] += left
+		return sum, nil
+	}
+	for after := ident.Device(""); ; {
 		var rows []messageDelivery
-		if err := s.reads.list(ctx, &rows, selectDeliveries, string(id), string(after), pageOfDeliveries); err != nil {
+		if err := s.reads.list(ctx, &rows, query, string(post.ID), string(after), pageOfDeliveries); err != nil {
 			return messages.Summary{}, s.readError("count a message's deliveries", err)
 		}
 		for _, r := range rows {
 			e, _ := s.laneOf(r.Device).view(r.Device)
-			counters[r.state(e)]++
+			if state := r.state(e); !whole || state == messages.Woken || state == messages.Fetched {
+				sum.Counters[state]++
+				left--
+			}
 			after = r.Device
 		}
-		if !fanned && (len(rows) == 0 || rows[0].App != app) {
-			return messages.Summary{}, messageNotFound()
-		}
-		if !fanned {
-			sum = rows[0].asSummary(id)
-			sum.Counters = counters
-			return withStatus(sum, rows[0].Ended == messages.Canceled), nil
-		}
 		if len(rows) < pageOfDeliveries {
-			break
+			sum.Counters[messages.Queued] += max(0, left) // of the instant of the post
+			return sum, nil
 		}
 	}
-	sum.Counters = counters
-	return withStatus(sum, post.CanceledAt != nil), nil
-}
-
-func withStatus(sum messages.Summary, canceled bool) messages.Summary {
-	switch {
-	case canceled:
-		sum.Status = messages.CanceledStatus
-	case sum.Recipients == 0:
-		sum.Status = messages.NoRecipients
-	}
-	return sum
-}
-
-// Cancel takes a message back wherever it is still pending and returns what it is then. One that is over
-// everywhere stays as it is. NotFound "message_not_found".
-func (s *Store) Cancel(ctx context.Context, app ident.App, id ident.Message, now time.Time) (messages.Summary, error) {
-	err := s.write(ctx, "cancel a message", newOp(func(t *tx) error { return t.cancel(app, id, now) }))
-	if err != nil {
-		return messages.Summary{}, err
-	}
-	return s.Message(ctx, app, id)
-}
-
-func (t *tx) cancel(app ident.App, id ident.Message, now time.Time) error {
-	var known int
-	const exists = `SELECT (SELECT COUNT(*) FROM messages WHERE id = ? AND app = ?) + (SELECT COUNT(*) FROM deliveries WHERE message = ? AND app = ?)`
-	if err := t.get(&known, exists, string(id), string(app), string(id), string(app)); err != nil {
-		return fmt.Errorf("look a message up: %w", err)
-	}
-	if known == 0 {
-		return messageNotFound()
-	}
-	var pending []ending
-	const query = "SELECT " + endingColumns + " FROM deliveries WHERE message = ? AND ended_at IS NULL"
-	if err := t.list(&pending, query, string(id)); err != nil {
-		return fmt.Errorf("list what is pending: %w", err)
-	}
-	if err := t.lockEnding(pending); err != nil {
-		return err
-	}
-	for _, p := range pending {
-		if _, err := t.end(p, messages.Canceled, "", millis(now)); err != nil {
-			return err
-		}
-	}
-	if len(pending) == 0 {
-		return nil
-	}
-	if _, err := t.exec("UPDATE messages SET canceled_at = ? WHERE id = ?", millis(now), string(id)); err != nil {
-		return fmt.Errorf("cancel a message: %w", err)
-	}
-	return nil
 }

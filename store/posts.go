@@ -1,7 +1,6 @@
 package store
 
 import (
-
 	"rouse/messages"
 )
 
@@ -150,4 +149,3 @@ func anysOf[T any](columns [][]T) (args []any) {
 	}
 	return args
 }
-

@@ -34,7 +34,10 @@ DO $$ BEGIN
     ADD COLUMN IF NOT EXISTS expired BIGINT NOT NULL DEFAULT 0,
     ADD COLUMN IF NOT EXISTS replaced BIGINT NOT NULL DEFAULT 0,
     ADD COLUMN IF NOT EXISTS canceled BIGINT NOT NULL DEFAULT 0,
-    ADD COLUMN IF NOT EXISTS dropped BIGINT NOT NULL DEFAULT 0;
+    ADD COLUMN IF NOT EXISTS dropped BIGINT NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS displayed BIGINT NOT NULL DEFAULT 0, -- devices that reported so, as the two below
+    ADD COLUMN IF NOT EXISTS opened BIGINT NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS dismissed BIGINT NOT NULL DEFAULT 0;
 END $$;
 -- +goose StatementEnd
 -- +goose StatementBegin
@@ -56,7 +59,7 @@ END $$;
 
 -- What is scheduled, or being stored.
 DROP INDEX CONCURRENTLY IF EXISTS messages_due;
-CREATE INDEX CONCURRENTLY messages_due ON messages (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX CONCURRENTLY messages_due ON messages (app, due_at) WHERE due_at IS NOT NULL;
 -- Sends to one audience.
 DROP INDEX CONCURRENTLY IF EXISTS messages_user;
 CREATE INDEX CONCURRENTLY messages_user ON messages (app, audience, user_id, id) WHERE user_id <> '';
@@ -159,6 +162,9 @@ ALTER TABLE events DROP COLUMN IF EXISTS count;
 ALTER TABLE deliveries DROP COLUMN IF EXISTS dismissed_at;
 ALTER TABLE deliveries DROP COLUMN IF EXISTS opened_at;
 ALTER TABLE deliveries DROP COLUMN IF EXISTS displayed_at;
+ALTER TABLE messages DROP COLUMN IF EXISTS dismissed;
+ALTER TABLE messages DROP COLUMN IF EXISTS opened;
+ALTER TABLE messages DROP COLUMN IF EXISTS displayed;
 ALTER TABLE messages DROP COLUMN IF EXISTS dropped;
 ALTER TABLE messages DROP COLUMN IF EXISTS canceled;
 ALTER TABLE messages DROP COLUMN IF EXISTS replaced;

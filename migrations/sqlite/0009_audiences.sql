@@ -17,13 +17,16 @@ ALTER TABLE messages ADD COLUMN expired BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE messages ADD COLUMN replaced BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE messages ADD COLUMN canceled BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE messages ADD COLUMN dropped BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE messages ADD COLUMN displayed BIGINT NOT NULL DEFAULT 0; -- devices that reported so, as the two below
+ALTER TABLE messages ADD COLUMN opened BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE messages ADD COLUMN dismissed BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE deliveries ADD COLUMN displayed_at BIGINT; -- by the device's report, as the two below
 ALTER TABLE deliveries ADD COLUMN opened_at BIGINT;
 ALTER TABLE deliveries ADD COLUMN dismissed_at BIGINT;
 ALTER TABLE events ADD COLUMN count BIGINT NOT NULL DEFAULT 0; -- of a row that holds several events as a JSON array in data; 0 is one event by itself
 
 -- What is scheduled, or being stored.
-CREATE INDEX messages_due ON messages (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX messages_due ON messages (app, due_at) WHERE due_at IS NOT NULL;
 -- Sends to one audience.
 CREATE INDEX messages_user ON messages (app, audience, user_id, id) WHERE user_id <> '';
 CREATE INDEX messages_correlation ON messages (app, correlation_id, id) WHERE correlation_id IS NOT NULL;
@@ -122,6 +125,9 @@ ALTER TABLE events DROP COLUMN count;
 ALTER TABLE deliveries DROP COLUMN dismissed_at;
 ALTER TABLE deliveries DROP COLUMN opened_at;
 ALTER TABLE deliveries DROP COLUMN displayed_at;
+ALTER TABLE messages DROP COLUMN dismissed;
+ALTER TABLE messages DROP COLUMN opened;
+ALTER TABLE messages DROP COLUMN displayed;
 ALTER TABLE messages DROP COLUMN dropped;
 ALTER TABLE messages DROP COLUMN canceled;
 ALTER TABLE messages DROP COLUMN replaced;

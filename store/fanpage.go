@@ -1,0 +1,277 @@
+package store
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"rouse/ident"
+	"rouse/messages"
+)
+
+// fanning is one page of a fan-out on its way through a writer.
+type fanning struct {
+	job     fanRow
+	devices []ident.Device
+	cursor  string // where the page ends
+	last    bool   // no page follows it
+	now     time.Time
+
+	send *messages.Send
+	page messages.FanPage
+}
+
+// Statements of a page. The engines differ in how they take a list: as arrays, or as JSON.
+const (
+	// mayFan is answered if the fan-out stands where the page begins, which nobody changes from then on.
+	mayFan = "SELECT 1 FROM messages WHERE id = ? AND due_at IS NOT NULL AND canceled_at IS NULL AND COALESCE(fan_cursor, '') = ?"
+
+	fanBoxes         = "SELECT i.device, i.app, i.gone_at IS NOT NULL, i.pending, i.pending_bytes FROM "
+	fanBoxesJSON     = fanBoxes + "json_each(?1) j CROSS JOIN inboxes i ON i.device = j.value WHERE "
+	fanBoxesArrays   = fanBoxes + "inboxes i WHERE i.device = ANY (CAST(?1 AS TEXT[])) AND "
+	fanReachable     = "i.app = ?2 AND i.gone_at IS NULL"
+	fanSubscribed    = fanReachable + " AND EXISTS (SELECT 1 FROM subscriptions s WHERE s.device = i.device AND s.topic = ?3 AND s.created_at <= ?4)"
+	fanOfUser        = fanReachable + " AND EXISTS (SELECT 1 FROM devices d WHERE d.id = i.device AND d.user_id = ?3)"
+	fanHolders       = "SELECT " + endingColumns + " FROM deliveries WHERE device "
+	fanHeld          = " AND collapse_key = ? AND ended_at IS NULL ORDER BY seq"
+	fanHoldersJSON   = fanHolders + "IN (SELECT value FROM json_each(?))" + fanHeld
+	fanHoldersArrays = fanHolders + anyOf + fanHeld
+
+	fanInsert       = "INSERT INTO deliveries (seq, device, app, message, class, urgency, size, created_at, expires_at, shared, collapse_key, to_user, correlation_id, notification) "
+	fanInsertJSON   = fanInsert + "SELECT ?1 + j.key, j.value, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 1, ?9, ?10, ?11, ?12 FROM json_each(?13) j"
+	fanInsertArrays = fanInsert + `SELECT n.seq, n.device, CAST(?3 AS TEXT), CAST(?4 AS TEXT), CAST(?5 AS BIGINT), CAST(?6 AS BIGINT), CAST(?7 AS BIGINT),
+		CAST(?8 AS BIGINT), CAST(?9 AS BIGINT), 1, CAST(?10 AS TEXT), CAST(?11 AS TEXT), CAST(?12 AS TEXT), CAST(?13 AS TEXT)
+		FROM unnest(CAST(?1 AS TEXT[]), CAST(?2 AS BIGINT[])) AS n (device, seq)`
+	fanCount = `UPDATE inboxes SET pending = pending + 1, pending_bytes = pending_bytes + ?1, head = ?2 + j.key
+		FROM json_each(?3) j WHERE inboxes.device = j.value`
+
+	// moveFan takes how many were reached, how many of them need the body, and a tally of the others, without those that cannot be.
+	moveFan = `UPDATE messages SET fan_cursor = ?1, recipients = recipients + ?2, pending = pending + ?3, expired = expired + ?4, dropped = dropped + ?5,
+		due_at = CASE WHEN CAST(?6 AS BIGINT) = 1 THEN NULL ELSE due_at END,
+		notification = CASE WHEN CAST(?6 AS BIGINT) = 1 THEN NULL ELSE notification END,
+		body = CASE WHEN CAST(?6 AS BIGINT) = 1 AND pending + ?3 <= 0 THEN NULL ELSE body END
+		WHERE id = ?7 AND due_at IS NOT NULL AND canceled_at IS NULL AND COALESCE(fan_cursor, '') = ?8`
+)
+
+// store does the page, unless somebody else was faster.
+func (f *fanning) store(t *tx) (err error) {
+	f.page = messages.FanPage{}
+	if f.send, err = f.job.send(f.now); err != nil {
+		return err
+	}
+	p := t.newPlan(0)
+	mine, err := f.ask(p)
+	if err != nil || !mine {
+		return err
+	}
+	fast, err := f.decide(p)
+	if err != nil {
+		return err
+	}
+	if err := f.insert(t, fast); err != nil {
+		return fmt.Errorf("insert deliveries: %w", err)
+	}
+	if err := p.write(); err != nil {
+		return err
+	}
+	return f.move(p, fast)
+}
+
+// ask reads the inboxes of the page, and whether it may still be stored.
+func (f *fanning) ask(p *plan) (mine bool, err error) {
+	t, query := p.t, mayFan
+	if t.w.travels() {
+		query += " FOR UPDATE"
+	}
+	may := func(r row) error {
+		var one int
+		mine = true
+		return r.Scan(&one)
+	}
+	if err := t.ask(may, query, string(f.job.ID), f.job.Cursor); err != nil {
+		return false, fmt.Errorf("look where a fan-out stands: %w", err)
+	}
+	if len(f.devices) > 0 {
+		if err := f.askBoxes(p); err != nil {
+			return false, fmt.Errorf("read inboxes: %w", err)
+		}
+	}
+	if err := t.w.travel(); err != nil || !mine {
+		return false, err
+	}
+	return true, f.askHolders(p)
+}
+
+func (f *fanning) askBoxes(p *plan) error {
+	t := p.t
+	list, err := t.listed(f.devices)
+	if err != nil {
+		return err
+	}
+	query, args := fanBoxesJSON, []any{list, string(f.job.App)}
+	if t.w.travels() {
+		query = fanBoxesArrays
+		if err := t.askPlaces(len(f.devices)); err != nil {
+			return err
+		}
+	}
+	switch f.job.Audience {
+	case toTopic:
+		query, args = query+fanSubscribed, append(args, f.job.Name, f.job.since())
+	case toUser:
+		query, args = query+fanOfUser, append(args, f.job.Name)
+	default:
+		query += fanReachable
+	}
+	return t.ask(p.box, query, args...)
+}
+
+// listed is a list of devices as a statement takes it.
+func (t *tx) listed(devices []ident.Device) (any, error) {
+	if t.w.travels() {
+		return names(devices), nil
+	}
+	text, err := json.Marshal(devices)
+	return string(text), err
+}
+
+// askHolders reads what the message replaces in its page's inboxes.
+func (f *fanning) askHolders(p *plan) error {
+	if f.job.CollapseKey == "" || len(f.devices) == 0 {
+		return nil
+	}
+	list, err := p.t.listed(f.devices)
+	if err != nil {
+		return err
+	}
+	query := fanHoldersJSON
+	if p.t.w.travels() {
+		query = fanHoldersArrays
+	}
+	var rows []ending
+	if err := p.t.list(&rows, query, list, f.job.CollapseKey); err != nil {
+		return fmt.Errorf("look a collapse key up: %w", err)
+	}
+	for _, d := range f.devices {
+		p.holders[pendingKey{d, f.job.CollapseKey}] = holder{}
+	}
+	for i := range rows { // the newest comes last
+		p.holders[pendingKey{rows[i].Device, f.job.CollapseKey}] = holder{row: &rows[i]}
+	}
+	return nil
+}
+
+// place is a device that the message simply fits, and its place there.
+type place struct {
+	device ident.Device
+	seq    messages.Seq
+}
+
+// decide gives the message its places: those of devices that it simply fits are returned, the others are the plan's.
+func (f *fanning) decide(p *plan) (fast []place, err error) {
+	if err := p.complete(); err != nil {
+		return nil, err
+	}
+	over := f.send.TTL <= 0
+	for _, d := range f.devices {
+		b := p.boxes[d]
+		if b == nil {
+			continue // it has left
+		}
+		if !over && f.simple(p, b) {
+			fast = append(fast, place{device: d})
+		}
+	}
+	for i := range fast { // their places follow one another
+		if fast[i].seq, err = p.t.nextSeq(); err != nil {
+			return nil, err
+		}
+		f.page.Pending = append(f.page.Pending, messages.Pending{Device: fast[i].device, Seq: fast[i].seq, Class: f.send.Urgency.Class()})
+	}
+	next := 0
+	for _, d := range f.devices {
+		switch b := p.boxes[d]; {
+		case b == nil:
+		case next < len(fast) && fast[next].device == d:
+			next++
+		default:
+			if err := f.deliver(p, b, over); err != nil {
+				return nil, err
+			}
+		}
+	}
+	f.page.Reached, f.page.Done = len(fast)+len(p.slots), f.last
+	return fast, nil
+}
+
+// simple reports whether the message is one more in the inbox, and nothing else.
+func (f *fanning) simple(p *plan, b *box) bool {
+	limits := p.t.w.store.limits
+	return p.holders[pendingKey{b.device, f.job.CollapseKey}].row == nil &&
+		b.pending+1 <= limits.messages && b.bytes+f.job.Size <= limits.bytes
+}
+
+// deliver does for one inbox what a send of its own would do. A message past its life is over where it comes to.
+func (f *fanning) deliver(p *plan, b *box, over bool) error {
+	if over {
+		s, err := p.slot(b, f.send, true)
+		if err == nil {
+			s.ended = messages.Expired
+			p.t.change(b.device).lose(s.seq, lostToTTL)
+		}
+		return err
+	}
+	fits, err := p.fits(b, f.send)
+	if err != nil {
+		return err
+	}
+	s, err := p.deliverIf(fits, b, f.send)
+	if err == nil && s.ended == "" {
+		f.page.Pending = append(f.page.Pending, messages.Pending{Device: s.device, Seq: s.seq, Class: s.class})
+	}
+	return err
+}
+
+// insert stores the deliveries of those that the message simply fits.
+func (f *fanning) insert(t *tx, fast []place) error {
+	if len(fast) == 0 {
+		return nil
+	}
+	m := f.send
+	note, _ := noteJSON(m.Notification).(string)
+	fixed := []any{string(m.App), string(m.ID), int64(m.Urgency.Class()), int64(m.Urgency), f.job.Size, millis(m.CreatedAt), f.job.ExpiresAt,
+		orNull(m.CollapseKey), orNull(m.To.User), orNull(m.CorrelationID), orNull(note)}
+	devices := make([]string, len(fast))
+	for i, at := range fast {
+		devices[i] = string(at.device)
+	}
+	if t.w.travels() {
+		return f.insertArrays(t, devices, fast, fixed)
+	}
+	text, err := json.Marshal(devices)
+	if err != nil {
+		return err
+	}
+	if _, err := t.exec(fanInsertJSON, append(append([]any{int64(fast[0].seq)}, fixed...), string(text))...); err != nil {
+		return err
+	}
+	_, err = t.exec(fanCount, f.job.Size, int64(fast[0].seq), string(text))
+	return err
+}
+
+func (f *fanning) insertArrays(t *tx, devices []string, fast []place, fixed []any) error {
+	seqs := make([]int64, len(fast))
+	for i, at := range fast {
+		seqs[i] = int64(at.seq)
+		e := t.change(at.device)
+		e.pending, e.bytes, e.head = e.pending+1, e.bytes+f.job.Size, at.seq
+	}
+	return t.later(fanInsertArrays, append([]any{devices, seqs}, fixed...)...)
+}
+
+// move notes what the page came to, and where the fan-out stands.
+func (f *fanning) move(p *plan, fast []place) error {
+	pending, ended := (&post{slots: p.slots}).counts()
+	pending += int64(len(fast))
+	return p.t.later(moveFan, f.cursor, int64(f.page.Reached), pending, ended[1], ended[4], bit(f.last), string(f.job.ID), f.job.Cursor)
+}
