@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"rouse/config"
@@ -13,6 +14,7 @@ import (
 // migrateDistributeCmd is rouse migrate --distribute citus.
 type migrateDistributeCmd struct {
 	database
+	output
 	Distribute string `help:"citus: spread the tables over the machines of a Citus cluster, devices by their ids. The nodes must be stopped." enum:"citus," default:"" placeholder:"citus"`
 	Shards     int    `help:"In how many pieces; a multiple of the machines there will ever be." default:"64"`
 	DryRun     bool   `help:"Print the statements and run nothing; needs no database."`
@@ -27,7 +29,11 @@ func (c *migrateDistributeCmd) Run(ctx context.Context, term *terminal) error {
 		return mistake("--shards is %d; it is 1 or more, and %d if left out", c.Shards, store.DefaultDistributionShards)
 	}
 	if c.DryRun {
-		fmt.Fprintln(term.out, strings.Join(store.DistributionSQL(c.Shards), ";\n")+";")
+		statements := store.DistributionSQL(c.Shards)
+		if c.Output == "json" {
+			return c.print(term, map[string]any{"statements": statements}, nil)
+		}
+		fmt.Fprintln(term.out, strings.Join(statements, ";\n")+";")
 		return nil
 	}
 	if _, path, err := config.CheckDB(c.DB); err == nil && path != "" {
@@ -41,11 +47,12 @@ func (c *migrateDistributeCmd) Run(ctx context.Context, term *terminal) error {
 		if err != nil {
 			return fmt.Errorf("distributing: %w", err)
 		}
-		if len(done) == 0 {
-			fmt.Fprintln(term.out, "everything is distributed already")
-			return nil
-		}
-		fmt.Fprintf(term.out, "distributed: %s\n", strings.Join(done, ", "))
-		return nil
+		return c.print(term, map[string]any{"distributed": done}, func(w io.Writer) {
+			if len(done) == 0 {
+				fmt.Fprintln(w, "everything is distributed already")
+				return
+			}
+			fmt.Fprintf(w, "distributed: %s\n", strings.Join(done, ", "))
+		})
 	})
 }

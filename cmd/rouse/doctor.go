@@ -25,9 +25,10 @@ const doctorLimit = 25 * time.Second
 
 type doctorCmd struct {
 	settings
+	output
 	App     string `help:"Look at this app alone: its id, or its name exactly." placeholder:"APP"`
 	Offline bool   `help:"Reach for nothing but the database and the bus: neither endpoints nor credentials are tried."`
-	JSON    bool   `name:"json" help:"Write {\"ok\", \"findings\"} as JSON."`
+	JSON    bool   `name:"json" help:"Write {\"ok\", \"findings\"} as JSON, as -o json does."`
 }
 
 // Run looks at everything that serve needs with these settings, whether it runs or not, and changes nothing. It fails if a
@@ -201,7 +202,7 @@ func (u user) who() string {
 // tell writes the findings for people, or as JSON for programs.
 func (c *doctorCmd) tell(w io.Writer, all []found) error {
 	failed, doubts := count(all, providers.FindingFail), count(all, providers.FindingWarn)
-	if c.JSON {
+	if c.JSON || c.Output == "json" {
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")
 		enc.SetEscapeHTML(false)

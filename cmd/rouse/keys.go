@@ -146,6 +146,7 @@ func (c *keysRevokeCmd) Run(ctx context.Context, term *terminal) error {
 }
 
 type keysGenerateCmd struct {
+	output
 	What string `arg:"" enum:"admin,master" help:"admin (for ROUSE_ADMIN_KEY) or master (for ROUSE_MASTER_KEYS)."`
 }
 
@@ -155,8 +156,7 @@ func (c *keysGenerateCmd) Run(term *terminal) error {
 	if c.What == "master" {
 		key = tokens.NewRingKey("k" + time.Now().UTC().Format("20060102"))
 	}
-	fmt.Fprintln(term.out, key)
-	return nil
+	return c.print(term, map[string]string{"key": key}, func(w io.Writer) { fmt.Fprintln(w, key) })
 }
 
 // mintAdminKey makes an administrator's key of the usual form.

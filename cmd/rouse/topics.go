@@ -159,8 +159,8 @@ type enlisted struct {
 	Error    *client.Problem `json:"error,omitempty"`
 }
 
-// tally counts what became of many.
-type tally struct{ done, refused int }
+// roll counts what became of many.
+type roll struct{ done, refused int }
 
 // enlistAtOnce is how many devices go in one call.
 const enlistAtOnce = 500
@@ -171,7 +171,7 @@ func (e enlist) run(ctx context.Context) error {
 		return mistake("say whom: ids of devices, --user USER, or --from FILE")
 	}
 	var all []enlisted
-	var n tally
+	var n roll
 	tell := func(results []enlisted) error {
 		for _, r := range results {
 			e.count(&n, r)
@@ -195,7 +195,7 @@ func (e enlist) run(ctx context.Context) error {
 }
 
 // count notes a result; in words a refusal is told at once.
-func (e enlist) count(n *tally, r enlisted) {
+func (e enlist) count(n *roll, r enlisted) {
 	if r.Error == nil {
 		n.done++
 		return

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"runtime"
 	"runtime/debug"
 )
@@ -9,12 +10,16 @@ import (
 // version is set by the linker in release builds and never written otherwise.
 var version string
 
-type versionCmd struct{}
+type versionCmd struct {
+	output
+}
 
 // Run prints version, commit and toolchain.
-func (versionCmd) Run(term *terminal) error {
-	fmt.Fprintf(term.out, "rouse %s (%s, %s/%s)\n", versionString(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	return nil
+func (c *versionCmd) Run(term *terminal) error {
+	told := map[string]string{"version": versionString(), "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH}
+	return c.print(term, told, func(w io.Writer) {
+		fmt.Fprintf(w, "rouse %s (%s, %s/%s)\n", told["version"], told["go"], told["os"], told["arch"])
+	})
 }
 
 // versionString is the released version, else the commit the program was built from, else "dev".
