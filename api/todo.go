@@ -13,10 +13,6 @@ func notBuilt() error {
 	return fault.New(fault.Unavailable, "not_built", "this operation is not built yet")
 }
 
-func (n nouns) ReportReceipts(context.Context, contract.ReportReceiptsRequestObject) (contract.ReportReceiptsResponseObject, error) {
-	return nil, notBuilt()
-}
-
 func (n nouns) SendMessages(context.Context, contract.SendMessagesRequestObject) (contract.SendMessagesResponseObject, error) {
 	return nil, notBuilt()
 }

@@ -124,7 +124,7 @@ func wakeMoment(at time.Time, accepted bool, provider, verdict, reason string, t
 	return messages.Moment{At: at, Event: event, Provider: provider, Verdict: verdict, Reason: reason, Took: took}
 }
 
-// timeline puts the moments of a delivery in order: accepted first, its end last, by the clock between.
+// timeline puts the moments of a delivery in order: accepted first, its end last but for what was reported later, by the clock between.
 func timeline(r messageDelivery, wakes []messages.Moment, e laneEntry) []messages.Moment {
 	list := []messages.Moment{{At: fromMillis(r.CreatedAt), Event: "accepted"}}
 	middle := wakes
@@ -133,12 +133,31 @@ func timeline(r messageDelivery, wakes []messages.Moment, e laneEntry) []message
 	} else if times > 0 && r.EndedAt == nil {
 		middle = append(middle, messages.Moment{At: fromMillis(at), Event: "fetched"})
 	}
+	before, later := r.reports()
+	middle = append(middle, before...)
 	slices.SortStableFunc(middle, func(a, b messages.Moment) int { return a.At.Compare(b.At) })
 	list = append(list, middle...)
 	if r.EndedAt != nil {
 		list = append(list, messages.Moment{At: fromMillis(*r.EndedAt), Event: string(r.Ended), Reason: r.Reason})
 	}
-	return list
+	return append(list, later...)
+}
+
+// reports are what the device reported, up to the delivery's end and after it, by its clock.
+func (r messageDelivery) reports() (before, later []messages.Moment) {
+	for i, at := range [len(reportKinds)]*int64{r.DisplayedAt, r.OpenedAt, r.DismissedAt} {
+		if at == nil {
+			continue
+		}
+		m := messages.Moment{At: fromMillis(*at), Event: string(reportKinds[i])}
+		if r.EndedAt != nil && *at >= *r.EndedAt {
+			later = append(later, m)
+		} else {
+			before = append(before, m)
+		}
+	}
+	slices.SortStableFunc(later, func(a, b messages.Moment) int { return a.At.Compare(b.At) })
+	return before, later
 }
 
 // selectSleeper reads what decides whether a device can be woken, whether its app has a credential, and its last wake.

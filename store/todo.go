@@ -40,11 +40,6 @@ func (s *Store) Standing(context.Context, ident.App, ident.Device) (tokens.Stand
 	return tokens.Standing{}, notBuilt()
 }
 
-// Report is not built yet.
-func (s *Store) Report(context.Context, ident.Device, []messages.Report, time.Time) (int, error) {
-	return 0, notBuilt()
-}
-
 // Messages is not built yet.
 func (s *Store) Messages(context.Context, messages.ListQuery) (messages.MessageList, error) {
 	return messages.MessageList{}, notBuilt()

@@ -35,6 +35,8 @@ type tx struct {
 	users  map[userKey][]ident.Device
 	wakes  wakeRows // where statements travel
 	outbox map[ident.App][]*packed
+	// reports counts what devices reported of messages that have a row of their own.
+	reports map[ident.Message]*reportTally
 }
 
 // entry is what a batch changes in one row of inboxes.
@@ -57,7 +59,7 @@ type entry struct {
 func newTx(w *writer, lane laneEntries) *tx {
 	return &tx{w: w, lane: lane, ledger: map[ident.Device]*entry{}, shared: map[ident.Message]*tally{},
 		ackedTo: map[ident.Device]messages.Seq{}, ackedIDs: map[ident.Device]messages.Seq{}, marked: map[ident.Device]int{},
-		outbox: map[ident.App][]*packed{}}
+		outbox: map[ident.App][]*packed{}, reports: map[ident.Message]*reportTally{}}
 }
 
 // exec changes something and returns how many rows.
@@ -149,6 +151,9 @@ func (t *tx) touch() error {
 // flush writes what the batch comes to, and in the end what it tells of.
 func (t *tx) flush() error {
 	if err := t.flushSums(); err != nil {
+		return err
+	}
+	if err := t.flushReports(); err != nil {
 		return err
 	}
 	return t.flushEvents()
