@@ -25,7 +25,8 @@ func (s *Store) DeleteApp(ctx context.Context, id ident.App) error {
 		if n == 0 {
 			return appNotFound()
 		}
-		for _, query := range []string{"DELETE FROM keys WHERE app = ?", "DELETE FROM credentials WHERE app = ?", "DELETE FROM circuits WHERE app = ?", stopWebhooks} {
+		for _, query := range []string{"DELETE FROM keys WHERE app = ?", "DELETE FROM credentials WHERE app = ?", "DELETE FROM circuits WHERE app = ?",
+			"DELETE FROM identity_keys WHERE app = ?", stopWebhooks} {
 			if _, err := t.exec(query, string(id)); err != nil {
 				return err
 			}
@@ -69,6 +70,8 @@ func (s *Store) finishDelete(ctx context.Context, app ident.App) (int, error) {
 		"DELETE FROM messages WHERE id IN (SELECT id FROM messages WHERE app = ? LIMIT 0 + ?)",
 		"DELETE FROM idempotency WHERE (app, key) IN (SELECT app, key FROM idempotency WHERE app = ? LIMIT 0 + ?)",
 		appsEvents, appsRetries, appsWebhooks,
+		"DELETE FROM user_topics WHERE (app, user_id, topic) IN (SELECT app, user_id, topic FROM user_topics WHERE app = ? LIMIT 0 + ?)",
+		"DELETE FROM topics WHERE (app, name) IN (SELECT app, name FROM topics WHERE app = ? LIMIT 0 + ?)",
 	} {
 		n, err := s.deletePieces(ctx, app, query)
 		if total += n; err != nil {
@@ -126,7 +129,8 @@ func (s *Store) deleteDevices(ctx context.Context, app ident.App) (int, error) {
 func (t *tx) deleteDevice(id ident.Device) error {
 	for _, query := range []string{
 		"DELETE FROM wakes WHERE device = ?1 AND id IN (" + wakeChain + " SELECT id FROM chain)",
-		"DELETE FROM inboxes WHERE device = ?1", "DELETE FROM gaps WHERE device = ?1", "DELETE FROM devices WHERE id = ?1",
+		"DELETE FROM inboxes WHERE device = ?1", "DELETE FROM gaps WHERE device = ?1",
+		"DELETE FROM subscriptions WHERE device = ?1", "DELETE FROM devices WHERE id = ?1",
 	} {
 		if _, err := t.exec(query, string(id)); err != nil {
 			return fmt.Errorf("delete a device: %w", err)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"rouse/fault"
 	"rouse/ident"
 	"rouse/tokens"
 )
@@ -144,7 +143,8 @@ func (t *tx) anyDevice(id ident.Device) (tokens.Device, error) {
 }
 
 // PatchDevice changes a device and returns what it is now. A token, even the same one, is a fresh
-// registration: a new generation, active. An empty token takes it away. NotFound "device_not_found", Gone "device_unregistered", Invalid as tokens.CheckPatch.
+// registration: a new generation, active. An empty token takes it away. A user is as with BindUser, an empty one as with UnbindUser.
+// NotFound "device_not_found", Gone "device_unregistered", Invalid as tokens.CheckPatch and BindUser.
 func (s *Store) PatchDevice(ctx context.Context, id ident.Device, p tokens.Patch, now time.Time) (tokens.Device, error) {
 	var d tokens.Device
 	err := s.write(ctx, "change a device", newOp(func(t *tx) (err error) {
@@ -155,6 +155,11 @@ func (s *Store) PatchDevice(ctx context.Context, id ident.Device, p tokens.Patch
 		p, err := tokens.CheckPatch(d.Provider, p)
 		if err != nil {
 			return err
+		}
+		if p.User != nil {
+			if err := t.bind(&d, *p.User, now); err != nil {
+				return err
+			}
 		}
 		before := d
 		set(&d.Environment, p.Environment)
@@ -216,47 +221,3 @@ func (s *Store) NotePush(ctx context.Context, id ident.Device, demoted bool, now
 // Contact notes that the device spoke to us. It never waits; it is written at most once in five minutes a
 // device, and may be lost.
 func (s *Store) Contact(id ident.Device, now time.Time) { s.laneOf(id).contact(id, millis(now)) }
-
-// countOthers says what every row of a user has anyway: without it the index that holds those alone is not used.
-const countOthers = "SELECT COUNT(*) FROM devices WHERE app = ? AND user_id = ? AND user_id <> '' AND id <> ?"
-
-// BindUser makes the device one of the user's, and nobody else's; NotFound "device_not_found".
-func (s *Store) BindUser(ctx context.Context, app ident.App, user string, id ident.Device, now time.Time) error {
-	return s.write(ctx, "bind a device to a user", newOp(func(t *tx) error {
-		if err := t.ownDevice(app, id); err != nil {
-			return err
-		}
-		var others int
-		if err := t.get(&others, countOthers, string(app), user, string(id)); err != nil {
-			return fmt.Errorf("count a user's devices: %w", err)
-		}
-		if others >= maxUserDevices {
-			return fault.New(fault.Invalid, "too_many_devices", "a user has at most %d devices; unbind one first", maxUserDevices)
-		}
-		_, err := t.exec("UPDATE devices SET user_id = ? WHERE id = ? AND user_id <> ?", user, string(id), user)
-		return err
-	}).locking(id))
-}
-
-// maxUserDevices bounds the rows that one send to a user makes: a larger audience would hold up everybody's commits.
-const maxUserDevices = 200
-
-// UnbindUser ends that; a device that is not the user's stays as it is. NotFound "device_not_found".
-func (s *Store) UnbindUser(ctx context.Context, app ident.App, user string, id ident.Device, now time.Time) error {
-	return s.write(ctx, "unbind a device from a user", newOp(func(t *tx) error {
-		if err := t.ownDevice(app, id); err != nil {
-			return err
-		}
-		_, err := t.exec("UPDATE devices SET user_id = '' WHERE id = ? AND user_id = ?", string(id), user)
-		return err
-	}).locking(id))
-}
-
-// ownDevice returns NotFound "device_not_found" unless the app has such a registered device.
-func (t *tx) ownDevice(app ident.App, id ident.Device) error {
-	d, err := t.needDevice(id)
-	if err == nil && d.App != app || fault.KindOf(err) == fault.Gone {
-		return deviceNotFound()
-	}
-	return err
-}

@@ -16,39 +16,71 @@ import (
 // Register stores an installation and returns its device; created says that it is new. Asked with a
 // publishable key, a known installation is Conflict "installation_exists"; a secret key updates it and
 // gives it the new secret; a device key updates its own device and is Forbidden "not_this_device" for any
-// other. A token left out stays, unless provider or environment changed. NotFound "app_not_found".
+// other. A token left out stays, unless provider or environment changed. A user is as with BindUser, topics are as with Subscribe.
+// NotFound "app_not_found"; Invalid "too_many_devices" and "too_many_topics".
 func (s *Store) Register(ctx context.Context, e tokens.Enrol) (tokens.Device, bool, error) {
 	var d tokens.Device
 	var created bool
 	err := s.write(ctx, "register a device", newOp(func(t *tx) (err error) {
-		if err := t.shareApp(e.App); err != nil {
-			return err
-		}
-		if _, err := t.needApp(e.App); err != nil {
-			return err
-		}
-		known, err := t.installation(e.App, e.Installation)
-		if err != nil {
-			return err
-		}
-		created = known == ""
-		switch {
-		case e.As == tokens.DeviceKey && known != e.Device:
-			return fault.New(fault.Forbidden, "not_this_device", "a device's key registers that device alone; this is another installation")
-		case created:
-			d, err = t.insertDevice(e)
-			return err
-		case e.As == tokens.PublishableKey:
-			return fault.New(fault.Conflict, "installation_exists",
-				"this installation_id is registered; use its own key, or a new installation_id if that is lost")
-		}
-		d, err = t.reenrol(known, e)
+		d, created, err = t.enrol(e)
 		return err
 	}))
 	if err != nil {
 		return tokens.Device{}, false, err
 	}
 	return d, created, nil
+}
+
+func (t *tx) enrol(e tokens.Enrol) (d tokens.Device, created bool, err error) {
+	if err := t.shareApp(e.App); err != nil {
+		return d, false, err
+	}
+	if _, err := t.needApp(e.App); err != nil {
+		return d, false, err
+	}
+	known, err := t.installation(e.App, e.Installation)
+	switch {
+	case err != nil:
+		return d, false, err
+	case e.As == tokens.DeviceKey && known != e.Device:
+		return d, false, fault.New(fault.Forbidden, "not_this_device", "a device's key registers that device alone; this is another installation")
+	case e.As == tokens.PublishableKey && known != "":
+		return d, false, fault.New(fault.Conflict, "installation_exists",
+			"this installation_id is registered; use its own key, or a new installation_id if that is lost")
+	}
+	before := tokens.Device{ID: e.ID, App: e.App}
+	if known != "" {
+		if before, err = t.needDevice(known); err != nil {
+			return d, false, err
+		}
+	}
+	topics, err := t.mayEnrol(before, e)
+	if err != nil {
+		return d, false, err
+	}
+	if known == "" {
+		d, err = t.insertDevice(e)
+	} else {
+		d, err = t.reenrol(before, e)
+	}
+	if err == nil && e.User != nil {
+		err = t.bind(&d, *e.User, e.Now)
+	}
+	if err == nil {
+		err = t.subscribeOwn(d, topics, e.Now)
+	}
+	return d, known == "", err
+}
+
+// mayEnrol says what stands in the way of the user and the topics that come with a registration, before anything is written, and
+// which of the topics are new.
+func (t *tx) mayEnrol(before tokens.Device, e tokens.Enrol) (topics []string, err error) {
+	if e.User != nil && *e.User != before.User {
+		if err := t.mayBind(before, *e.User); err != nil {
+			return nil, err
+		}
+	}
+	return t.ownSubscriptions(before.ID, e.Topics)
 }
 
 // installation returns the registered device of an installation, or "".
@@ -87,12 +119,8 @@ func (t *tx) insertDevice(e tokens.Enrol) (tokens.Device, error) {
 }
 
 // reenrol brings a known device up to what e says.
-func (t *tx) reenrol(id ident.Device, e tokens.Enrol) (tokens.Device, error) {
-	d, err := t.needDevice(id)
-	if err != nil {
-		return tokens.Device{}, err
-	}
-	before, moved := d, d.Provider != e.Provider || d.Environment != e.Environment
+func (t *tx) reenrol(before tokens.Device, e tokens.Enrol) (tokens.Device, error) {
+	d, moved := before, before.Provider != e.Provider || before.Environment != e.Environment
 	d.Platform, d.Provider, d.Environment, d.AppVersion, d.Locale = e.Platform, e.Provider, e.Environment, e.AppVersion, e.Locale
 	if e.Token != "" || moved {
 		d.Token = e.Token
@@ -106,7 +134,7 @@ func (t *tx) reenrol(id ident.Device, e tokens.Enrol) (tokens.Device, error) {
 	if e.As != tokens.SecretKey {
 		return d, nil
 	}
-	if _, err := t.exec("UPDATE devices SET secret = ?, secret_previous = NULL WHERE id = ?", e.Secret[:], string(id)); err != nil {
+	if _, err := t.exec("UPDATE devices SET secret = ?, secret_previous = NULL WHERE id = ?", e.Secret[:], string(d.ID)); err != nil {
 		return tokens.Device{}, fmt.Errorf("replace a device's secret: %w", err)
 	}
 	return d, nil
@@ -136,7 +164,7 @@ func (s *Store) ConfirmSecret(id ident.Device, h tokens.Hash) {
 	_ = s.enqueue(o) // full or stopping: the next use tells it again
 }
 
-// Unregister ends a device: its key is told 410 from now on, its token is forgotten, what was pending
+// Unregister ends a device: its key is told 410 from now on, its token, its user and its subscriptions are forgotten, what was pending
 // becomes dropped. It may be repeated. NotFound "device_not_found".
 func (s *Store) Unregister(ctx context.Context, app ident.App, id ident.Device, now time.Time) error {
 	return s.write(ctx, "unregister a device", newOp(func(t *tx) error {
@@ -150,12 +178,17 @@ func (s *Store) Unregister(ctx context.Context, app ident.App, id ident.Device, 
 		if !d.UnregisteredAt.IsZero() {
 			return nil
 		}
+		if err := t.claimUsers(app, d.User); err != nil {
+			return err
+		}
+		d.User = ""
 		return t.unregister(d, now)
 	}).locking(id))
 }
 
+// unregister ends a device whose user, if it has one, is claimed.
 func (t *tx) unregister(d tokens.Device, now time.Time) error {
-	d.UnregisteredAt, d.Token, d.TokenState, d.TokenReason, d.User = now, "", tokens.TokenNone, "", ""
+	d.UnregisteredAt, d.Token, d.TokenState, d.TokenReason = now, "", tokens.TokenNone, ""
 	d.Strikes, d.StruckAt, d.OtherTried = 0, time.Time{}, false
 	if err := t.updateDevice(d); err != nil {
 		return err
@@ -174,6 +207,9 @@ func (t *tx) unregister(d tokens.Device, now time.Time) error {
 	}
 	if _, err := t.exec("DELETE FROM gaps WHERE device = ?", string(d.ID)); err != nil {
 		return fmt.Errorf("forget a gap: %w", err)
+	}
+	if _, err := t.exec(deleteSubscriptions, string(d.ID)); err != nil {
+		return fmt.Errorf("end a device's subscriptions: %w", err)
 	}
 	return t.tellDevice(messages.DeviceUnregistered, d, "", now)
 }
