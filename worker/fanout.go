@@ -110,7 +110,7 @@ func (f *fanner) list(ctx context.Context) {
 func (f *fanner) store(ctx context.Context, turn turn, now time.Time) {
 	storing, done := outliving(ctx, fanFinish)
 	defer done()
-	page, err := f.w.o.Fanouts.FanOut(storing, turn.job.Message, turn.limit, now)
+	page, err := f.w.o.Fanouts.FanOut(storing, turn.job.Message, turn.limit, turn.time(now))
 	if err != nil {
 		wait := turn.job.fail(time.Now())
 		f.w.metrics.fanFailed.Inc()
@@ -130,12 +130,8 @@ func (w *Worker) tellPage(app ident.App, page messages.FanPage) {
 	for _, p := range page.Pending {
 		hints = append(hints, messages.Hint{Kind: messages.HintNew, App: app, Device: p.Device, Seq: p.Seq, Class: p.Class})
 	}
-	if page.Reached > len(page.Pending) { // some inboxes were full: events tell of it
-		hints = append(hints, messages.Hint{Kind: messages.HintEvents, App: app})
-	}
-	if len(hints) > 0 {
-		w.o.Hints.Hint(hints...)
-	}
+	// Events tell of what it replaced, dropped, or took back.
+	w.o.Hints.Hint(append(hints, messages.Hint{Kind: messages.HintEvents, App: app})...)
 }
 
 // outliving is ctx for work that is better finished than cut: it ends so long after ctx does, or when done is called.

@@ -113,6 +113,9 @@ func (h *home) startWith(o worker.Options) {
 	if o.Hints == nil {
 		o.Hints = h.bus
 	}
+	if o.Fanouts == nil {
+		o.Fanouts = h.store
+	}
 	w := worker.New(o)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

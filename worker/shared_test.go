@@ -54,7 +54,7 @@ func onePostgres(t *testing.T, dsn string, ring *tokens.Ring, c citizen, p *prov
 	far, err := bus.NewPostgres(dsn, nil)
 	must(t, err)
 	m = machine{store: s, bus: testkit.NewLossy(far, uint64(c.number)+1)}
-	w := worker.New(worker.Options{Store: s, Tokens: s, Circuits: s, Sweeps: s, Expiries: s, Pusher: p, Hints: m.bus, Nodes: c})
+	w := worker.New(worker.Options{Store: s, Tokens: s, Circuits: s, Sweeps: s, Expiries: s, Pusher: p, Fanouts: s, Hints: m.bus, Nodes: c})
 	c.town.joins(w)
 	ends := []func(){runs(t, "store", s.Run), runs(t, "bus", far.Run), runs(t, "worker", w.Run)}
 	return m, sync.OnceFunc(func() {

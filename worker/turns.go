@@ -41,8 +41,9 @@ type fanApp struct {
 type fanJob struct {
 	messages.FanJob
 	since  time.Time // from then on it has waited for its next page
+	begun  bool      // a page was stored here
 	failed int       // times in a row
-	next   time.Time // not before: it has failed
+	next   time.Time // not before: it has failed, or came to nothing
 }
 
 // turn is the page to be stored next.
@@ -52,7 +53,11 @@ type turn struct {
 	limit int
 }
 
-// listed takes in what is due. What was known keeps its turn; what is not listed any more is forgotten.
+// time is that of the page: its send's, if the clock was put back since that had come.
+func (t turn) time(now time.Time) time.Time { return later(now, t.job.Due) }
+
+// listed takes in what is due. What was known keeps its turn. What is not listed any more is forgotten, unless it has begun: the clock may
+// have been put back, and that holds up nothing halfway.
 func (t *turns) listed(list []messages.FanJob, full bool, now time.Time) {
 	t.full = full
 	due := make(map[ident.Message]messages.FanJob, len(list))
@@ -66,7 +71,7 @@ func (t *turns) listed(list []messages.FanJob, full bool, now time.Time) {
 				j.FanJob = still
 				delete(due, j.Message)
 			}
-			return !ok
+			return !ok && !j.begun
 		})
 	}
 	for _, j := range list {
@@ -161,6 +166,10 @@ func (t *turns) stored(of turn, page messages.FanPage, at time.Time) {
 		}
 	}
 	of.job.failed, of.job.next, of.job.since = 0, time.Time{}, at
+	of.job.begun = of.job.begun || page.Reached > 0
+	if page.Reached == 0 { // taken back, or nobody here is meant, or it is stored elsewhere
+		of.job.next = at.Add(fanGap)
+	}
 	if page.Done {
 		of.app.jobs = slices.DeleteFunc(of.app.jobs, func(j *fanJob) bool { return j == of.job })
 	}

@@ -185,13 +185,21 @@ func TestASendThatFailsHoldsUpNoOther(t *testing.T) {
 	}
 }
 
-// What a canceled send held is free at once, and an app with nothing left is forgotten when its pace is.
+// What has begun is asked once more: it has ended. An app with nothing left is forgotten when its pace is.
 func TestWhatIsNotListedIsForgotten(t *testing.T) {
 	t.Parallel()
 	f := newFloor(t)
 	f.send("a", "1", 1_000_000, 1000)
 	f.run(time.Second, 0)
 	f.turns.listed(nil, false, f.now)
+	if jobs, _ := f.turns.state(f.now); jobs != 1 {
+		t.Error("what has begun does not go on when the clock is put back")
+	}
+	turn, _ := f.turns.pick(f.now.Add(time.Second))
+	if due := turn.job.Due; !turn.time(due.Add(-2*time.Hour)).Equal(due) || !turn.time(due.Add(time.Minute)).Equal(due.Add(time.Minute)) {
+		t.Error("a page is not stored by a clock that was put back")
+	}
+	f.turns.stored(turn, messages.FanPage{Done: true}, f.now)
 	if jobs, lag := f.turns.state(f.now); jobs != 0 || lag != 0 {
 		t.Errorf("%d sends under way, %v behind", jobs, lag)
 	}
@@ -214,5 +222,16 @@ func TestHowFarBehindIsTold(t *testing.T) {
 	f.run(5*time.Second, 0)
 	if _, lag := f.turns.state(f.now); lag > time.Second {
 		t.Errorf("%v behind while pages are stored", lag)
+	}
+}
+
+func TestAPageThatComesToNothingIsNotAskedAtOnceAgain(t *testing.T) {
+	t.Parallel()
+	f := newFloor(t)
+	f.send("a", "1", 1_000_000, 2000)
+	turn, _ := f.turns.pick(f.now)
+	f.turns.stored(turn, messages.FanPage{}, f.now)
+	if again, wait := f.turns.pick(f.now); again.job != nil || wait > fanGap {
+		t.Errorf("%+v, wait %v", again, wait)
 	}
 }

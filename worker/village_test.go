@@ -171,7 +171,7 @@ func inVillage(t *testing.T, n int, test func(v *village), change ...func(i int,
 
 func (v *village) begin(i int, change ...func(i int, o *worker.Options)) {
 	o := worker.Options{Store: v.store, Tokens: v.store, Circuits: v.store, Sweeps: v.store, Expiries: v.store, Pusher: v.provider,
-		Hints: v.lines[i], Nodes: citizen{v.town, i}}
+		Fanouts: v.store, Hints: v.lines[i], Nodes: citizen{v.town, i}}
 	for _, f := range change {
 		f(i, &o)
 	}

@@ -111,7 +111,7 @@ func (n *node) build(ctx context.Context) (err error) {
 	n.pusher = newPusher(n.store, openCounted(n.cfg.Endpoints, n.log, countConnections(n.registry)), n.log)
 	n.nodes = n.join()
 	n.worker = worker.New(worker.Options{
-		Store: n.store, Tokens: n.store, Circuits: n.store, Sweeps: n.store, Expiries: n.store, Hints: n.pusher.before(n.hints), Pusher: n.pusher, Nodes: n.nodes,
+		Store: n.store, Tokens: n.store, Circuits: n.store, Sweeps: n.store, Expiries: n.store, Hints: n.pusher.before(n.hints), Pusher: n.pusher, Fanouts: n.store, Nodes: n.nodes,
 		Log: n.log, Metrics: n.registry, Grace: n.cfg.Grace,
 	})
 	n.api, err = api.New(api.Deps{
