@@ -265,6 +265,7 @@ type API struct {
 	bodies     map[string]*body
 	document   document
 	sending    inflight
+	batches    batchLine
 	byHand     wakes
 	metrics    metrics
 	limits     limiters

@@ -21,6 +21,8 @@ import (
 const (
 	// maxBody is the largest request body, in bytes.
 	maxBody = 128 << 10
+	// maxBatch is that of a batch.
+	maxBatch = 8 << 20
 	// maxCredential is that of a credential: a certificate and the placeholder in a hundred languages, escaped.
 	maxCredential = 512 << 10
 )
@@ -32,6 +34,8 @@ type body struct {
 	fields []string
 	// opaque are those whose content is not looked into.
 	opaque []string
+	// lists are those whose entries are looked into later, each by itself; and how many there may be.
+	lists map[string]int
 	// most is the largest body, in bytes.
 	most int64
 }
@@ -58,11 +62,14 @@ func compileBodies(d document) (map[string]*body, error) {
 		for schema.Ref != nil {
 			schema = schema.Ref
 		}
-		b := &body{schema: schema, most: mostOf(op.ID)}
+		b := &body{schema: schema, most: mostOf(op.ID), lists: map[string]int{}}
 		for name, property := range schema.Properties {
 			b.fields = append(b.fields, name)
 			if property.Types == nil && property.Ref == nil && property.Enum == nil {
 				b.opaque = append(b.opaque, name)
+			}
+			if items := property.Items2020; items != nil && property.MaxItems != nil && items.AdditionalProperties == true {
+				b.lists[name] = *property.MaxItems
 			}
 		}
 		slices.Sort(b.fields)
@@ -86,6 +93,8 @@ func mostOf(operation string) int64 {
 	switch operation {
 	case "putApnsCredential", "putFcmCredential":
 		return maxCredential
+	case "sendMessages":
+		return maxBatch
 	}
 	return maxBody
 }
@@ -96,13 +105,9 @@ func (b *body) take(w http.ResponseWriter, r *http.Request) error {
 	if err := checkMediaType(r.Header); err != nil {
 		return err
 	}
-	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, b.most))
+	raw, err := b.read(w, r)
 	if err != nil {
-		var large *http.MaxBytesError
-		if errors.As(err, &large) {
-			return fault.New(fault.TooLarge, "body_too_large", "the body is over %d bytes", b.most)
-		}
-		return fault.New(fault.Malformed, "malformed_json", "the body ended early").Because(err)
+		return err
 	}
 	known, err := b.check(raw)
 	if err != nil {
@@ -111,6 +116,19 @@ func (b *body) take(w http.ResponseWriter, r *http.Request) error {
 	r.Body = io.NopCloser(bytes.NewReader(known))
 	r.ContentLength = int64(len(known))
 	return nil
+}
+
+// read reads the whole body.
+func (b *body) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, b.most))
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return nil, fault.New(fault.TooLarge, "body_too_large", "the body is over %d bytes", b.most)
+	case err != nil:
+		return nil, fault.New(fault.Malformed, "malformed_json", "the body ended early").Because(err)
+	}
+	return raw, nil
 }
 
 // refuseBody holds a GET to have no body: while one is unread, the server does not notice that its client left, and a
@@ -125,11 +143,16 @@ func refuseBody(w http.ResponseWriter, r *http.Request) error {
 
 func checkMediaType(h http.Header) error {
 	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
-	encoding := h.Get("Content-Encoding")
-	if err != nil || kind != "application/json" || encoding != "" && !strings.EqualFold(encoding, "identity") {
+	if err != nil || kind != "application/json" || !plain(h) {
 		return fault.New(fault.Invalid, "unsupported_media_type", "send JSON with Content-Type: application/json and no Content-Encoding")
 	}
 	return nil
+}
+
+// plain reports whether a body is not compressed.
+func plain(h http.Header) bool {
+	encoding := h.Get("Content-Encoding")
+	return encoding == "" || strings.EqualFold(encoding, "identity")
 }
 
 // storable refuses a text with U+0000, which not every database can store: it may not be changed, or two names could become one.
@@ -142,6 +165,15 @@ func storable(pointer, text string) error {
 
 // check returns the body rebuilt from the fields that are known.
 func (b *body) check(raw []byte) ([]byte, error) {
+	fields, err := b.checked(raw)
+	if err != nil {
+		return nil, err
+	}
+	return b.rebuild(fields), nil
+}
+
+// checked returns the fields of a body that fits the contract, the unknown ones too where it lets them pass.
+func (b *body) checked(raw []byte) (map[string]json.RawMessage, error) {
 	if !utf8.Valid(raw) {
 		return nil, fault.New(fault.Malformed, "malformed_json", "the body is not UTF-8")
 	}
@@ -158,6 +190,12 @@ func (b *body) check(raw []byte) ([]byte, error) {
 			tree[name] = nil
 			continue
 		}
+		if most, ok := b.lists[name]; ok {
+			if n, ok := countEntries(value, most); ok {
+				tree[name] = slices.Repeat([]any{map[string]any{}}, n)
+				continue
+			}
+		}
 		var v any
 		// Numbers become float64 on purpose: exact arithmetic on 1e999999 is a way to stop a server.
 		if err := json.Unmarshal(value, &v); err != nil {
@@ -168,7 +206,22 @@ func (b *body) check(raw []byte) ([]byte, error) {
 	if err := b.schema.Validate(tree); err != nil {
 		return nil, explain(err)
 	}
-	return b.rebuild(fields), nil
+	return fields, nil
+}
+
+// countEntries counts those of an array of JSON, up to one more than most; ok is false for what is no array.
+func countEntries(list []byte, most int) (n int, ok bool) {
+	d := json.NewDecoder(bytes.NewReader(list))
+	if begin, err := d.Token(); err != nil || begin != json.Delim('[') {
+		return 0, false
+	}
+	for ; n <= most && d.More(); n++ {
+		var skipped json.RawMessage
+		if err := d.Decode(&skipped); err != nil {
+			return 0, false
+		}
+	}
+	return n, true
 }
 
 func (b *body) rebuild(fields map[string]json.RawMessage) []byte {

@@ -76,7 +76,7 @@ func (a *API) table() []route {
 		{"POST", "/v1/topics/{topic}/subscriptions", "subscribeDevices", topics, w.SubscribeDevices},
 		{"POST", "/v1/topics/{topic}/unsubscriptions", "unsubscribeDevices", topics, w.UnsubscribeDevices},
 		{"POST", "/v1/messages", "sendMessage", send, w.SendMessage},
-		{"POST", "/v1/messages/batch", "sendMessages", send, w.SendMessages},
+		{"POST", "/v1/messages/batch", "sendMessages", send, a.sendMessages},
 		{"GET", "/v1/messages", "listMessages", read, w.ListMessages},
 		{"GET", "/v1/messages/{message_id}", "getMessage", read, w.GetMessage},
 		{"GET", "/v1/messages/{message_id}/deliveries", "listDeliveries", read, w.ListDeliveries},
@@ -161,7 +161,7 @@ func (a *API) handle(x route) http.HandlerFunc {
 				return
 			}
 		}
-		if b != nil {
+		if b != nil && x.operation != "sendMessages" { // which reads its own
 			if err := b.take(w, r); err != nil {
 				a.fail(w, r, err)
 				return

@@ -2180,7 +2180,7 @@ type ClientInterface interface {
 	// `installation_exists`. With the device's own key: updates that device, which keeps its key. With a backend key
 	// (scope `devices`): makes the device, or updates it and gives it a new key. Unknown fields are ignored.
 	//
-	// With a publishable key, an address may register 50 devices a second after a burst of 1000 (adjustable by the operator).
+	// With a publishable key, an address may register 50 devices a second after a burst of 1000 (adjustable by the operator). A backend's key needs scope `devices`.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -2193,7 +2193,7 @@ type ClientInterface interface {
 	// `installation_exists`. With the device's own key: updates that device, which keeps its key. With a backend key
 	// (scope `devices`): makes the device, or updates it and gives it a new key. Unknown fields are ignored.
 	//
-	// With a publishable key, an address may register 50 devices a second after a burst of 1000 (adjustable by the operator).
+	// With a publishable key, an address may register 50 devices a second after a burst of 1000 (adjustable by the operator). A backend's key needs scope `devices`.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2237,7 +2237,8 @@ type ClientInterface interface {
 	// WakeDevice Push to a device now, to see what happens
 	//
 	// One attempt, whatever is pending and whatever is paused, made as this answer is awaited. It changes no state of
-	// the token. At most one a device in 10 seconds. Needs scope `devices`.
+	// the token. It is a push of high priority without a message: an Apple device shows the placeholder. At most one a
+	// device in 10 seconds, on each node. Needs scope `devices`.
 	//
 	// Corresponds with POST /v1/devices/{device_id}/wake (the `WakeDevice` operationId).
 	WakeDevice(ctx context.Context, deviceId DeviceId, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2362,7 +2363,9 @@ type ClientInterface interface {
 	// As `application/x-ndjson` the body is a message a line, as many as you like, each line at most 131072 bytes; the
 	// answer has a result a line, in the same order, written as the commits are made. Read it while you write. Each commit takes up
 	// to 500 lines. A body that breaks off, or a server that stops, ends the answer early: what has no line may not have
-	// been stored. A line that is no JSON object is refused with a result of its own.
+	// been stored. A line that is no JSON object, or too long, is refused with a result of its own; an empty one is passed over.
+	// While there is no room to store more the stream is held up for up to 30 seconds rather than refused, as it is by the rate limits of
+	// the key and the app. A line may take 60 seconds to come, what became of a part 30 seconds to be read.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -2380,7 +2383,9 @@ type ClientInterface interface {
 	// As `application/x-ndjson` the body is a message a line, as many as you like, each line at most 131072 bytes; the
 	// answer has a result a line, in the same order, written as the commits are made. Read it while you write. Each commit takes up
 	// to 500 lines. A body that breaks off, or a server that stops, ends the answer early: what has no line may not have
-	// been stored. A line that is no JSON object is refused with a result of its own.
+	// been stored. A line that is no JSON object, or too long, is refused with a result of its own; an empty one is passed over.
+	// While there is no room to store more the stream is held up for up to 30 seconds rather than refused, as it is by the rate limits of
+	// the key and the app. A line may take 60 seconds to come, what became of a part 30 seconds to be read.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -3388,7 +3393,7 @@ func (c *Client) ListDevices(ctx context.Context, params *ListDevicesParams, req
 // `installation_exists`. With the device's own key: updates that device, which keeps its key. With a backend key
 // (scope `devices`): makes the device, or updates it and gives it a new key. Unknown fields are ignored.
 //
-// With a publishable key, an address may register 50 devices a second after a burst of 1000 (adjustable by the operator).
+// With a publishable key, an address may register 50 devices a second after a burst of 1000 (adjustable by the operator). A backend's key needs scope `devices`.
 //
 // Takes any type of body and a specified content type.
 //
@@ -3411,7 +3416,7 @@ func (c *Client) RegisterDeviceWithBody(ctx context.Context, contentType string,
 // `installation_exists`. With the device's own key: updates that device, which keeps its key. With a backend key
 // (scope `devices`): makes the device, or updates it and gives it a new key. Unknown fields are ignored.
 //
-// With a publishable key, an address may register 50 devices a second after a burst of 1000 (adjustable by the operator).
+// With a publishable key, an address may register 50 devices a second after a burst of 1000 (adjustable by the operator). A backend's key needs scope `devices`.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -3505,7 +3510,8 @@ func (c *Client) UpdateDevice(ctx context.Context, deviceId DeviceId, body Updat
 // WakeDevice Push to a device now, to see what happens
 //
 // One attempt, whatever is pending and whatever is paused, made as this answer is awaited. It changes no state of
-// the token. At most one a device in 10 seconds. Needs scope `devices`.
+// the token. It is a push of high priority without a message: an Apple device shows the placeholder. At most one a
+// device in 10 seconds, on each node. Needs scope `devices`.
 //
 // Corresponds with POST /v1/devices/{device_id}/wake (the `WakeDevice` operationId).
 func (c *Client) WakeDevice(ctx context.Context, deviceId DeviceId, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3740,7 +3746,9 @@ func (c *Client) SendMessage(ctx context.Context, params *SendMessageParams, bod
 // As `application/x-ndjson` the body is a message a line, as many as you like, each line at most 131072 bytes; the
 // answer has a result a line, in the same order, written as the commits are made. Read it while you write. Each commit takes up
 // to 500 lines. A body that breaks off, or a server that stops, ends the answer early: what has no line may not have
-// been stored. A line that is no JSON object is refused with a result of its own.
+// been stored. A line that is no JSON object, or too long, is refused with a result of its own; an empty one is passed over.
+// While there is no room to store more the stream is held up for up to 30 seconds rather than refused, as it is by the rate limits of
+// the key and the app. A line may take 60 seconds to come, what became of a part 30 seconds to be read.
 //
 // Takes any type of body and a specified content type.
 //
@@ -3768,7 +3776,9 @@ func (c *Client) SendMessagesWithBody(ctx context.Context, params *SendMessagesP
 // As `application/x-ndjson` the body is a message a line, as many as you like, each line at most 131072 bytes; the
 // answer has a result a line, in the same order, written as the commits are made. Read it while you write. Each commit takes up
 // to 500 lines. A body that breaks off, or a server that stops, ends the answer early: what has no line may not have
-// been stored. A line that is no JSON object is refused with a result of its own.
+// been stored. A line that is no JSON object, or too long, is refused with a result of its own; an empty one is passed over.
+// While there is no room to store more the stream is held up for up to 30 seconds rather than refused, as it is by the rate limits of
+// the key and the app. A line may take 60 seconds to come, what became of a part 30 seconds to be read.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -7744,7 +7754,7 @@ type ClientWithResponsesInterface interface {
 	// `installation_exists`. With the device's own key: updates that device, which keeps its key. With a backend key
 	// (scope `devices`): makes the device, or updates it and gives it a new key. Unknown fields are ignored.
 	//
-	// With a publishable key, an address may register 50 devices a second after a burst of 1000 (adjustable by the operator).
+	// With a publishable key, an address may register 50 devices a second after a burst of 1000 (adjustable by the operator). A backend's key needs scope `devices`.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7757,7 +7767,7 @@ type ClientWithResponsesInterface interface {
 	// `installation_exists`. With the device's own key: updates that device, which keeps its key. With a backend key
 	// (scope `devices`): makes the device, or updates it and gives it a new key. Unknown fields are ignored.
 	//
-	// With a publishable key, an address may register 50 devices a second after a burst of 1000 (adjustable by the operator).
+	// With a publishable key, an address may register 50 devices a second after a burst of 1000 (adjustable by the operator). A backend's key needs scope `devices`.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7805,7 +7815,8 @@ type ClientWithResponsesInterface interface {
 	// WakeDeviceWithResponse Push to a device now, to see what happens
 	//
 	// One attempt, whatever is pending and whatever is paused, made as this answer is awaited. It changes no state of
-	// the token. At most one a device in 10 seconds. Needs scope `devices`.
+	// the token. It is a push of high priority without a message: an Apple device shows the placeholder. At most one a
+	// device in 10 seconds, on each node. Needs scope `devices`.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -7940,7 +7951,9 @@ type ClientWithResponsesInterface interface {
 	// As `application/x-ndjson` the body is a message a line, as many as you like, each line at most 131072 bytes; the
 	// answer has a result a line, in the same order, written as the commits are made. Read it while you write. Each commit takes up
 	// to 500 lines. A body that breaks off, or a server that stops, ends the answer early: what has no line may not have
-	// been stored. A line that is no JSON object is refused with a result of its own.
+	// been stored. A line that is no JSON object, or too long, is refused with a result of its own; an empty one is passed over.
+	// While there is no room to store more the stream is held up for up to 30 seconds rather than refused, as it is by the rate limits of
+	// the key and the app. A line may take 60 seconds to come, what became of a part 30 seconds to be read.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7958,7 +7971,9 @@ type ClientWithResponsesInterface interface {
 	// As `application/x-ndjson` the body is a message a line, as many as you like, each line at most 131072 bytes; the
 	// answer has a result a line, in the same order, written as the commits are made. Read it while you write. Each commit takes up
 	// to 500 lines. A body that breaks off, or a server that stops, ends the answer early: what has no line may not have
-	// been stored. A line that is no JSON object is refused with a result of its own.
+	// been stored. A line that is no JSON object, or too long, is refused with a result of its own; an empty one is passed over.
+	// While there is no room to store more the stream is held up for up to 30 seconds rather than refused, as it is by the rate limits of
+	// the key and the app. A line may take 60 seconds to come, what became of a part 30 seconds to be read.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -11057,6 +11072,8 @@ type ListOwnTopicsResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *OwnTopics
+	// ApplicationproblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationproblemJSON400 *BadRequest
 	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
 	ApplicationproblemJSON401 *Unauthorized
 	// ApplicationproblemJSON403 the response for an HTTP 403 `application/problem+json` response
@@ -11080,6 +11097,11 @@ type ListOwnTopicsResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r ListOwnTopicsResponse) GetJSON200() *OwnTopics {
 	return r.JSON200
+}
+
+// GetApplicationproblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r ListOwnTopicsResponse) GetApplicationproblemJSON400() *BadRequest {
+	return r.ApplicationproblemJSON400
 }
 
 // GetApplicationproblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
@@ -13891,6 +13913,8 @@ type GetTopicResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Topic
+	// ApplicationproblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationproblemJSON400 *BadRequest
 	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
 	ApplicationproblemJSON401 *Unauthorized
 	// ApplicationproblemJSON403 the response for an HTTP 403 `application/problem+json` response
@@ -13916,6 +13940,11 @@ type GetTopicResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r GetTopicResponse) GetJSON200() *Topic {
 	return r.JSON200
+}
+
+// GetApplicationproblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r GetTopicResponse) GetApplicationproblemJSON400() *BadRequest {
+	return r.ApplicationproblemJSON400
 }
 
 // GetApplicationproblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
@@ -14795,6 +14824,8 @@ type GetUserResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *User
+	// ApplicationproblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationproblemJSON400 *BadRequest
 	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
 	ApplicationproblemJSON401 *Unauthorized
 	// ApplicationproblemJSON403 the response for an HTTP 403 `application/problem+json` response
@@ -14820,6 +14851,11 @@ type GetUserResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r GetUserResponse) GetJSON200() *User {
 	return r.JSON200
+}
+
+// GetApplicationproblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r GetUserResponse) GetApplicationproblemJSON400() *BadRequest {
+	return r.ApplicationproblemJSON400
 }
 
 // GetApplicationproblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
@@ -15120,6 +15156,8 @@ type ListWebhooksResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *WebhookList
+	// ApplicationproblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationproblemJSON400 *BadRequest
 	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
 	ApplicationproblemJSON401 *Unauthorized
 	// ApplicationproblemJSON403 the response for an HTTP 403 `application/problem+json` response
@@ -15141,6 +15179,11 @@ type ListWebhooksResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r ListWebhooksResponse) GetJSON200() *WebhookList {
 	return r.JSON200
+}
+
+// GetApplicationproblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r ListWebhooksResponse) GetApplicationproblemJSON400() *BadRequest {
+	return r.ApplicationproblemJSON400
 }
 
 // GetApplicationproblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
@@ -16687,7 +16730,7 @@ func (c *ClientWithResponses) ListDevicesWithResponse(ctx context.Context, param
 // `installation_exists`. With the device's own key: updates that device, which keeps its key. With a backend key
 // (scope `devices`): makes the device, or updates it and gives it a new key. Unknown fields are ignored.
 //
-// With a publishable key, an address may register 50 devices a second after a burst of 1000 (adjustable by the operator).
+// With a publishable key, an address may register 50 devices a second after a burst of 1000 (adjustable by the operator). A backend's key needs scope `devices`.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -16706,7 +16749,7 @@ func (c *ClientWithResponses) RegisterDeviceWithBodyWithResponse(ctx context.Con
 // `installation_exists`. With the device's own key: updates that device, which keeps its key. With a backend key
 // (scope `devices`): makes the device, or updates it and gives it a new key. Unknown fields are ignored.
 //
-// With a publishable key, an address may register 50 devices a second after a burst of 1000 (adjustable by the operator).
+// With a publishable key, an address may register 50 devices a second after a burst of 1000 (adjustable by the operator). A backend's key needs scope `devices`.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -16784,7 +16827,8 @@ func (c *ClientWithResponses) UpdateDeviceWithResponse(ctx context.Context, devi
 // WakeDeviceWithResponse Push to a device now, to see what happens
 //
 // One attempt, whatever is pending and whatever is paused, made as this answer is awaited. It changes no state of
-// the token. At most one a device in 10 seconds. Needs scope `devices`.
+// the token. It is a push of high priority without a message: an Apple device shows the placeholder. At most one a
+// device in 10 seconds, on each node. Needs scope `devices`.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -16985,7 +17029,9 @@ func (c *ClientWithResponses) SendMessageWithResponse(ctx context.Context, param
 // As `application/x-ndjson` the body is a message a line, as many as you like, each line at most 131072 bytes; the
 // answer has a result a line, in the same order, written as the commits are made. Read it while you write. Each commit takes up
 // to 500 lines. A body that breaks off, or a server that stops, ends the answer early: what has no line may not have
-// been stored. A line that is no JSON object is refused with a result of its own.
+// been stored. A line that is no JSON object, or too long, is refused with a result of its own; an empty one is passed over.
+// While there is no room to store more the stream is held up for up to 30 seconds rather than refused, as it is by the rate limits of
+// the key and the app. A line may take 60 seconds to come, what became of a part 30 seconds to be read.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -17009,7 +17055,9 @@ func (c *ClientWithResponses) SendMessagesWithBodyWithResponse(ctx context.Conte
 // As `application/x-ndjson` the body is a message a line, as many as you like, each line at most 131072 bytes; the
 // answer has a result a line, in the same order, written as the commits are made. Read it while you write. Each commit takes up
 // to 500 lines. A body that breaks off, or a server that stops, ends the answer early: what has no line may not have
-// been stored. A line that is no JSON object is refused with a result of its own.
+// been stored. A line that is no JSON object, or too long, is refused with a result of its own; an empty one is passed over.
+// While there is no room to store more the stream is held up for up to 30 seconds rather than refused, as it is by the rate limits of
+// the key and the app. A line may take 60 seconds to come, what became of a part 30 seconds to be read.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -20529,6 +20577,13 @@ func ParseListOwnTopicsResponse(rsp *http.Response) (*ListOwnTopicsResponse, err
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON400 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
 		var dest Unauthorized
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -23630,6 +23685,13 @@ func ParseGetTopicResponse(rsp *http.Response) (*GetTopicResponse, error) {
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON400 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
 		var dest Unauthorized
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -24618,6 +24680,13 @@ func ParseGetUserResponse(rsp *http.Response) (*GetUserResponse, error) {
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON400 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
 		var dest Unauthorized
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -24975,6 +25044,13 @@ func ParseListWebhooksResponse(rsp *http.Response) (*ListWebhooksResponse, error
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON400 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
 		var dest Unauthorized
