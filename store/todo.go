@@ -19,17 +19,6 @@ func (s *Store) EraseUser(context.Context, ident.App, string, time.Time) (tokens
 	return tokens.Erasure{}, notBuilt()
 }
 
-// PutIdentityKey is not built yet.
-func (s *Store) PutIdentityKey(context.Context, tokens.IdentityKey) error { return notBuilt() }
-
-// IdentityKeys is not built yet.
-func (s *Store) IdentityKeys(context.Context, ident.App) ([]tokens.IdentityKey, error) {
-	return nil, notBuilt()
-}
-
-// DeleteIdentityKey is not built yet.
-func (s *Store) DeleteIdentityKey(context.Context, ident.App, string) error { return notBuilt() }
-
 // Devices is not built yet.
 func (s *Store) Devices(context.Context, tokens.DeviceQuery) (tokens.DeviceList, error) {
 	return tokens.DeviceList{}, notBuilt()
