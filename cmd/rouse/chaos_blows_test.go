@@ -112,8 +112,11 @@ func (x *trial) victim(sweeper bool) *machine {
 const takeover = 15 * time.Second
 
 // duty is who sweeps by the database, empty if nobody does now.
-func (f *fleet) duty(ctx context.Context) (node string, err error) {
-	rows, err := f.cluster.Ask(ctx, "SELECT node FROM leases WHERE name = 'sweeps' AND until > extract(epoch FROM clock_timestamp()) * 1000")
+func (f *fleet) duty(ctx context.Context) (node string, err error) { return f.dutyOf(ctx, "sweeps") }
+
+// dutyOf is who has a duty by the database, empty if nobody does now.
+func (f *fleet) dutyOf(ctx context.Context, name string) (node string, err error) {
+	rows, err := f.cluster.Ask(ctx, "SELECT node FROM leases WHERE name = '"+name+"' AND until > extract(epoch FROM clock_timestamp()) * 1000")
 	if err != nil || len(rows) == 0 {
 		return "", err
 	}

@@ -34,6 +34,12 @@ const fleetSize = 3
 // newFleet starts PostgreSQL, the bus ("postgres" or "nats") and the nodes, and makes an app with credentials.
 func newFleet(t *testing.T, bus string) *fleet {
 	t.Helper()
+	return newFleetOf(t, bus, fleetSize)
+}
+
+// newFleetOf is newFleet with so many nodes.
+func newFleetOf(t *testing.T, bus string, size int) *fleet {
+	t.Helper()
 	f := &fleet{t: t, cluster: testkit.NewCluster(t)}
 	if bus == "nats" {
 		f.nats = newNATSProcess(t)
@@ -57,15 +63,15 @@ func newFleet(t *testing.T, bus string) *fleet {
 	if f.nats != nil {
 		f.rig.db = append(f.rig.db, "ROUSE_BUS="+f.nats.url())
 	}
-	f.startAll()
+	f.startAll(size)
 	f.rig.makeApp()
 	return f
 }
 
-// startAll starts every node, one after the other: the first brings the schema up to date.
-func (f *fleet) startAll() {
+// startAll starts the nodes, one after the other: the first brings the schema up to date.
+func (f *fleet) startAll(size int) {
 	f.t.Helper()
-	for _, name := range []string{"a", "b", "c"}[:fleetSize] {
+	for _, name := range []string{"a", "b", "c"}[:size] {
 		m := &machine{fleet: f, name: name, link: newLink(f.t, filepath.Join(f.cluster.Folder(), ".s.PGSQL.5432"))}
 		m.start()
 		f.nodes = append(f.nodes, m)
