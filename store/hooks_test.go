@@ -9,6 +9,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
+	"rouse/ident"
 	"rouse/tokens"
 )
 
@@ -91,6 +92,14 @@ func (s *Store) Leap(ctx context.Context, by int64) error {
 	}
 	return s.write(ctx, "leap", newOp(func(t *tx) error {
 		_, err := t.exec(query, by)
+		return err
+	}))
+}
+
+// CancelOnly is the beginning of Cancel: nothing is taken back yet.
+func (s *Store) CancelOnly(ctx context.Context, app ident.App, id ident.Message, now time.Time) error {
+	return s.write(ctx, "cancel a message", newOp(func(t *tx) error {
+		_, err := t.cancel(app, id, now)
 		return err
 	}))
 }

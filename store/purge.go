@@ -98,7 +98,9 @@ func (s *Store) purgeDeliveries(ctx context.Context, before int64, limit int) (i
 }
 
 const (
-	oldPosts  = "SELECT id, created_at FROM messages WHERE created_at >= ? AND created_at < ? AND pending = 0 AND (created_at > ? OR id > ?) ORDER BY created_at, id LIMIT 0 + ?"
+	// oldPosts are over for long enough: since they were canceled, or else since they were to be sent.
+	oldPosts = `SELECT id, created_at FROM messages WHERE created_at >= ?1 AND created_at < ?2 AND pending = 0 AND due_at IS NULL
+		AND COALESCE(canceled_at, send_at, created_at) < ?2 AND (created_at > ?1 OR id > ?3) ORDER BY created_at, id LIMIT 0 + ?4`
 	spokenFor = "SELECT DISTINCT message FROM deliveries WHERE message IN "
 )
 
@@ -114,7 +116,7 @@ func (s *Store) purgePosts(ctx context.Context, before int64, limit int) (int, e
 			Created int64  `db:"created_at"`
 		}
 		at := &s.purge
-		if err := s.reads.list(ctx, &page, oldPosts, at.created, before, at.created, at.post, purgeAtATime); err != nil {
+		if err := s.reads.list(ctx, &page, oldPosts, at.created, before, at.post, purgeAtATime); err != nil {
 			return total, s.readError("look for old messages", err)
 		}
 		ids := make([]string, 0, len(page))
