@@ -32,6 +32,7 @@ var ring = map[string]int{
 	"client":                 2,
 	"api":                    3,
 	"worker":                 3,
+	"webhooks":               3,
 	"cluster":                3,
 	"config":                 4,
 	"cmd/rouse":              4,
@@ -71,8 +72,9 @@ var home = map[string][]string{
 	"golang.org/x/oauth2":                 {"providers/fcm"},
 	"google.golang.org/api":               {"providers/fcm"},
 	"github.com/alecthomas/kong":          {"cmd/rouse"},
+	"github.com/standard-webhooks":        {"webhooks"},
 	"software.sslmate.com/src/go-pkcs12":  {"providers/apns", "providers/sim"},
-	"github.com/prometheus/client_golang": {"store", "worker", "api", "cluster", "cmd/rouse", "bench"},
+	"github.com/prometheus/client_golang": {"store", "worker", "webhooks", "api", "cluster", "cmd/rouse", "bench"},
 }
 
 // pure rooms hold rules: the standard library without I/O, and few others.
@@ -305,6 +307,8 @@ func TestRulesBite(t *testing.T) {
 		{from: "api", to: "store"},
 		{from: "worker", to: "bus"},
 		{from: "worker", to: "cluster"},
+		{from: "webhooks", to: "store"},
+		{from: "api", to: "webhooks"},
 		{from: "cluster", to: "worker"},
 		{from: "cluster", to: "store"},
 		{from: "store", to: "bus"},

@@ -9,7 +9,8 @@
 // The rooms, each importing only downward (arch_test.go enforces it):
 //
 //	cmd/rouse  config          the command; serve.go wires the rooms
-//	api  worker  cluster       takes in and hands out; wakes; which nodes there are
+//	api  worker  webhooks      takes in and hands out; wakes; posts events
+//	cluster                    which nodes there are
 //	store      bus  providers/*  the truth; "look again"; Apple and Google
 //	messages   tokens  providers what travels; who can be reached; what a push is
 //	fault      ident           the one error; names

@@ -61,6 +61,9 @@ type Raw struct {
 	DeviceLimit  string
 	AddressLimit string
 
+	// WebhookAllow is CIDRs, comma separated, of internal addresses that events may be posted to.
+	WebhookAllow string
+
 	// LogLevel is debug, info, warn or error.
 	LogLevel string
 	// LogFormat is text or json.
@@ -127,11 +130,13 @@ type Serve struct {
 	// Registrations and FailedAuth are the limits of one address.
 	Registrations Limit
 	FailedAuth    Limit
+	// WebhookAllow is which internal addresses events may be posted to; empty is none.
+	WebhookAllow []netip.Prefix
 	// Devices and Addresses are the limits of one device and of one address; zero for none.
 	Devices   Limit
 	Addresses Limit
-	LogLevel      slog.Level
-	LogJSON       bool
+	LogLevel  slog.Level
+	LogJSON   bool
 	// Grace is 100 ms to 5 min.
 	Grace time.Duration
 	// DrainTimeout is 1 s to 5 min.
@@ -161,6 +166,7 @@ func Check(r Raw) (Serve, error) {
 		FailedAuth:     c.limit("failed-auth-limit", r.FailedAuthLimit),
 		Devices:        c.limitOrOff("device-limit", r.DeviceLimit),
 		Addresses:      c.limitOrOff("address-limit", r.AddressLimit),
+		WebhookAllow:   c.prefixes("webhook-allow", r.WebhookAllow),
 		LogLevel:       c.level(r.LogLevel),
 		LogJSON:        c.oneOf("log-format", r.LogFormat, "text", "json") == "json",
 		Grace:          c.duration("grace", r.Grace, 100*time.Millisecond, 5*time.Minute),

@@ -312,19 +312,17 @@ func (s *Store) findEvent(ctx context.Context, app ident.App, id ident.Event) (m
 	if err != nil {
 		return messages.Event{}, err
 	}
-	for after, more := endOfEvents(row), true; more; {
-		var list []messages.Event
-		if list, more, err = s.Events(ctx, app, after, findSpan); err != nil {
+	for page := (messages.EventPage{Next: endOfEvents(row), More: true}); page.More; {
+		if page, err = s.EventPage(ctx, messages.EventQuery{App: app, After: page.Next, Limit: findSpan}); err != nil {
 			return messages.Event{}, err
 		}
-		for _, e := range list {
+		for _, e := range page.Events {
 			if e.ID == id {
 				return e, nil
 			}
-			after = e.Seq
-		}
-		if len(list) > 0 && list[len(list)-1].At.After(made.Add(findLate)) {
-			break
+			if e.At.After(made.Add(findLate)) {
+				return messages.Event{}, eventNotFound()
+			}
 		}
 	}
 	return messages.Event{}, eventNotFound()

@@ -19,6 +19,7 @@ import (
 	"rouse/config"
 	"rouse/store"
 	"rouse/tokens"
+	"rouse/webhooks"
 	"rouse/worker"
 )
 
@@ -71,6 +72,7 @@ type node struct {
 	nodes    nodes
 	pusher   *pusher
 	worker   *worker.Worker
+	webhooks *webhooks.Poster
 	api      *api.API
 	others   *neighbours
 	health   *health
@@ -114,9 +116,14 @@ func (n *node) build(ctx context.Context) (err error) {
 		Store: n.store, Tokens: n.store, Circuits: n.store, Sweeps: n.store, Expiries: n.store, Hints: n.pusher.before(n.hints), Pusher: n.pusher, Fanouts: n.store, Nodes: n.nodes,
 		Log: n.log, Metrics: n.registry, Grace: n.cfg.Grace,
 	})
+	if n.webhooks, err = webhooks.New(webhooks.Options{
+		Store: n.store, Hints: n.hints, Nodes: n.nodes, Allow: n.cfg.WebhookAllow, Log: n.log, Metrics: n.registry,
+	}); err != nil {
+		return fmt.Errorf("building webhooks: %w", err)
+	}
 	n.api, err = api.New(api.Deps{
 		Apps: n.store, Keys: n.store, Credentials: n.store, Devices: n.store, Users: n.store, Door: n.store, Messages: n.store, Inboxes: n.store, Circuits: n.store, Events: n.store,
-		IdentityKeys: n.store, Topics: n.store, Subscriptions: n.store, Fleet: n.store, Reports: n.store, Webhooks: n.store,
+		IdentityKeys: n.store, Topics: n.store, Subscriptions: n.store, Fleet: n.store, Reports: n.store, Webhooks: n.store, Poster: n.webhooks,
 		Hints: n.hints, Checker: checker{}, Verifier: n.pusher, Waker: n.pusher, Admin: tokens.HashOf(n.cfg.AdminKey), Draining: n.draining, Log: n.log, Metrics: n.registry,
 		Limits: api.Limits{
 			Registrations: api.Rate(n.cfg.Registrations), FailedAuth: api.Rate(n.cfg.FailedAuth), Devices: api.Rate(n.cfg.Devices), Addresses: api.Rate(n.cfg.Addresses),
@@ -206,6 +213,7 @@ func (n *node) start(ctx context.Context, p *parts) {
 	p.goes(ctx, "neighbours", n.others.run)
 	p.goes(ctx, "api", func(ctx context.Context) error { return n.api.Run(ctx, n.hints.Listen) })
 	p.goes(ctx, "worker", n.worker.Run)
+	p.goes(ctx, "webhooks", n.webhooks.Run)
 	p.goes(ctx, "operations", func(context.Context) error { return ignoreClosed(n.ops.Serve(n.private)) })
 	p.goes(ctx, "http", func(context.Context) error { return ignoreClosed(n.front.Serve(n.public)) })
 }
@@ -226,7 +234,7 @@ func (n *node) stop(p *parts, cause error) error {
 	}
 	p.end("http")
 	p.end("api", "neighbours")
-	p.end("cluster", "worker") // the heirs begin while the worker finishes what is in flight
+	p.end("cluster", "worker", "webhooks") // the heirs begin while the worker finishes what is in flight
 	n.pusher.Close()
 	p.end("bus") // the last hints of all above are told before it ends
 	p.end("database")

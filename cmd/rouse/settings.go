@@ -32,6 +32,8 @@ type settings struct {
 	DeviceLimit       string `default:"100:1000" help:"Calls of one device, PER_SECOND:BURST, or off." setting:"ROUSE_DEVICE_LIMIT"`
 	AddressLimit      string `default:"off" help:"Calls from one address, or IPv6 network of 64 bits, PER_SECOND:BURST, or off. Whole carriers share an address." setting:"ROUSE_ADDRESS_LIMIT"`
 
+	WebhookAllow string `help:"Internal addresses that events may be posted to, over http too: CIDRs, comma separated." placeholder:"CIDR,..." setting:"ROUSE_WEBHOOK_ALLOW"`
+
 	LogLevel     string `default:"info" help:"debug, info, warn or error. info has a line for each call." setting:"ROUSE_LOG_LEVEL"`
 	LogFormat    string `default:"text" help:"text or json." setting:"ROUSE_LOG_FORMAT"`
 	Grace        string `default:"10s" hidden:"" help:"How long a device that was served on a poll may stay silent before it is pushed." setting:"ROUSE_GRACE"`
@@ -46,7 +48,7 @@ func (s settings) check() (config.Serve, error) {
 		FCMEndpoint: s.FCMEndpoint, FCMTokenEndpoint: s.FCMTokenEndpoint, FCMCA: s.FCMCA,
 		TrustedProxies: s.TrustedProxies, RegistrationLimit: s.RegistrationLimit, FailedAuthLimit: s.FailedAuthLimit,
 		DeviceLimit: s.DeviceLimit, AddressLimit: s.AddressLimit,
-		LogLevel: s.LogLevel, LogFormat: s.LogFormat, Grace: s.Grace, DrainTimeout: s.DrainTimeout,
+		WebhookAllow: s.WebhookAllow, LogLevel: s.LogLevel, LogFormat: s.LogFormat, Grace: s.Grace, DrainTimeout: s.DrainTimeout,
 	})
 	if err != nil {
 		return checked, mistake("these settings cannot be:\n%w", err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"rouse/client"
@@ -45,7 +46,8 @@ func localNode(s *sim.Sim, dbPath, adminKey string) (config.Serve, error) {
 	return config.Serve{
 		Listen: "127.0.0.1:0", OpsListen: "127.0.0.1:0", DSN: config.DSN("sqlite:" + dbPath), Path: dbPath, Bus: config.Bus{Carrier: config.CarrierMemory},
 		AdminKey: tokens.Secret(adminKey), Endpoints: endpoints,
-		LogLevel: slog.LevelWarn, Grace: 10 * time.Second, DrainTimeout: 4 * time.Second,
+		WebhookAllow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
+		LogLevel:     slog.LevelWarn, Grace: 10 * time.Second, DrainTimeout: 4 * time.Second,
 	}, nil
 }
 
