@@ -59,6 +59,12 @@ type model struct {
 	drops bool
 	next  int
 	last  messages.Seq
+
+	subs    []modelSub
+	follows map[string][]string // topics of users
+	fans    []*modelFan
+	heard   messages.Seq // events up to it
+	endings map[string]int
 }
 
 // Run it with -rapid.checks=3400 for 100,000 steps.
@@ -90,10 +96,12 @@ func agrees(t *testing.T, s *Store, crash func(*rapid.T, func()) *Store) {
 			"sendUser": m.sendUser,
 			"bind":     m.bind,
 			"logout":   m.logout,
-			"fetch":    m.fetch,
-			"ackUpTo":  m.ackUpTo,
-			"ackIDs":   m.ackIDs,
-			"cancel":   m.cancel,
+			"sendMany": m.sendMany, "sendLater": m.sendLater, "fanOut": m.fanOut,
+			"subscribe": m.subscribe, "subscribeUser": m.subscribeUser,
+			"fetch":   m.fetch,
+			"ackUpTo": m.ackUpTo,
+			"ackIDs":  m.ackIDs,
+			"cancel":  m.cancel,
 			"wait": func(t *rapid.T) {
 				m.now = m.now.Add(time.Duration(rapid.IntRange(1, 40).Draw(t, "seconds")) * time.Second)
 			},
@@ -102,14 +110,15 @@ func agrees(t *testing.T, s *Store, crash func(*rapid.T, func()) *Store) {
 			"":       m.check,
 		}
 		if crash != nil {
-			actions["crash"], actions["crashInASend"] = m.crashed, m.crashedInASend
+			actions["crash"], actions["crashInASend"], actions["crashInAFanOut"] = m.crashed, m.crashedInASend, m.crashedInAFanOut
 		}
 		t.Repeat(actions)
 	})
 }
 
 func newModel(t *rapid.T, s *Store, drops bool) *model {
-	m := &model{s: s, app: ident.NewApp(), now: time.Now().Truncate(time.Millisecond).UTC(), drops: drops}
+	m := &model{s: s, app: ident.NewApp(), now: time.Now().Truncate(time.Millisecond).UTC(), drops: drops,
+		follows: map[string][]string{}, endings: map[string]int{}}
 	overflow := tokens.OverflowReject
 	if drops {
 		overflow = tokens.OverflowDropOldest
@@ -397,17 +406,23 @@ func (m *model) all() map[ident.Message][]*modelEntry {
 
 func (m *model) cancel(t *rapid.T) {
 	all := m.all()
-	if len(all) == 0 {
+	ids := slices.Sorted(maps.Keys(all))
+	for _, f := range m.fans {
+		ids = append(ids, f.id)
+	}
+	if len(ids) == 0 {
 		t.Skip("nothing was ever sent")
 	}
-	id := rapid.SampledFrom(slices.Sorted(maps.Keys(all))).Draw(t, "id")
-	_, err := m.s.Cancel(context.Background(), m.app, id, m.now)
+	id := rapid.SampledFrom(ids).Draw(t, "id")
+	sum, err := m.s.Cancel(context.Background(), m.app, id, m.now)
 	m.do(t, err)
+	pending := false
 	for _, e := range all[id] {
 		if e.pending() {
-			e.state = messages.Canceled
+			e.state, pending = messages.Canceled, true
 		}
 	}
+	m.callOff(t, sum, pending)
 }
 
 func (m *model) expire(t *rapid.T) {

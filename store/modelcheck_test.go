@@ -2,7 +2,10 @@ package store
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"maps"
+	"slices"
 
 	"pgregory.net/rapid"
 
@@ -33,6 +36,19 @@ func (m *model) check(t *rapid.T) {
 	for id, entries := range m.all() {
 		m.checkMessage(t, id, entries)
 	}
+	m.told(t)
+}
+
+// endingOf names the delivery and the ending that an event tells of.
+func endingOf(e messages.Event) (at string, ending bool) {
+	var data struct {
+		Message ident.Message `json:"message_id"`
+		Device  ident.Device  `json:"device_id"`
+	}
+	if !slices.Contains(slices.Collect(maps.Values(eventOf)), e.Type) || json.Unmarshal(e.Data, &data) != nil {
+		return "", false
+	}
+	return fmt.Sprintf("%s %s %s", data.Device, data.Message, e.Type), true
 }
 
 func (m *model) checkMessage(t *rapid.T, id ident.Message, entries []*modelEntry) {
@@ -63,7 +79,7 @@ func (m *model) checkMessage(t *rapid.T, id ident.Message, entries []*modelEntry
 	}
 	var bodies int
 	const query = `SELECT (SELECT COUNT(*) FROM deliveries WHERE message = ? AND ended_at IS NOT NULL AND body IS NOT NULL) +
-		(SELECT COUNT(*) FROM messages WHERE id = ? AND body IS NOT NULL AND ? = 0) + (SELECT COUNT(*) FROM messages WHERE id = ? AND pending <> ?)`
+		(SELECT COUNT(*) FROM messages WHERE id = ? AND body IS NOT NULL AND ? = 0 AND due_at IS NULL) + (SELECT COUNT(*) FROM messages WHERE id = ? AND pending <> ?)`
 	m.do(t, m.s.reads.get(context.Background(), &bodies, query, string(id), string(id), pending, string(id), pending))
 	if bodies != 0 {
 		t.Fatalf("%s holds on to a body, or counts wrongly, with %d pending", id, pending)
