@@ -84,6 +84,20 @@ func WhyNotWoken(s Sleeper) NotWoken {
 	return NotWoken{"wake_due", due(s)}
 }
 
+// WhyUnreachable says why no push would be sent to a device if a message came now that wakes; unreachable is false if one would. Of s it
+// takes what is the device's. Its codes are those of NotWoken that last, and no_token.
+func WhyUnreachable(s Sleeper) (why NotWoken, unreachable bool) {
+	if s.TokenState == "none" && s.Provider != "" && s.Provider != "none" {
+		return NotWoken{"no_token", "the device has registered no token for " + s.Provider + "; it gets messages when it polls"}, true
+	}
+	s.State, s.Class, s.Seen, s.Woken = Queued, HighWake, 0, 0
+	why = WhyNotWoken(s)
+	if why.Code == "wake_due" {
+		return NotWoken{}, false
+	}
+	return why, true
+}
+
 // intervals is how the ladder calls, in a newcomer's words.
 const intervals = "at growing intervals, until the device has not been heard of for 7 days"
 

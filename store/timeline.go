@@ -217,23 +217,29 @@ func lastFailure(d messages.Delivery, last wakeRow, e laneEntry) messages.Failed
 	return messages.FailedPush{At: fromMillis(last.At), Verdict: last.Verdict, Reason: last.Reason, Earlier: true}
 }
 
-// pauseOf returns what holds back pushes on the way to a device: of several circuits the most lasting, then the one tried last.
-func (s *Store) pauseOf(ctx context.Context, d tokens.Device) (p messages.Pause, err error) {
+// pauseOf returns what holds back pushes on the way to a device.
+func (s *Store) pauseOf(ctx context.Context, d tokens.Device) (messages.Pause, error) {
 	var open []circuitRow
 	if err := s.reads.list(ctx, &open, providersOpen, string(d.App), string(d.Provider)); err != nil {
-		return p, fmt.Errorf("read what pauses a device's pushes: %w", err)
+		return messages.Pause{}, fmt.Errorf("read what pauses a device's pushes: %w", err)
 	}
+	return pauseAmong(open, d), nil
+}
+
+// pauseAmong picks, of an app's circuits that hold back pushes on the way to a device, the most lasting, then the one tried last.
+func pauseAmong(open []circuitRow, d tokens.Device) (p messages.Pause) {
 	way := tokens.OutletOf(d)
 	lasting := []tokens.CircuitCause{tokens.CauseThrottled, tokens.CauseMassDeath, tokens.CauseCredential}
 	best := -1
 	for _, r := range open {
 		c := r.circuit()
-		holds := c.State == tokens.CircuitOpen && (c.Environment == "" || c.Environment == way.Environment) && (c.Onward == "" || c.Onward == way.Onward)
+		holds := c.Provider == way.Provider && c.State == tokens.CircuitOpen && (c.Environment == "" || c.Environment == way.Environment) &&
+			(c.Onward == "" || c.Onward == way.Onward)
 		rank := slices.Index(lasting, c.Cause)
 		if !holds || rank < best || rank == best && !c.RetryAt.After(p.Until) {
 			continue
 		}
 		best, p = rank, messages.Pause{Cause: string(c.Cause), Reason: c.Reason, Until: c.RetryAt}
 	}
-	return p, nil
+	return p
 }
