@@ -36,6 +36,7 @@ type modelEntry struct {
 	expires time.Time
 	state   messages.State
 	fetched bool
+	reports []messages.ReportKind
 }
 
 func (e *modelEntry) pending() bool { return e.state == "" }
@@ -96,7 +97,7 @@ func agrees(t *testing.T, s *Store, crash func(*rapid.T, func()) *Store) {
 			"sendUser": m.sendUser,
 			"bind":     m.bind,
 			"logout":   m.logout,
-			"sendMany": m.sendMany, "sendLater": m.sendLater, "fanOut": m.fanOut,
+			"sendMany": m.sendMany, "sendLater": m.sendLater, "fanOut": m.fanOut, "report": m.report,
 			"subscribe": m.subscribe, "subscribeUser": m.subscribeUser,
 			"fetch":   m.fetch,
 			"ackUpTo": m.ackUpTo,

@@ -278,6 +278,29 @@ func (m *model) callOff(t *rapid.T, sum messages.Summary, pending bool) {
 	}
 }
 
+// report says what a user did with some messages; the first report of each kind counts, whatever became of the message.
+func (m *model) report(t *rapid.T) {
+	b := rapid.SampledFrom(m.boxes).Draw(t, "of")
+	if len(b.entries) == 0 {
+		t.Skip("nothing was ever there")
+	}
+	var list []messages.Report
+	want := 0
+	for _, e := range rapid.SliceOfN(rapid.SampledFrom(b.entries), 1, 3).Draw(t, "messages") {
+		kind := rapid.SampledFrom(reportKinds[:]).Draw(t, "kind")
+		list = append(list, messages.Report{Message: e.id, Kind: kind, At: m.now})
+		if !slices.Contains(e.reports, kind) {
+			e.reports = append(e.reports, kind)
+			want++
+		}
+	}
+	n, err := m.s.Report(context.Background(), b.id, list, m.now)
+	m.do(t, err)
+	if n != want {
+		t.Fatalf("%d reports are new, of %d in the model", n, want)
+	}
+}
+
 // sendMany sends a batch: what one of it fills, the next finds full.
 func (m *model) sendMany(t *rapid.T) {
 	type one struct {

@@ -77,6 +77,17 @@ func (m *model) checkMessage(t *rapid.T, id ident.Message, entries []*modelEntry
 			t.Fatalf("%s counts %v, the model %v", id, sum.Counters, want)
 		}
 	}
+	for i, kind := range reportKinds {
+		n := 0
+		for _, e := range entries {
+			if slices.Contains(e.reports, kind) {
+				n++
+			}
+		}
+		if sum.Reports[kind] != n {
+			t.Fatalf("%s has %d reports of kind %d, the model %d", id, sum.Reports[kind], i, n)
+		}
+	}
 	var bodies int
 	const query = `SELECT (SELECT COUNT(*) FROM deliveries WHERE message = ? AND ended_at IS NOT NULL AND body IS NOT NULL) +
 		(SELECT COUNT(*) FROM messages WHERE id = ? AND body IS NOT NULL AND ? = 0 AND due_at IS NULL) + (SELECT COUNT(*) FROM messages WHERE id = ? AND pending <> ?)`
