@@ -321,7 +321,7 @@ func TestGoogleCredential(t *testing.T) {
 }
 
 // account is a service account as Google hands it out, but for its token_uri.
-func account(t *testing.T) obj {
+func account(t testing.TB) obj {
 	t.Helper()
 	return obj{
 		"type": "service_account", "project_id": "bakery-1234", "client_email": "rouse@bakery-1234.iam.gserviceaccount.com",
@@ -329,7 +329,7 @@ func account(t *testing.T) obj {
 	}
 }
 
-func rsaKey(t *testing.T) string {
+func rsaKey(t testing.TB) string {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
