@@ -52,6 +52,16 @@ func NewDevice() Device { return Device(DevicePrefix + mint()) }
 // NewMessage makes an id for a new message.
 func NewMessage() Message { return Message(MessagePrefix + mint()) }
 
+// MessageAt returns the lowest id of a message made at t: ids that were made before sort below it.
+func MessageAt(t time.Time) Message {
+	var id uuid.UUID
+	ms := max(0, t.UnixMilli())
+	for i := range 6 {
+		id[i] = byte(ms >> (40 - 8*i))
+	}
+	return Message(MessagePrefix + encoding.EncodeToString(id[:]))
+}
+
 // NewKey makes an id for a new key.
 func NewKey() Key { return Key(KeyPrefix + mint()) }
 

@@ -90,13 +90,12 @@ func (r summaryRow) ended() (c messages.Counters, whole bool) {
 
 // selectDeliveries reads deliveries of a message with what their states follow from, selectPendingOf those that are pending.
 const (
-	deliveriesOf = `SELECT d.device, d.app, d.seq, d.class, d.urgency, d.created_at, d.expires_at, d.fetched_at, d.ended_at,
+	deliveryFields = `d.device, d.app, d.seq, d.class, d.urgency, d.created_at, d.expires_at, d.fetched_at, d.ended_at,
 	COALESCE(d.ended, '') AS ended, COALESCE(d.reason, '') AS reason, COALESCE(d.to_user, '') AS to_user,
 	COALESCE(d.collapse_key, '') AS collapse_key, COALESCE(d.correlation_id, '') AS correlation_id,
-	COALESCE(i.seen, 0) AS seen, COALESCE(i.woken_normal, 0) AS woken_normal, COALESCE(i.woken_high, 0) AS woken_high,
-	d.displayed_at, d.opened_at, d.dismissed_at
-	FROM deliveries d LEFT JOIN inboxes i ON i.device = d.device
-	WHERE d.message = ? AND d.device > ? `
+	COALESCE(i.seen, 0) AS seen, COALESCE(i.woken_normal, 0) AS woken_normal, COALESCE(i.woken_high, 0) AS woken_high
+	FROM deliveries d LEFT JOIN inboxes i ON i.device = d.device `
+	deliveriesOf     = "SELECT " + deliveryFields + "WHERE d.message = ? AND d.device > ? "
 	byDevice         = "ORDER BY d.device LIMIT 0 + ?"
 	selectDeliveries = deliveriesOf + byDevice
 	selectPendingOf  = deliveriesOf + "AND d.ended_at IS NULL " + byDevice

@@ -6,7 +6,6 @@ import (
 
 	"rouse/fault"
 	"rouse/ident"
-	"rouse/messages"
 	"rouse/tokens"
 )
 
@@ -17,9 +16,4 @@ func notBuilt() error { return fault.New(fault.Unavailable, "not_built", "this i
 // EraseUser is not built yet.
 func (s *Store) EraseUser(context.Context, ident.App, string, time.Time) (tokens.Erasure, error) {
 	return tokens.Erasure{}, notBuilt()
-}
-
-// Messages is not built yet.
-func (s *Store) Messages(context.Context, messages.ListQuery) (messages.MessageList, error) {
-	return messages.MessageList{}, notBuilt()
 }
