@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -18,8 +19,8 @@ import (
 	"rouse"
 )
 
-// contract is the contract as an independent reader understands it.
-var contract = sync.OnceValue(func() routers.Router {
+// document is the contract as an independent reader understands it.
+var document = sync.OnceValue(func() *openapi3.T {
 	doc, err := openapi3.NewLoader().LoadFromData([]byte(rouse.Contract()))
 	if err == nil {
 		err = doc.Validate(context.Background())
@@ -29,12 +30,40 @@ var contract = sync.OnceValue(func() routers.Router {
 	}
 	// A schema without a type takes null in 3.1; this validator reads it as 3.0 did, so it is told.
 	doc.Components.Schemas["InboxMessage"].Value.Properties["data"].Value.Type = &openapi3.Types{"null", "boolean", "number", "string", "array", "object"}
-	router, err := gorillamux.NewRouter(doc)
+	return doc
+})
+
+// contract finds an operation.
+var contract = sync.OnceValue(func() routers.Router {
+	openapi3filter.RegisterBodyDecoder("application/x-ndjson", decodeLines)
+	router, err := gorillamux.NewRouter(document())
 	if err != nil {
 		panic(err)
 	}
 	return router
 })
+
+// decodeLines holds every line of a stream of results to the schema that the contract names in words.
+func decodeLines(body io.Reader, _ http.Header, _ *openapi3.SchemaRef, _ openapi3filter.EncodingFn) (any, error) {
+	all, err := io.ReadAll(body)
+	if err != nil {
+		return nil, err
+	}
+	one := document().Components.Schemas["MessageBatchResult"].Value
+	for line := range bytes.Lines(all) {
+		var v any
+		if err := json.Unmarshal(line, &v); err != nil {
+			return nil, err
+		}
+		if err := one.VisitJSON(v); err != nil {
+			return nil, err
+		}
+		if line[len(line)-1] != '\n' {
+			return nil, errors.New("the last line has no end")
+		}
+	}
+	return string(all), nil
+}
 
 // client is the one way tests call the server: it checks every answer against the contract.
 type client struct {

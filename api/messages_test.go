@@ -16,6 +16,7 @@ type accepted struct {
 	Recipients int       `json:"recipients"`
 	CreatedAt  time.Time `json:"created_at"`
 	ExpiresAt  time.Time `json:"expires_at"`
+	SendAt     time.Time `json:"send_at"`
 }
 
 type sentMessage struct {

@@ -62,6 +62,10 @@ type setup struct {
 	// door and inboxes, if set, stand before the store's own.
 	door    func(api.Door) api.Door
 	inboxes func(api.Inboxes) api.Inboxes
+	// messages too.
+	messages func(api.Messages) api.Messages
+	// server, if set, changes it before it starts; one of HTTP/2 speaks TLS.
+	server func(*httptest.Server)
 }
 
 func newWorld(t testing.TB) *world { return setup{}.start(t) }
@@ -101,6 +105,9 @@ func (s setup) serve(t testing.TB, w *world, hints testkit.Bus) {
 	if s.inboxes != nil {
 		deps.Inboxes = s.inboxes(w.store)
 	}
+	if s.messages != nil {
+		deps.Messages = s.messages(w.store)
+	}
 	if s.noAdmin {
 		deps.Admin = tokens.Hash{}
 	}
@@ -109,7 +116,15 @@ func (s setup) serve(t testing.TB, w *world, hints testkit.Bus) {
 		t.Fatal(err)
 	}
 	background(t, func(ctx context.Context) { _ = w.api.Run(ctx, hints.Listen) })
-	w.server = httptest.NewServer(w.api)
+	w.server = httptest.NewUnstartedServer(w.api)
+	if s.server != nil {
+		s.server(w.server)
+	}
+	if w.server.EnableHTTP2 {
+		w.server.StartTLS()
+	} else {
+		w.server.Start()
+	}
 	t.Cleanup(w.server.Close)
 	t.Cleanup(w.drain) // runs first: no poll may hold the server up
 	w.client = &client{t: t, base: w.server.URL, http: w.server.Client()}
