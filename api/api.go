@@ -295,7 +295,7 @@ func New(d Deps) (*API, error) {
 	displaced := func() { a.metrics.displaced.Inc() }
 	a.parker = park.NewBlocking(park.Options{Draining: d.Draining, Number: a.order.next, Displaced: displaced})
 	a.recheck = newRechecker(a.parker, d.Inboxes, d.Limits.Recheck, d.Log)
-	if a.metrics, err = newMetrics(d.Metrics, a.parker); err != nil {
+	if a.metrics, err = newMetrics(d.Metrics, a.parker, &a.watchers); err != nil {
 		return nil, fmt.Errorf("registering metrics: %w", err)
 	}
 	a.handler = a.front(a.routes())

@@ -66,6 +66,12 @@ func (ws *watchers) leave(w *watcher) {
 	}
 }
 
+func (ws *watchers) count() int {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	return ws.n
+}
+
 // hear wakes whom a hint concerns. One without an app concerns all.
 func (ws *watchers) hear(h messages.Hint) {
 	switch h.Kind {

@@ -77,6 +77,9 @@ func news(hints []messages.Hint, send messages.Send, receipt messages.Receipt) [
 	for _, p := range receipt.Pending {
 		hints = append(hints, messages.Hint{Kind: messages.HintNew, App: send.App, Device: p.Device, Class: p.Class, Seq: p.Seq})
 	}
+	if send.CollapseKey != "" || len(receipt.Pending) < receipt.Recipients { // something was replaced, perhaps, or dropped
+		hints = append(hints, messages.Hint{Kind: messages.HintEvents, App: send.App})
+	}
 	return hints
 }
 
@@ -166,10 +169,12 @@ func (n nouns) CancelMessage(ctx context.Context, r contract.CancelMessageReques
 	if err != nil {
 		return nil, err
 	}
-	summary, err := n.deps.Messages.Cancel(ctx, callerOf(ctx).app, id, time.Now())
+	app := callerOf(ctx).app
+	summary, err := n.deps.Messages.Cancel(ctx, app, id, time.Now())
 	if err != nil {
 		return nil, err
 	}
+	n.hint(messages.Hint{Kind: messages.HintEvents, App: app})
 	return contract.CancelMessage200JSONResponse(wireMessage(summary)), nil
 }
 

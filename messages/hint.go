@@ -40,7 +40,7 @@ const (
 	HintCircuit
 	// HintNodes: a node joined or left: look who is alive.
 	HintNodes
-	// HintEvents: events of App were stored.
+	// HintEvents: events of App were stored; without one, of any app.
 	HintEvents
 	// HintFanout: there is something to fan out, or to send at its time, for App.
 	HintFanout

@@ -274,6 +274,9 @@ func (w *Worker) expire(ctx context.Context, now time.Time) error {
 			return err
 		}
 		w.metrics.expired.Add(float64(n))
+		if n > 0 {
+			w.o.Hints.Hint(messages.Hint{Kind: messages.HintEvents}) // of any app
+		}
 	}
 	return nil
 }
