@@ -15,6 +15,7 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"rouse/ident"
+	"rouse/messages"
 	"rouse/tokens"
 )
 
@@ -241,6 +242,19 @@ func (i *Inspection) Credential(ctx context.Context, app ident.App, p tokens.Pro
 // Circuits is Store.Circuits.
 func (i *Inspection) Circuits(ctx context.Context, app ident.App) ([]tokens.Circuit, error) {
 	return i.store.Circuits(ctx, app)
+}
+
+// Webhooks is Store.Webhooks.
+func (i *Inspection) Webhooks(ctx context.Context, app ident.App) ([]messages.Webhook, error) {
+	return i.store.Webhooks(ctx, app)
+}
+
+// IdentityKeys is Store.IdentityKeys; without a ring nothing opens.
+func (i *Inspection) IdentityKeys(ctx context.Context, app ident.App) ([]tokens.IdentityKey, error) {
+	if i.store.ring == nil {
+		return nil, tokens.ErrSealed
+	}
+	return i.store.IdentityKeys(ctx, app)
 }
 
 // TokenStates counts the app's registered devices of a provider by what is known of their tokens. It reads each of the

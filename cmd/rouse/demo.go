@@ -57,7 +57,9 @@ type demo struct {
 	app     profile
 	backend *client.Client
 	android *demoPhone
+	phones  []*demoPhone // all of them
 	rows    []row
+	events  string // what was told of them
 }
 
 // demoPhone is a phone with the token that the simulated provider knows it by.
@@ -89,6 +91,9 @@ func (d *demo) play(ctx context.Context) (err error) {
 		{"an Android phone asleep", d.androidPhone},
 		{"a box without a push provider", d.box},
 		{"100 messages to a sleeping phone", d.burst},
+		{"a message to everyone", d.everyone},
+		{"a message for later", d.later},
+		{"the events of all that", d.told},
 		{"a restart while Google is down", d.restart},
 	} {
 		step, cancel := context.WithTimeout(ctx, stepLimit)
@@ -99,7 +104,8 @@ func (d *demo) play(ctx context.Context) (err error) {
 		}
 	}
 	d.table()
-	fmt.Fprintf(d.out, "\nAll of it worked, over real HTTP and the providers' own protocols, in %v.\n", time.Since(begun).Round(10*time.Millisecond))
+	fmt.Fprintf(d.out, "\n%s\n", d.events)
+	fmt.Fprintf(d.out, "All of it worked, over real HTTP and the providers' own protocols, in %v.\n", time.Since(begun).Round(10*time.Millisecond))
 	return nil
 }
 
@@ -134,6 +140,7 @@ func (d *demo) enrol(ctx context.Context, name, provider string) (*demoPhone, er
 	}
 	var err error
 	p.phone, err = enrol(ctx, enrolment{url: d.app.URL, publishableKey: d.app.PublishableKey, installation: "demo-" + provider, provider: provider, token: p.token})
+	d.phones = append(d.phones, p)
 	return p, err
 }
 

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/alecthomas/kong"
 )
 
 // settingsOf collects the environment variables that the flags of a command struct name.
@@ -29,7 +31,7 @@ func TestDocsNameRealSettings(t *testing.T) {
 	known := map[string]bool{"ROUSE_PROFILE": true}
 	settingsOf(reflect.TypeFor[commands](), known)
 	name := regexp.MustCompile(`ROUSE_[A-Z_]*[A-Z]`)
-	for _, file := range []string{"README.md", "SECURITY.md", "Dockerfile", "docker-compose.yml", "docs/operations.md", "docs/architecture.md"} {
+	for _, file := range []string{"README.md", "SECURITY.md", "Dockerfile", "docker-compose.yml", "docs/operations.md", "docs/architecture.md", "docs/cli.md"} {
 		for _, used := range name.FindAllString(readPage(t, file), -1) {
 			if !known[used] {
 				t.Errorf("%s tells of %s, which nothing reads", file, used)
@@ -55,12 +57,27 @@ func readPage(t *testing.T, path string) string {
 	return string(content)
 }
 
-// TestReadmeCommandsParse: every ./rouse line of the README is one that the program understands.
-func TestReadmeCommandsParse(t *testing.T) {
+// TestCommandsOfThePagesParse: every rouse line of the README and of the page about the command is one that the program understands.
+func TestCommandsOfThePagesParse(t *testing.T) {
 	t.Parallel()
-	lines := regexp.MustCompile(`(?:\./rouse|cmd/rouse) ((?:apps|keys|credentials|serve|dev|device|send|trace|demo)[^\n|#)]*)`).FindAllStringSubmatch(readPage(t, "README.md"), -1)
-	if len(lines) < 8 {
-		t.Fatalf("only %d commands found in the README", len(lines))
+	for page, least := range map[string]int{"README.md": 8, "docs/cli.md": 30} {
+		testCommandsOfAPage(t, page, least)
+	}
+}
+
+func testCommandsOfAPage(t *testing.T, page string, least int) {
+	t.Helper()
+	parser, err := kong.New(&commands{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, node := range parser.Model.Children {
+		names = append(names, node.Name)
+	}
+	lines := regexp.MustCompile(`(?m)(?:\./rouse|cmd/rouse|(?:^ +|\| )rouse) ((?:`+strings.Join(names, "|")+`)\b[^\n|#)]*)`).FindAllStringSubmatch(readPage(t, page), -1)
+	if len(lines) < least {
+		t.Fatalf("only %d commands found in %s", len(lines), page)
 	}
 	for _, line := range lines {
 		words := strings.Fields(strings.Trim(line[1], "` "))
@@ -85,7 +102,7 @@ func TestReadmeCommandsParse(t *testing.T) {
 
 // leading returns the words of a command that choose it: at most three, none with capitals, quotes or ids.
 func leading(words []string) []string {
-	plain := regexp.MustCompile(`^[a-z]+$`)
+	plain := regexp.MustCompile(`^[a-z][a-z-]*$`)
 	n := 0
 	for n < len(words) && n < 3 && plain.MatchString(words[n]) {
 		n++

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -95,7 +96,7 @@ func examine(ctx context.Context, i *store.Inspection, app tokens.App, now time.
 		if len(list) == 0 {
 			p.stored = append(p.stored, doubtful("credentials", "no_credentials", "The app has no credential, so no phone of it is woken by a push.", "rouse credentials put gives it one; without, its phones must poll."))
 		}
-		err = p.circuits(ctx, i, now)
+		err = errors.Join(p.circuits(ctx, i, now), p.webhooks(ctx, i), p.identity(ctx, i))
 	}
 	if err != nil {
 		p.stored = append(p.stored, broken("credentials", "unreadable", "What is stored of the app cannot be read: "+err.Error()+".", "See the findings on the database."))

@@ -33,6 +33,9 @@ func (c *usersShowCmd) Run(ctx context.Context, term *terminal) error {
 	}
 	return c.print(term, user, func(w io.Writer) {
 		fmt.Fprintf(w, "id\t%s\ntopics\t%s\ndevices\t%d\n", user.Id, wordsOrDash(user.Topics), len(user.Devices))
+		if len(user.Devices) > 0 {
+			fmt.Fprintln(w, "\nID\tPLATFORM\tPROVIDER\tTOKEN\tLAST CONTACT")
+		}
 		for _, d := range user.Devices {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", d.Id, d.Platform, d.Provider, d.TokenState, atIf(d.LastContactAt))
 		}

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"rouse/client"
+)
+
+// everyone sends one message to all devices of the app, and follows it to each.
+func (d *demo) everyone(ctx context.Context) error {
+	heard := make(map[*demoPhone]int, len(d.phones))
+	for _, p := range d.phones {
+		heard[p] = len(d.sim.Pushes(p.token))
+	}
+	begun := time.Now()
+	sent, err := d.sendTo(ctx, client.Recipient{Broadcast: new(client.True)}, nil)
+	if err != nil {
+		return err
+	}
+	accepted := time.Now()
+	r := row{name: fmt.Sprintf("everyone, %d devices", len(d.phones)), accepted: accepted.Sub(begun), remark: "one body, reached page by page"}
+	for _, p := range d.phones {
+		if p.provider != "none" {
+			if _, err := d.sim.NextPush(ctx, p.token, heard[p]); err != nil {
+				return fmt.Errorf("no push reached %s: %w", p.name, err)
+			}
+			r.woken = time.Since(accepted)
+		}
+	}
+	fetching := time.Now()
+	for _, p := range d.phones {
+		page, err := p.page(ctx, "", maxPage, 5)
+		if err != nil {
+			return fmt.Errorf("fetching: %w", err)
+		}
+		if err := wantOne(page, sent.Id); err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+		if n, err := p.ackAll(ctx, page.Cursor); err != nil || n != 1 {
+			return fmt.Errorf("acking: %d acked, want 1: %w", n, err)
+		}
+	}
+	r.fetched = time.Since(fetching)
+	d.rows = append(d.rows, r)
+	return d.wantCounted(ctx, sent.Id)
+}
+
+// wantCounted checks that a message's counters say that every device has it.
+func (d *demo) wantCounted(ctx context.Context, id string) error {
+	m, err := answer[client.Message](d.backend.GetMessage(ctx, id))
+	if err == nil && (m.Recipients != len(d.phones) || m.Counters.Acked != len(d.phones)) {
+		err = fmt.Errorf("%d recipients and %d acked, want %d", m.Recipients, m.Counters.Acked, len(d.phones))
+	}
+	return during("counting", err)
+}
+
+// ahead is how far ahead the demo schedules.
+const ahead = 500 * time.Millisecond
+
+// later schedules a message, and sees that it wakes nobody before its time.
+func (d *demo) later(ctx context.Context) error {
+	before := len(d.sim.Pushes(d.android.token))
+	begun := time.Now()
+	due := begun.Add(ahead).UTC()
+	sent, err := d.sendTo(ctx, client.Recipient{DeviceId: &d.android.device}, &due)
+	if err != nil {
+		return err
+	}
+	r := row{name: "Android, scheduled", accepted: time.Since(begun)}
+	push, err := d.sim.NextPush(ctx, d.android.token, before)
+	if err != nil {
+		return fmt.Errorf("no push reached the phone: %w", err)
+	}
+	if push.At.Before(due) {
+		return fmt.Errorf("it was woken %v too early", due.Sub(push.At))
+	}
+	if r, err = d.fetchOne(ctx, d.android, sent.Id, r); err != nil {
+		return err
+	}
+	r.woken, r.remark = push.At.Sub(begun), fmt.Sprintf("meant for %.1f s after it was sent", ahead.Seconds())
+	d.rows = append(d.rows, r)
+	return nil
+}
+
+// sendTo sends to whomever, at once or at a time.
+func (d *demo) sendTo(ctx context.Context, to client.Recipient, when *time.Time) (client.MessageAccepted, error) {
+	m, err := answer[client.MessageAccepted](d.backend.SendMessage(ctx, &client.SendMessageParams{}, client.MessageSend{
+		To: to, SendAt: when, Data: fmt.Appendf(nil, `{"text":%q}`, secretWords),
+	}))
+	return m, during("sending", err)
+}
+
+// told counts what the backend was told meanwhile.
+func (d *demo) told(ctx context.Context) error {
+	acked, registered, all := 0, 0, 0
+	events := list[client.Event]{listing: listing{Limit: 1, All: true}, ask: func(ctx context.Context, after *string, limit *int) (page[client.Event], error) {
+		got, err := answer[client.EventList](d.backend.ListEvents(ctx, &client.ListEventsParams{After: after, Limit: limit}))
+		return page[client.Event]{got.Events, got.Cursor, got.More}, during("listing events", err)
+	}}
+	_, err := events.read(ctx, func(list []client.Event) error {
+		for _, e := range list {
+			all++
+			switch e.Type {
+			case "message.acked":
+				acked++
+			case "device.registered":
+				registered++
+			}
+		}
+		return nil
+	})
+	d.events = fmt.Sprintf("Its backend was told %d events meanwhile: %d message.acked, %d device.registered and others (rouse tail, webhooks).", all, acked, registered)
+	if err == nil && (registered != len(d.phones) || acked < burstSize) {
+		err = fmt.Errorf("what happened was not told: %s", d.events)
+	}
+	return err
+}
