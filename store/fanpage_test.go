@@ -1,0 +1,334 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"rouse/ident"
+	"rouse/messages"
+	"rouse/tokens"
+)
+
+// engines are stores on a fresh database of each engine, their writers running.
+func engines(t *testing.T, change ...func(*Options)) map[string]func(*testing.T) *Store {
+	t.Helper()
+	return map[string]func(*testing.T) *Store{
+		"SQLite":     func(t *testing.T) *Store { return openFile(t, "", change...) },
+		"PostgreSQL": func(t *testing.T) *Store { return nodes(t, 1, change...)[0] },
+	}
+}
+
+func onEngines(t *testing.T, test func(*testing.T, *Store), change ...func(*Options)) {
+	t.Helper()
+	for name, open := range engines(t, change...) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := open(t)
+			test(t, s)
+		})
+	}
+}
+
+// hall is an app whose devices are each in another state.
+type hall struct {
+	t       *testing.T
+	s       *Store
+	app     ident.App
+	now     time.Time
+	devices []ident.Device
+}
+
+func newHall(t *testing.T, s *Store, overflow tokens.Overflow, now time.Time) *hall {
+	t.Helper()
+	c := &hall{t: t, s: s, app: ident.NewApp(), now: now}
+	c.must(s.CreateApp(t.Context(), tokens.App{ID: c.app, Name: "crowd", InboxOverflow: overflow, CreatedAt: now}, nil))
+	for i := range 12 {
+		d := c.join()
+		for j := range i % 4 { // up to what fits
+			c.send(d, func(m *messages.Send) {
+				m.TTL = time.Duration(1+j) * time.Hour
+				if i%3 == j {
+					m.CollapseKey = "k"
+				}
+			})
+		}
+	}
+	if _, err := s.AckUpTo(t.Context(), c.devices[7], c.head(c.devices[7]), now); err != nil {
+		t.Fatal(err)
+	}
+	c.must(s.Unregister(t.Context(), c.app, c.devices[5], now))
+	return c
+}
+
+func (c *hall) must(err error) {
+	c.t.Helper()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// join registers a device of the user that has them all.
+func (c *hall) join() ident.Device {
+	c.t.Helper()
+	d := ident.NewDevice()
+	_, _, err := c.s.Register(c.t.Context(), tokens.Enrol{Registration: tokens.Registration{App: c.app, Installation: string(d), Provider: tokens.NoProvider},
+		As: tokens.PublishableKey, ID: d, Now: c.now})
+	c.must(err)
+	c.must(c.s.BindUser(c.t.Context(), c.app, "all", d, c.now))
+	c.devices = append(c.devices, d)
+	return d
+}
+
+func (c *hall) send(d ident.Device, change func(*messages.Send)) messages.Receipt {
+	c.t.Helper()
+	m := sendTo(c.app, d)
+	m.CreatedAt = c.now
+	change(&m)
+	r, err := c.s.Accept(c.t.Context(), m)
+	c.must(err)
+	return r
+}
+
+func (c *hall) head(d ident.Device) (seq messages.Seq) {
+	c.t.Helper()
+	c.must(c.s.reads.get(c.t.Context(), &seq, "SELECT head FROM inboxes WHERE device = ?", string(d)))
+	return seq
+}
+
+// rows are what a query says of each device, or of the app, by the device's number; places are counted from the app's first.
+func (c *hall) rows(query string) map[string]any {
+	c.t.Helper()
+	all := map[string]any{}
+	read := func(name, key string) {
+		rows, err := c.s.reads.rows(c.t.Context(), query, key)
+		c.must(err)
+		defer rows.Close()
+		for n := 0; rows.Next(); n++ {
+			row := map[string]any{}
+			c.must(rows.MapScan(row))
+			all[fmt.Sprint(name, ".", n)] = row
+		}
+		c.must(rows.Err())
+	}
+	for i, d := range c.devices {
+		read(fmt.Sprint(i), string(d))
+	}
+	read("app", string(c.app))
+	return all
+}
+
+// What a page of a fan-out changes is what a send to a user with the same devices changes, row by row.
+func TestAFanOutIsTheSameAsSendsToEach(t *testing.T) {
+	t.Parallel()
+	const ofDevice = "(SELECT COUNT(*) FROM deliveries p WHERE p.device = d.device AND p.seq <= d.seq)"
+	queries := map[string]string{
+		"deliveries": "SELECT " + ofDevice + ` AS place, class, urgency, size, attempts, created_at, expires_at, fetched_at, ended_at, ended, reason, shared,
+			collapse_key, correlation_id, notification, body FROM deliveries d WHERE device = ? ORDER BY seq`,
+		"inboxes": `SELECT pending, pending_bytes, seen, woken_normal, woken_high, gone_at,
+			head - COALESCE((SELECT MAX(seq) FROM deliveries d WHERE d.device = i.device), 0) AS head FROM inboxes i WHERE device = ?`,
+		"gaps": `SELECT lost, told, reason, (SELECT COUNT(*) FROM deliveries d WHERE d.device = g.device AND d.seq BETWEEN g.from_seq AND g.to_seq) AS span
+			FROM gaps g WHERE device = ?`,
+		"messages": `SELECT urgency, recipients, pending, acked, expired, replaced, canceled, dropped, created_at, expires_at, canceled_at, collapse_key,
+			correlation_id, body, due_at, notification FROM messages WHERE app = ? ORDER BY id`,
+	}
+	onEngines(t, func(t *testing.T, s *Store) {
+		start(t, s)
+		now := fromMillis(millis(time.Now()))
+		for _, overflow := range []tokens.Overflow{tokens.OverflowReject, tokens.OverflowDropOldest} {
+			for _, key := range []string{"", "k"} {
+				fanned, each := newHall(t, s, overflow, now), newHall(t, s, overflow, now)
+				m := func(m *messages.Send) {
+					m.To, m.CollapseKey, m.CorrelationID = messages.Target{Broadcast: true}, key, "c"
+					m.Notification = &messages.Notification{Title: "t"}
+				}
+				r := fanned.send("", m)
+				each.send("", func(x *messages.Send) { m(x); x.To = messages.Target{User: "all"} })
+				for done := false; !done; {
+					page, err := s.FanOut(t.Context(), r.ID, 5, now)
+					fanned.must(err)
+					done = page.Done
+				}
+				for table, query := range queries {
+					if diff := cmp.Diff(each.rows(query), fanned.rows(query)); diff != "" {
+						t.Errorf("%s, key %q: %s: %s", overflow, key, table, diff)
+					}
+				}
+			}
+		}
+	}, func(o *Options) { o.InboxMessages = 3 })
+}
+
+// A page whose commit fails leaves nothing behind: done again, nobody is passed over and nobody is reached twice.
+func TestAPageThatIsNotCommittedIsDoneAgain(t *testing.T) {
+	t.Parallel()
+	onEngines(t, func(t *testing.T, s *Store) {
+		inner := s.dialect.commit
+		var broken atomic.Bool
+		s.dialect.commit = func(w *writer) error {
+			if broken.Load() {
+				return errors.New("the power is out")
+			}
+			return inner(w)
+		}
+		start(t, s)
+		now := fromMillis(millis(time.Now()))
+		c := newHall(t, s, tokens.OverflowReject, now)
+		r := c.send("", func(m *messages.Send) { m.To = messages.Target{Broadcast: true} })
+		reached := 0
+		for round, done := 0, false; !done; round++ {
+			broken.Store(round%2 == 0)
+			page, err := s.FanOut(t.Context(), r.ID, 2, now)
+			if (err != nil) != broken.Load() || err != nil && page.Reached+len(page.Pending) > 0 {
+				t.Fatalf("round %d: %+v, %v", round, page, err)
+			}
+			reached, done = reached+page.Reached, page.Done
+		}
+		var twice, rows int
+		c.must(s.reads.get(t.Context(), &rows, "SELECT COUNT(*) FROM deliveries WHERE message = ?", string(r.ID)))
+		c.must(s.reads.get(t.Context(), &twice, "SELECT COUNT(*) - COUNT(DISTINCT device) FROM deliveries WHERE message = ?", string(r.ID)))
+		if reached != len(c.devices)-1 || rows != reached || twice != 0 {
+			t.Errorf("reached %d of %d, %d rows, %d twice", reached, len(c.devices)-1, rows, twice)
+		}
+	}, roomy, single)
+}
+
+// A page that somebody began before another node did the same page comes to nothing.
+func TestAPageFromBeforeComesToNothing(t *testing.T) {
+	t.Parallel()
+	onEngines(t, func(t *testing.T, s *Store) {
+		start(t, s)
+		now := fromMillis(millis(time.Now()))
+		c := newHall(t, s, tokens.OverflowReject, now)
+		r := c.send("", func(m *messages.Send) { m.To = messages.Target{Broadcast: true} })
+		var j fanRow
+		c.must(s.reads.get(t.Context(), &j, selectFan, string(r.ID)))
+		frozen := fanning{job: j, now: now}
+		var err error
+		frozen.devices, frozen.cursor, frozen.last, err = s.audience(t.Context(), j, 4)
+		c.must(err)
+		for range 2 {
+			_, err := s.FanOut(t.Context(), r.ID, 4, now)
+			c.must(err)
+		}
+		c.must(s.write(t.Context(), "be late", newOp(frozen.store).locking(frozen.devices...)))
+		if frozen.page.Reached != 0 || len(frozen.page.Pending) != 0 || frozen.page.Done {
+			t.Errorf("late it came to %+v", frozen.page)
+		}
+		// And one from before it was canceled.
+		c.must(s.reads.get(t.Context(), &j, selectFan, string(r.ID)))
+		frozen = fanning{job: j, now: now}
+		frozen.devices, frozen.cursor, frozen.last, err = s.audience(t.Context(), j, 4)
+		c.must(err)
+		_, err = s.Cancel(t.Context(), c.app, r.ID, now)
+		c.must(err)
+		c.must(s.write(t.Context(), "be late", newOp(frozen.store).locking(frozen.devices...)))
+		if frozen.page.Reached != 0 {
+			t.Errorf("canceled it came to %+v", frozen.page)
+		}
+		var pending int
+		c.must(s.reads.get(t.Context(), &pending, "SELECT COUNT(*) FROM deliveries WHERE message = ? AND ended_at IS NULL", string(r.ID)))
+		if pending != 0 {
+			t.Errorf("%d are pending", pending)
+		}
+	}, roomy)
+}
+
+// Two nodes store the pages of one broadcast, beside sends and acks to the same devices.
+func TestTwoNodesFanOutTogether(t *testing.T) {
+	t.Parallel()
+	all := nodes(t, 2, roomy)
+	startAll(t, all)
+	now := fromMillis(millis(time.Now()))
+	c := newHall(t, all[0], tokens.OverflowReject, now)
+	for range 60 {
+		c.join()
+	}
+	r := c.send("", func(m *messages.Send) { m.To = messages.Target{Broadcast: true} })
+	ctx, cancel := context.WithCancel(t.Context())
+	busy := make(chan error, len(all))
+	for i, s := range all {
+		go func() {
+			for n := i; ctx.Err() == nil; n++ {
+				d := c.devices[6+n%(len(c.devices)-6)]
+				if _, err := s.Accept(t.Context(), sendTo(c.app, d)); err != nil {
+					busy <- err
+					return
+				}
+				if _, err := s.AckIDs(t.Context(), d, []ident.Message{r.ID}, now); err != nil {
+					busy <- err
+					return
+				}
+			}
+			busy <- nil
+		}()
+	}
+	counts := make(chan int, 4)
+	for i := range cap(counts) {
+		go func() {
+			reached := 0
+			for {
+				page, err := all[i%2].FanOut(t.Context(), r.ID, 5, now)
+				if reached += page.Reached; err != nil || page.Done {
+					if err != nil {
+						t.Error(err)
+					}
+					counts <- reached
+					return
+				}
+			}
+		}()
+	}
+	reached := 0
+	for range cap(counts) {
+		reached += <-counts
+	}
+	cancel()
+	c.must(errors.Join(<-busy, <-busy))
+	sum, err := all[1].Message(t.Context(), c.app, r.ID)
+	c.must(err)
+	total := 0
+	for _, n := range sum.Counters {
+		total += n
+	}
+	if want := len(c.devices) - 1; reached != want || sum.Recipients != want || total != want || sum.Status != messages.Accepted {
+		t.Errorf("reached %d of %d: %+v", reached, want, sum)
+	}
+	var wrong int
+	c.must(all[0].reads.get(t.Context(), &wrong, `SELECT COUNT(*) FROM inboxes i WHERE i.pending <> (SELECT COUNT(*) FROM deliveries d
+		WHERE d.device = i.device AND d.ended_at IS NULL) OR i.head <> (SELECT COALESCE(MAX(d.seq), 0) FROM deliveries d WHERE d.device = i.device)`))
+	if wrong != 0 {
+		t.Errorf("%d inboxes are not as their deliveries are", wrong)
+	}
+}
+
+// A batch has its weight in the queue: the queues bound messages, not requests.
+func TestABatchHasItsWeightInTheQueue(t *testing.T) {
+	t.Parallel()
+	s := openFile(t, "", func(o *Options) { o.Queue = 20 })
+	batch := func(app ident.App, n int) *op {
+		o := &op{app: app, done: make(chan error, 1)}
+		for range n {
+			o.batch = append(o.batch, newAcceptance(sendTo(app, "")))
+		}
+		return o
+	}
+	big := ident.NewApp()
+	queued(t, s, batch(big, 500)) // one is taken as long as there is room
+	if err := s.enqueue(batch(big, 1)); !isFault(err, "overloaded") {
+		t.Errorf("beyond its half: %v", err)
+	}
+	if err := s.enqueue(newOp(func(*tx) error { return nil })); !isFault(err, "overloaded") {
+		t.Errorf("beyond the whole: %v", err)
+	}
+	start(t, s)
+	waitFor(t, func() bool { return s.queued() == 0 })
+	if err := s.write(t.Context(), "go on", newOp(func(*tx) error { return nil })); err != nil {
+		t.Errorf("once it is done: %v", err)
+	}
+}
