@@ -80,18 +80,24 @@ func (p *plan) box(r row) error {
 }
 
 // complete adds what the batch has changed to the inboxes that were read. A user's devices may be others than when the batch took
-// its locks: those are locked and read now.
+// its locks: those are locked and read now, and their users are asked again, for one may have left before it was locked. Whoever is
+// the user's while it is locked stays so until the commit.
 func (p *plan) complete() error {
-	var missing []ident.Device
-	for _, list := range p.users {
-		for _, d := range list {
-			if p.boxes[d] == nil {
-				missing = append(missing, d)
+	asked := map[ident.Device]bool{}
+	for p.t.w.travels() { // where there is one writer, nobody else binds meanwhile
+		var missing []ident.Device
+		for _, list := range p.users {
+			for _, d := range list {
+				if p.boxes[d] == nil && !asked[d] {
+					asked[d] = true
+					missing = append(missing, d)
+				}
 			}
 		}
-	}
-	if len(missing) > 0 {
-		if err := errors.Join(p.t.lock(missing), p.askBoxes(missing), p.t.w.travel()); err != nil {
+		if len(missing) == 0 {
+			break
+		}
+		if err := p.askMissing(missing); err != nil {
 			return err
 		}
 	}
@@ -105,6 +111,13 @@ func (p *plan) complete() error {
 		}
 	}
 	return nil
+}
+
+func (p *plan) askMissing(devices []ident.Device) error {
+	for user := range p.users {
+		p.users[user] = nil
+	}
+	return errors.Join(p.t.lock(devices), p.t.askUsers(p.users), p.askBoxes(devices), p.t.w.travel())
 }
 
 const selectDevicesOf = "SELECT id FROM devices WHERE app = ? AND user_id = ? AND user_id <> '' AND unregistered_at IS NULL ORDER BY id"

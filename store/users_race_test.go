@@ -1,0 +1,101 @@
+package store
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"rouse/ident"
+	"rouse/messages"
+	"rouse/tokens"
+)
+
+// shardWaits waits until somebody waits for the lock of the device's shard.
+func shardWaits(t *testing.T, s *Store, d ident.Device) {
+	t.Helper()
+	query := fmt.Sprintf(`SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = %d AND objid = %d AND NOT granted
+		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`, shardLocks, shardOf(string(d)))
+	waitFor(t, func() bool {
+		var n int
+		if err := s.reads.get(t.Context(), &n, query); err != nil {
+			t.Fatal(err)
+		}
+		return n > 0
+	})
+}
+
+// A send reads its user's devices before it can lock them. One that was bound after the first look, and unbound before it was locked,
+// must not get what was sent: its user had left when that was committed.
+func TestASendDoesNotFollowAUserWhoLeftMeanwhile(t *testing.T) {
+	t.Parallel()
+	all := nodes(t, 3, single)
+	startAll(t, all)
+	app, stays := populate(t, all[0])
+	comes := ident.Device("")
+	for comes == "" || shardOf(string(comes)) == shardOf(string(stays)) {
+		comes = ident.NewDevice()
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	now := time.Now()
+	_, _, err := all[0].Register(t.Context(), tokens.Enrol{Registration: tokens.Registration{App: app, Installation: string(comes),
+		Platform: tokens.Android, Provider: tokens.NoProvider}, As: tokens.PublishableKey, ID: comes, Now: now})
+	must(err)
+	must(all[0].BindUser(t.Context(), app, "anna", stays, now))
+
+	held, free := make(chan struct{}), make(chan struct{})
+	holding, left := make(chan error, 1), make(chan error, 1)
+	go func() {
+		holding <- all[2].write(t.Context(), "hold", newOp(func(x *tx) error {
+			if err := x.w.travel(); err != nil {
+				return err
+			}
+			close(held)
+			return x.holdOpen(free)
+		}).locking(stays))
+	}()
+	<-held
+	sent := make(chan messages.Receipt, 1)
+	go func() {
+		m := sendTo(app, "")
+		m.To.User = "anna"
+		r, err := all[0].Accept(t.Context(), m)
+		if err != nil {
+			t.Error(err)
+		}
+		sent <- r
+	}()
+	shardWaits(t, all[1], stays) // it has seen one device
+	must(all[1].BindUser(t.Context(), app, "anna", comes, now))
+	leaving, go2 := make(chan struct{}), make(chan struct{})
+	go func() {
+		left <- all[1].write(t.Context(), "leave", newOp(func(x *tx) error {
+			d, err := x.ownDevice(app, comes)
+			if err == nil {
+				err = x.bind(&d, "", now)
+			}
+			if err != nil {
+				return err
+			}
+			close(leaving)
+			return x.holdOpen(go2)
+		}).locking(comes))
+	}()
+	<-leaving
+	close(free)
+	shardWaits(t, all[1], comes) // it has seen both, and wants the second
+	close(go2)
+	must(<-left)
+	must(<-holding)
+	if r := <-sent; r.Recipients != 1 || len(r.Pending) != 1 || r.Pending[0].Device != stays {
+		t.Errorf("it went to %d: %v", r.Recipients, r.Pending)
+	}
+	page, err := all[1].Inbox(t.Context(), messages.Query{Device: comes, Limit: 10, Now: now})
+	if err != nil || len(page.Items) != 0 {
+		t.Errorf("who left is handed %v, %v", page.Items, err)
+	}
+}
