@@ -27,6 +27,8 @@ const (
 	fanGap = 20 * time.Millisecond
 	// fanList bounds the sends that are stored side by side; the others' turn comes when some are done.
 	fanList = 256
+	// fanRoom bounds how long the next page waits for devices of the last to be looked at.
+	fanRoom = time.Second
 	// fanFinish is how long a page that is being stored may go on when the duty is over.
 	fanFinish = 1500 * time.Millisecond
 )
@@ -122,6 +124,24 @@ func (f *fanner) store(ctx context.Context, turn turn, now time.Time) {
 	f.w.metrics.fanned(page.Reached, time.Since(now))
 	f.turns.stored(turn, page, now)
 	f.look = f.look || page.Done && f.turns.full
+	if turn.job.Wakes && page.Reached > 0 {
+		f.w.awaitRoom(ctx)
+	}
+}
+
+// awaitRoom waits, but not long, until the hub has looked at most of the devices it was told of: pages that come faster than that would
+// have it remember a whole audience.
+func (w *Worker) awaitRoom(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, fanRoom)
+	defer cancel()
+	taken := make(chan struct{})
+	if !w.post(ctx, sweptEvent{done: taken}) {
+		return
+	}
+	select {
+	case <-taken:
+	case <-ctx.Done():
+	}
 }
 
 // tellPage hints at all that a page put somewhere.
