@@ -421,7 +421,8 @@ func (d *desk) yield(now time.Time) {
 		if !p.held || d.waiting >= maxApart {
 			return false
 		}
-		d.setApart(p, later(now.Add(retryIn(p.tries)), d.hook.NextAt))
+		p.tries, p.first = 0, time.Time{} // its days begin anew: they were the webhook's
+		d.setApart(p, d.hook.NextAt)
 		return true
 	})
 	d.follow()

@@ -44,10 +44,13 @@ var errAddress = errors.New("the address is private, and the operator does not a
 // error means that it must not be.
 type Dialer func(ctx context.Context, network, address string, control func(address string) error) (net.Conn, error)
 
-// dial is the Dialer over real sockets.
-func dial(ctx context.Context, network, address string, control func(address string) error) (net.Conn, error) {
-	d := net.Dialer{Timeout: postLimit, KeepAlive: 15 * time.Second, Control: func(_, at string, _ syscall.RawConn) error { return control(at) }}
-	return d.DialContext(ctx, network, address)
+// dialWith is the Dialer over real sockets; a nil resolver is the system's.
+func dialWith(resolver *net.Resolver) Dialer {
+	return func(ctx context.Context, network, address string, control func(address string) error) (net.Conn, error) {
+		d := net.Dialer{Timeout: postLimit, KeepAlive: 15 * time.Second, Resolver: resolver,
+			Control: func(_, at string, _ syscall.RawConn) error { return control(at) }}
+		return d.DialContext(ctx, network, address)
+	}
 }
 
 // mailer makes single posts.
@@ -59,7 +62,7 @@ type mailer struct {
 
 func newMailer(g guard, d Dialer, roots *x509.CertPool) *mailer {
 	if d == nil {
-		d = dial
+		d = dialWith(nil)
 	}
 	client := func(may func(netip.Addr) bool) *http.Client {
 		return &http.Client{
