@@ -93,7 +93,8 @@ const (
 	deliveryFields = `d.device, d.app, d.seq, d.class, d.urgency, d.created_at, d.expires_at, d.fetched_at, d.ended_at,
 	COALESCE(d.ended, '') AS ended, COALESCE(d.reason, '') AS reason, COALESCE(d.to_user, '') AS to_user,
 	COALESCE(d.collapse_key, '') AS collapse_key, COALESCE(d.correlation_id, '') AS correlation_id,
-	COALESCE(i.seen, 0) AS seen, COALESCE(i.woken_normal, 0) AS woken_normal, COALESCE(i.woken_high, 0) AS woken_high
+	COALESCE(i.seen, 0) AS seen, COALESCE(i.woken_normal, 0) AS woken_normal, COALESCE(i.woken_high, 0) AS woken_high,
+	d.displayed_at, d.opened_at, d.dismissed_at
 	FROM deliveries d LEFT JOIN inboxes i ON i.device = d.device `
 	deliveriesOf     = "SELECT " + deliveryFields + "WHERE d.message = ? AND d.device > ? "
 	byDevice         = "ORDER BY d.device LIMIT 0 + ?"

@@ -44,7 +44,7 @@ func messageSummary(t *testing.T, w *world) {
 	r := w.accept(d, normal, collapsing("k"), func(m *messages.Send) { m.CorrelationID = "c-1" })
 	sum, err := w.Message(w.ctx(), w.app, r.ID)
 	w.must(err)
-	sum.Counters = nil
+	sum.Counters, sum.Reports = nil, nil
 	want := messages.Summary{ID: r.ID, Status: messages.Accepted, To: messages.Target{Device: d}, Urgency: messages.Normal,
 		CollapseKey: "k", CorrelationID: "c-1", Recipients: 1, CreatedAt: w.now, ExpiresAt: r.ExpiresAt}
 	if diff := cmp.Diff(want, sum); diff != "" {
@@ -55,7 +55,7 @@ func messageSummary(t *testing.T, w *world) {
 	if sum, err = w.Message(w.ctx(), w.app, r.ID); err != nil {
 		t.Fatal(err)
 	}
-	sum.Counters = nil
+	sum.Counters, sum.Reports = nil, nil
 	want = messages.Summary{ID: r.ID, Status: messages.Accepted, To: messages.Target{User: "bert"}, Urgency: messages.Low,
 		CollapseKey: "k", CorrelationID: "c-2", Recipients: 2, CreatedAt: w.now, ExpiresAt: r.ExpiresAt}
 	if diff := cmp.Diff(want, sum); diff != "" {
