@@ -16,6 +16,7 @@ import (
 
 // Secrets that are replaced while events flow: both sign until the overlap ends, and then one.
 func TestASecretIsReplacedWhileEventsFlow(t *testing.T) {
+	t.Parallel()
 	inOffice(t, func(o *office) {
 		r := o.receiver()
 		id := o.hook(r)
@@ -44,6 +45,7 @@ func TestASecretIsReplacedWhileEventsFlow(t *testing.T) {
 
 // What a backend changes is so within seconds, told or not.
 func TestAChangeIsKnownWithinSeconds(t *testing.T) {
+	t.Parallel()
 	inOffice(t, func(o *office) {
 		old, next := o.receiver(), o.receiver()
 		id := o.hook(old)
@@ -88,6 +90,7 @@ func TestAChangeIsKnownWithinSeconds(t *testing.T) {
 }
 
 func TestEventsAreDeliveredAgain(t *testing.T) {
+	t.Parallel()
 	inOffice(t, func(o *office) {
 		r := o.receiver()
 		id := o.hook(r, "message.*")
@@ -111,6 +114,7 @@ func TestEventsAreDeliveredAgain(t *testing.T) {
 }
 
 func TestATestPost(t *testing.T) {
+	t.Parallel()
 	inOffice(t, func(o *office) {
 		r := o.receiver()
 		id := o.hook(r)
@@ -160,6 +164,7 @@ func (s *stubborn) NotePosts(ctx context.Context, n messages.WebhookNote) (bool,
 
 // A process that dies in the middle: what it had not written down comes again, nothing is missing, and the order is kept.
 func TestACrashLosesNothing(t *testing.T) {
+	t.Parallel()
 	inOffice(t, func(o *office) {
 		o.stop()
 		r := o.receiver()
@@ -202,6 +207,7 @@ func TestACrashLosesNothing(t *testing.T) {
 
 // Who was taken for dead and goes on writes nothing down any more.
 func TestALateNoteDoesNotCount(t *testing.T) {
+	t.Parallel()
 	inOffice(t, func(o *office) {
 		o.stop()
 		r := o.receiver()
@@ -239,6 +245,7 @@ func (s swollen) EventPage(ctx context.Context, q messages.EventQuery) (messages
 }
 
 func TestAnEventThatIsTooLargeIsPassedOver(t *testing.T) {
+	t.Parallel()
 	inOffice(t, func(o *office) {
 		o.stop()
 		o.start(func(p *webhooks.Options) { p.Store = swollen{o.store} })

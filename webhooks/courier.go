@@ -131,7 +131,7 @@ func (c *courier) round(ctx context.Context, secrets messages.WebhookSecrets) bo
 		return goesOn
 	}
 	c.read(ctx, now)
-	c.desk.yield(now)
+	c.desk.yield()
 	c.post(now, secrets)
 	c.show(now)
 	return true

@@ -413,7 +413,7 @@ func (d *desk) failRetry(j *job, o outcome, now time.Time) {
 }
 
 // yield has what is held wait by itself, though nobody knows who is to blame, when nothing else could be read otherwise.
-func (d *desk) yield(now time.Time) {
+func (d *desk) yield() {
 	if d.down || d.inFlight() > 0 || !d.more || d.wants() > 0 {
 		return
 	}

@@ -13,6 +13,7 @@ import (
 
 // The receiver is down for an hour, then up: every event arrives, in order per device, and signed.
 func TestAReceiverThatWasDownForAnHourMissesNothing(t *testing.T) {
+	t.Parallel()
 	inOffice(t, func(o *office) {
 		r := o.receiver()
 		id := o.hook(r)
@@ -50,6 +51,7 @@ func TestAReceiverThatWasDownForAnHourMissesNothing(t *testing.T) {
 
 // An event that is never taken delays its own device, for three days, and no other.
 func TestAPoisonEventDelaysOnlyItsDevice(t *testing.T) {
+	t.Parallel()
 	inOffice(t, func(o *office) {
 		r := o.receiver()
 		id := o.hook(r, "message.*")
@@ -107,6 +109,7 @@ func (o *office) messages() (list []messages.Event) {
 
 // A lone event that is not taken does not keep others, which nobody has tried yet, from being posted.
 func TestAPoisonEventInAQuietAppDelaysNoOther(t *testing.T) {
+	t.Parallel()
 	inOffice(t, func(o *office) {
 		r := o.receiver()
 		o.hook(r, "message.*")
@@ -135,6 +138,7 @@ func TestAPoisonEventInAQuietAppDelaysNoOther(t *testing.T) {
 }
 
 func TestAWebhookThatTakesNothingIsDisabled(t *testing.T) {
+	t.Parallel()
 	inOffice(t, func(o *office) {
 		down, up := o.receiver(), o.receiver()
 		id, _ := o.hook(down), o.hook(up, "webhook.disabled")
@@ -174,6 +178,7 @@ func TestAWebhookThatTakesNothingIsDisabled(t *testing.T) {
 }
 
 func TestAReceiverThatIsGoneIsLeftAlone(t *testing.T) {
+	t.Parallel()
 	inOffice(t, func(o *office) {
 		r := o.receiver()
 		id := o.hook(r)
@@ -194,6 +199,7 @@ func TestAReceiverThatIsGoneIsLeftAlone(t *testing.T) {
 }
 
 func TestARetryAfterIsKept(t *testing.T) {
+	t.Parallel()
 	inOffice(t, func(o *office) {
 		r := o.receiver()
 		id := o.hook(r)
@@ -223,6 +229,7 @@ func TestARetryAfterIsKept(t *testing.T) {
 
 // A receiver that answers nothing holds up nobody else's events, not even in the same app.
 func TestAReceiverThatHangsDelaysNoOther(t *testing.T) {
+	t.Parallel()
 	inOffice(t, func(o *office) {
 		hangs, well := o.receiver(), o.receiver()
 		for range messages.MaxWebhooks - 1 {
@@ -249,6 +256,7 @@ func TestAReceiverThatHangsDelaysNoOther(t *testing.T) {
 }
 
 func TestSlowAnswersAreCutOff(t *testing.T) {
+	t.Parallel()
 	inOffice(t, func(o *office) {
 		head, body := o.receiver(), o.receiver()
 		first, second := o.hook(head), o.hook(body)

@@ -63,7 +63,6 @@ type office struct {
 // inOffice runs test in a bubble of virtual time with a real store on SQLite.
 func inOffice(t *testing.T, test func(o *office)) {
 	t.Helper()
-	t.Parallel()
 	path := filepath.Join(t.TempDir(), "rouse.db")
 	synctest.Test(t, func(t *testing.T) {
 		o := &office{t: t, dsn: "sqlite:" + path, ring: testkit.Ring(t), bus: &bus.Memory{}, receivers: map[string]*receiver{}}

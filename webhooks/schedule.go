@@ -44,13 +44,12 @@ func givenUp(r messages.WebhookRetry, now time.Time) bool {
 // retryAfter reads Retry-After, seconds or a date: from 1 s to mostPause, 0 if it is neither.
 func retryAfter(value string, now time.Time) time.Duration {
 	value = strings.TrimSpace(value)
-	wait := time.Duration(0)
 	if n, err := strconv.ParseInt(value, 10, 64); err == nil && n >= 0 {
-		wait = time.Duration(min(n, int64(mostPause/time.Second))) * time.Second
-	} else if at, err := http.ParseTime(value); err == nil {
-		wait = at.Sub(now)
-	} else {
+		return max(time.Duration(min(n, int64(mostPause/time.Second)))*time.Second, time.Second)
+	}
+	at, err := http.ParseTime(value)
+	if err != nil {
 		return 0
 	}
-	return min(max(wait, time.Second), mostPause)
+	return min(max(at.Sub(now), time.Second), mostPause)
 }

@@ -165,7 +165,7 @@ func TestARedirectIsNotFollowed(t *testing.T) {
 // startNames answers every question for a name with one address, and returns who asks there.
 func startNames(t *testing.T, address [4]byte) *net.Resolver {
 	t.Helper()
-	server, err := net.ListenPacket("udp", "127.0.0.1:0") //nolint:noctx // it is over at once
+	server, err := net.ListenPacket("udp", "127.0.0.1:0")
 	must(t, err)
 	var running sync.WaitGroup
 	running.Go(func() {
