@@ -2,6 +2,7 @@ package store
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -17,8 +18,9 @@ type fanning struct {
 	last    bool   // no page follows it
 	now     time.Time
 
-	send *messages.Send
-	page messages.FanPage
+	send   *messages.Send
+	absent map[ident.Device]bool
+	page   messages.FanPage
 }
 
 // Statements of a page. The engines differ in how they take a list: as arrays, or as JSON.
@@ -26,12 +28,16 @@ const (
 	// mayFan is answered if the fan-out stands where the page begins, which nobody changes from then on.
 	mayFan = "SELECT 1 FROM messages WHERE id = ? AND due_at IS NOT NULL AND canceled_at IS NULL AND COALESCE(fan_cursor, '') = ?"
 
-	fanBoxes         = "SELECT i.device, i.app, i.gone_at IS NOT NULL, i.pending, i.pending_bytes FROM "
-	fanBoxesJSON     = fanBoxes + "json_each(?1) j CROSS JOIN inboxes i ON i.device = j.value WHERE "
-	fanBoxesArrays   = fanBoxes + "inboxes i WHERE i.device = ANY (CAST(?1 AS TEXT[])) AND "
-	fanReachable     = "i.app = ?2 AND i.gone_at IS NULL"
-	fanSubscribed    = fanReachable + " AND EXISTS (SELECT 1 FROM subscriptions s WHERE s.device = i.device AND s.topic = ?3 AND s.created_at <= ?4)"
-	fanOfUser        = fanReachable + " AND EXISTS (SELECT 1 FROM devices d WHERE d.id = i.device AND d.user_id = ?3)"
+	// Of a page's inboxes SQLite reads those that are not reachable, and those that hold more than (5) messages or (6) bytes: nearly always
+	// none. In a distributed database no list has an outer join, and there are machines to go to anyway: it is asked for all that are.
+	fanUnusual = `SELECT j.value, i.device IS NOT NULL, COALESCE(i.pending, 0), COALESCE(i.pending_bytes, 0) FROM json_each(?1) j LEFT JOIN inboxes i
+		ON i.device = j.value AND ` + fanReachable
+	fanUnusualEnd = " WHERE i.device IS NULL OR i.pending > ?5 OR i.pending_bytes > ?6"
+	fanBoxes      = "SELECT i.device, 1 = 1, i.pending, i.pending_bytes FROM inboxes i WHERE i.device = ANY (CAST(?1 AS TEXT[])) AND " + fanReachable
+	fanReachable  = "i.app = ?2 AND i.gone_at IS NULL"
+	fanSubscribed = " AND EXISTS (SELECT 1 FROM subscriptions s WHERE s.device = i.device AND s.topic = ?3 AND s.created_at <= ?4)"
+	fanOfUser     = " AND EXISTS (SELECT 1 FROM devices d WHERE d.id = i.device AND d.user_id = ?3)"
+
 	fanHolders       = "SELECT " + endingColumns + " FROM deliveries WHERE device "
 	fanHeld          = " AND collapse_key = ? AND ended_at IS NULL ORDER BY seq"
 	fanHoldersJSON   = fanHolders + "IN (SELECT value FROM json_each(?))" + fanHeld
@@ -91,39 +97,81 @@ func (f *fanning) ask(p *plan) (mine bool, err error) {
 	if err := t.ask(may, query, string(f.job.ID), f.job.Cursor); err != nil {
 		return false, fmt.Errorf("look where a fan-out stands: %w", err)
 	}
-	if len(f.devices) > 0 {
-		if err := f.askBoxes(p); err != nil {
-			return false, fmt.Errorf("read inboxes: %w", err)
-		}
+	if err := f.askPage(p); err != nil {
+		return false, fmt.Errorf("read inboxes: %w", err)
 	}
 	if err := t.w.travel(); err != nil || !mine {
 		return false, err
 	}
+	for _, d := range f.devices {
+		if p.boxes[d] == nil && t.w.travels() {
+			f.absent[d] = true
+		}
+	}
 	return true, f.askHolders(p)
 }
 
-func (f *fanning) askBoxes(p *plan) error {
-	t := p.t
-	list, err := t.listed(f.devices)
+// askPage reads the inboxes of the page that Go has to look at: all, if the message may replace something or is over; else those that
+// are unusual, and those that this batch has changed.
+func (f *fanning) askPage(p *plan) error {
+	t, limits := p.t, p.t.w.store.limits
+	f.absent = map[ident.Device]bool{}
+	if len(f.devices) == 0 {
+		return nil
+	}
+	if t.w.travels() {
+		return errors.Join(t.askPlaces(len(f.devices)), f.askBoxes(p, f.devices, 0, 0))
+	}
+	if f.job.CollapseKey != "" || f.send.TTL <= 0 {
+		return f.askBoxes(p, f.devices, -1, -1)
+	}
+	var changed []ident.Device
+	for _, d := range f.devices {
+		if t.ledger[d] != nil {
+			changed = append(changed, d)
+		}
+	}
+	return errors.Join(f.askBoxes(p, f.devices, limits.messages-1, limits.bytes-f.job.Size), f.askBoxes(p, changed, -1, -1))
+}
+
+// askBoxes reads the inboxes of devices; of those with no more than so many messages and bytes none, where the engine chooses.
+func (f *fanning) askBoxes(p *plan, devices []ident.Device, most, bytes int64) error {
+	if len(devices) == 0 {
+		return nil
+	}
+	list, err := p.t.listed(devices)
 	if err != nil {
 		return err
 	}
-	query, args := fanBoxesJSON, []any{list, string(f.job.App)}
-	if t.w.travels() {
-		query = fanBoxesArrays
-		if err := t.askPlaces(len(f.devices)); err != nil {
-			return err
-		}
-	}
+	also, args := "", []any{list, string(f.job.App), f.job.Name, f.job.since()}
+	used := 2
 	switch f.job.Audience {
 	case toTopic:
-		query, args = query+fanSubscribed, append(args, f.job.Name, f.job.since())
+		also, used = fanSubscribed, 4
 	case toUser:
-		query, args = query+fanOfUser, append(args, f.job.Name)
-	default:
-		query += fanReachable
+		also, used = fanOfUser, 3
 	}
-	return t.ask(p.box, query, args...)
+	if p.t.w.travels() {
+		return p.t.ask(f.box(p), fanBoxes+also, args[:used]...)
+	}
+	return p.t.ask(f.box(p), fanUnusual+also+fanUnusualEnd, append(args, most, bytes)...)
+}
+
+// box takes an inbox as it is in the database, or that it is not to be reached.
+func (f *fanning) box(p *plan) func(row) error {
+	return func(r row) error {
+		b := &box{app: f.job.App}
+		var there bool
+		if err := r.Scan(&b.device, &there, &b.pending, &b.bytes); err != nil {
+			return err
+		}
+		if there {
+			p.boxes[b.device] = b
+		} else {
+			f.absent[b.device] = true
+		}
+		return nil
+	}
 }
 
 // listed is a list of devices as a statement takes it.
@@ -172,14 +220,14 @@ func (f *fanning) decide(p *plan) (fast []place, err error) {
 	if err := p.complete(); err != nil {
 		return nil, err
 	}
-	over := f.send.TTL <= 0
+	var odd []*box
 	for _, d := range f.devices {
-		b := p.boxes[d]
-		if b == nil {
-			continue // it has left
-		}
-		if !over && f.simple(p, b) {
+		switch b := p.boxes[d]; {
+		case f.absent[d]: // it has left
+		case b == nil || f.simple(p, b):
 			fast = append(fast, place{device: d})
+		default:
+			odd = append(odd, b)
 		}
 	}
 	for i := range fast { // their places follow one another
@@ -188,16 +236,9 @@ func (f *fanning) decide(p *plan) (fast []place, err error) {
 		}
 		f.page.Pending = append(f.page.Pending, messages.Pending{Device: fast[i].device, Seq: fast[i].seq, Class: f.send.Urgency.Class()})
 	}
-	next := 0
-	for _, d := range f.devices {
-		switch b := p.boxes[d]; {
-		case b == nil:
-		case next < len(fast) && fast[next].device == d:
-			next++
-		default:
-			if err := f.deliver(p, b, over); err != nil {
-				return nil, err
-			}
+	for _, b := range odd {
+		if err := f.deliver(p, b); err != nil {
+			return nil, err
 		}
 	}
 	f.page.Reached, f.page.Done = len(fast)+len(p.slots), f.last
@@ -207,13 +248,13 @@ func (f *fanning) decide(p *plan) (fast []place, err error) {
 // simple reports whether the message is one more in the inbox, and nothing else.
 func (f *fanning) simple(p *plan, b *box) bool {
 	limits := p.t.w.store.limits
-	return p.holders[pendingKey{b.device, f.job.CollapseKey}].row == nil &&
+	return f.send.TTL > 0 && p.holders[pendingKey{b.device, f.job.CollapseKey}].row == nil &&
 		b.pending+1 <= limits.messages && b.bytes+f.job.Size <= limits.bytes
 }
 
 // deliver does for one inbox what a send of its own would do. A message past its life is over where it comes to.
-func (f *fanning) deliver(p *plan, b *box, over bool) error {
-	if over {
+func (f *fanning) deliver(p *plan, b *box) error {
+	if f.send.TTL <= 0 {
 		s, err := p.slot(b, f.send, true)
 		if err == nil {
 			s.ended = messages.Expired
