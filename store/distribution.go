@@ -28,13 +28,14 @@ type placement struct {
 }
 
 // placements are all tables that do not stay where they are. The first is the one the others lie beside. What is not here - keys,
-// circuits, events, sweeps, nodes and the like - is small, or written rarely, and stays on the coordinator.
+// circuits, events, topics, sweeps, nodes and the like - is small, or written rarely, and stays on the coordinator.
 var placements = []placement{
 	{table: "inboxes", column: "device"},
 	{table: "devices", column: "id", beside: "inboxes"},
 	{table: "deliveries", column: "device", beside: "inboxes"},
 	{table: "gaps", column: "device", beside: "inboxes"},
 	{table: "wakes", column: "device", beside: "inboxes"},
+	{table: "subscriptions", column: "device", beside: "inboxes"},
 	// Found by their own ids, which no device knows.
 	{table: "messages", column: "id"},
 	{table: "idempotency", column: "key"},

@@ -18,6 +18,12 @@ import (
 var acrossDevices = []struct{ statement, fault, why string }{
 	{"select d.app, d.user_id, d.id from unnest", "no key for devices", "who a user's devices are: every machine is asked, by an index"},
 	{"select count(*) from devices where app = $1 and user_id = $2", "no key for devices", "binding a device to a user"},
+	{"select id from devices where app = $1 and user_id = $2", "no key for devices", "subscribing, listing and erasing a user"},
+	{"select id from devices where app = $1 and id > $2", "no key for devices", "listing an app's devices"},
+	{"select distinct device from subscriptions where app = $1 and topic = $2", "no key for subscriptions", "who is in an audience: every machine is asked, by an index"},
+	{"select topic, count(distinct device)", "no key for subscriptions", "counting an audience"},
+	{"select device, seq from deliveries where app = $1 and to_user = $2", "no key for deliveries", "erasing a person"},
+	{"select id from messages where app = $1 and audience = $2", "no key for messages", "erasing a person"},
 	{"select id from devices where app = $1 and installation = $2", "no key for devices", "registering: every machine is asked, by an index"},
 	{"update devices set token_state = $1, token_reason = '', token = null", "no key for devices", "a token that is new to its device is taken from any other: every machine, by an index"},
 	{"select id, registered_at from devices where token_hash = $1", "no key for devices", "moving a token to the other environment of APNs, once in its life"},
@@ -61,6 +67,7 @@ func travel(t *testing.T) *journey {
 	j.many(j.list[4:8])
 	j.s.limits.messages = 4
 	j.full(j.list[9])
+	j.people()
 	j.seldom()
 	return j
 }

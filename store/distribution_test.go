@@ -51,6 +51,7 @@ func TestDistributePutsEachTableInItsPlace(t *testing.T) {
 	}
 	want := []string{
 		"inboxes device none 32", "devices id inboxes 0", "deliveries device inboxes 0", "gaps device inboxes 0", "wakes device inboxes 0",
+		"subscriptions device inboxes 0",
 		"messages id none 32", "idempotency key none 32", "apps everywhere reference 0", "credentials everywhere reference 0",
 	}
 	if !slices.Equal(got, want) || len(done) != len(want) {

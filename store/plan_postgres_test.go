@@ -27,6 +27,9 @@ func furnishForPlans(t *testing.T, s *Store) {
 		`INSERT INTO events (id, app, type, created_at, data) SELECT 'evt_' || i, 'app_' || i % 50, 't', i, '' FROM generate_series(1, 5000) AS i`,
 		`INSERT INTO credentials (app, provider, fingerprint, public, secret, updated_at)
 			SELECT 'app_' || i, 'apns', '', '', '', i FROM generate_series(1, 2000) AS i`,
+		`INSERT INTO subscriptions (device, topic, via, app, created_at)
+			SELECT 'dev_' || i % 2000, 'topic_' || i / 2000, CASE WHEN i % 4 = 0 THEN 'user ' || i % 2000 / 2 ELSE '' END, 'app', i FROM generate_series(1, 10000) AS i`,
+		`INSERT INTO user_topics (app, user_id, topic, created_at) SELECT 'app', 'user ' || i / 5, 'topic_' || i % 5, i FROM generate_series(1, 5000) AS i`,
 		"ANALYZE",
 	} {
 		s.onWriter(t, query)
@@ -90,6 +93,9 @@ func TestEveryHotStatementUsesAnIndexOnPostgres(t *testing.T) {
 	all["deliveries at once"], all["plain deliveries at once"] = insertSlotsAtOnce, insertPlainsAtOnce
 	all["acks up to at once"], all["acks of ids at once"], all["gaps at once"] = ackUpToAtOnce, ackIDsAtOnce, closeGapsAtOnce
 	all["pages at once"], all["told at once"], all["ends at once"], all["bodies at once"] = markPagesAtOnce, tellGapsAtOnce, endAtOnce, releaseBodies
+	all["history"], all["erase history"] = selectHistory, deleteHistory
+	all["a user at once"], all["standings at once"], all["own topics at once"] = userOf.arrays, standingsOf.arrays, ownTopicsOf.arrays
+	all["registered at once"], all["unsubscribe at once"], all["subscribers at once"] = registeredOf.arrays, unsubscribesOf.arrays, subscribersOf.arrays
 	for name, query := range all {
 		plan := planPG(t, s, conn, query)
 		for _, step := range walks(plan) {

@@ -38,6 +38,13 @@ var hotStatements = map[string]string{
 	"a provider's circuits": providersOpen, "an app's circuits": appsCircuits, "credential": "SELECT " + credentialColumns + " FROM credentials c WHERE c.app = ? AND c.provider = ?",
 	"events": selectEvents, "old events": oldEvents, "an app's events": appsEvents, "event": insertEvents,
 	"expiring": selectExpiring, "note an expiry": noteExpiry, "expiries": selectExpiries,
+	"key": selectKey, "keys": selectKeys, "use of a key": noteKeyUsed, "identity keys": selectIdentityKeys,
+	"left": selectLeft, "leave": deleteLeft, "follow": insertFollowed, "a user's topics": selectUserTopics, "a user": userOf.sizes[3],
+	"own topics": selectOwnTopics, "a device's topics": selectTopicsOf, "end of subscriptions": deleteSubscriptions,
+	"own topics of some": ownTopicsOf.sizes[3], "registered of some": registeredOf.sizes[3], "unsubscribe some": unsubscribesOf.sizes[3],
+	"topics": selectTopics, "topic": selectTopic, "subscribers": countSubscribers, "devices of a topic": selectSubscribers, "users of a topic": deleteTopicUsers,
+	"standings": standingsOf.sizes[3], "fleet": fleetOfApp, "fleet of a user": fleetOfUser, "fleet of a topic": fleetOfTopic, "subscribers of some": subscribersOf.sizes[3],
+	"to erase": selectErasable, "sent to a user": selectSentTo, "sends to a user": selectAudienceFor, "one sent": selectSent, "erase one sent": deleteSent,
 	"expire": "SELECT " + endingColumns + " FROM deliveries WHERE ended_at IS NULL AND expires_at <= ? ORDER BY expires_at LIMIT 0 + ?",
 }
 

@@ -200,10 +200,8 @@ func (t *tx) unregister(d tokens.Device, now time.Time) error {
 	if err := t.list(&pending, "SELECT "+endingColumns+" FROM deliveries WHERE device = ? AND ended_at IS NULL", string(d.ID)); err != nil {
 		return fmt.Errorf("list what is pending: %w", err)
 	}
-	for _, p := range pending {
-		if _, err := t.end(p, messages.Dropped, "device_unregistered", millis(now)); err != nil {
-			return err
-		}
+	if err := t.endAll(pending, messages.Dropped, "device_unregistered", millis(now)); err != nil {
+		return err
 	}
 	if _, err := t.exec("DELETE FROM gaps WHERE device = ?", string(d.ID)); err != nil {
 		return fmt.Errorf("forget a gap: %w", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"rouse/fault"
@@ -27,14 +28,17 @@ const (
 const (
 	// countOthers says what every row of a user has anyway: without it the index that holds those alone is not used.
 	countOthers = "SELECT COUNT(*) FROM devices WHERE app = ? AND user_id = ? AND user_id <> '' AND id <> ?"
-	// selectLeft reads what is pending for anyone but a user.
-	selectLeft       = "SELECT " + endingColumns + " FROM deliveries WHERE device = ? AND ended_at IS NULL AND to_user IS NOT NULL AND to_user <> ?"
+	// selectLeft reads what is pending for anyone but a user. It does not say plainly that there is one: PostgreSQL would go through the
+	// index of all that was sent to users.
+	selectLeft       = "SELECT " + endingColumns + " FROM deliveries WHERE device = ?1 AND ended_at IS NULL AND COALESCE(to_user, ?2) <> ?2"
 	deleteLeft       = "DELETE FROM subscriptions WHERE device = ? AND via <> '' AND via <> ?"
 	selectUserTopics = "SELECT topic FROM user_topics WHERE app = ? AND user_id = ? ORDER BY topic"
 	insertFollowed   = `INSERT INTO subscriptions (device, topic, via, app, created_at) SELECT ?, topic, user_id, app, ?
 		FROM user_topics WHERE app = ? AND user_id = ? ON CONFLICT (device, topic, via) DO NOTHING`
-	selectUser = "SELECT " + deviceColumns + fromDevices + "WHERE d.app = ? AND d.user_id = ? AND d.user_id <> '' AND d.unregistered_at IS NULL ORDER BY d.id"
 )
+
+// userOf reads those of the devices that are the user's.
+var userOf = ofDevices("SELECT "+deviceColumns+fromDevices+"WHERE d.app = ? AND d.user_id = ? AND d.unregistered_at IS NULL AND d.id ", "")
 
 // BindUser makes the device one of the user's, and nobody else's: for whoever had it, it is as UnbindUser. From this commit on the
 // device has the user's subscriptions. Binding again changes nothing. NotFound "device_not_found"; Invalid "too_many_devices" if
@@ -124,10 +128,8 @@ func (t *tx) leave(id ident.Device, user string, now time.Time) error {
 	if err := t.list(&pending, selectLeft, string(id), user); err != nil {
 		return fmt.Errorf("list what is pending for a user: %w", err)
 	}
-	for _, p := range pending {
-		if _, err := t.end(p, messages.Canceled, userLeft, millis(now)); err != nil {
-			return err
-		}
+	if err := t.endAll(pending, messages.Canceled, userLeft, millis(now)); err != nil {
+		return err
 	}
 	if _, err := t.exec(deleteLeft, string(id), user); err != nil {
 		return fmt.Errorf("end a user's subscriptions: %w", err)
@@ -161,26 +163,34 @@ func (t *tx) follow(d tokens.Device, now time.Time) error {
 // themselves, by name. A user nobody heard of has none.
 func (s *Store) User(ctx context.Context, app ident.App, user string) (tokens.User, error) {
 	u := tokens.User{ID: user}
-	rows, err := s.reads.rows(ctx, selectUser, string(app), user)
+	var devices []ident.Device
+	if err := s.reads.list(ctx, &devices, selectDevicesOf, string(app), user); err != nil {
+		return tokens.User{}, s.readError("list a user's devices", err)
+	}
+	err := s.eachPiece(userOf, devices, func(query string, args ...any) error {
+		rows, err := s.reads.rows(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var r deviceRow
+			if err := rows.Scan(r.fields()...); err != nil {
+				return err
+			}
+			r.Token = nil // nobody shows it, and one that does not open must not hide the others
+			d, err := s.device(r)
+			if err != nil {
+				return err
+			}
+			u.Devices = append(u.Devices, d)
+		}
+		return rows.Err()
+	}, string(app), user)
 	if err != nil {
 		return tokens.User{}, s.readError("read a user's devices", err)
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var r deviceRow
-		if err := rows.Scan(r.fields()...); err != nil {
-			return tokens.User{}, s.readError("read a user's devices", err)
-		}
-		r.Token = nil // nobody shows it, and one that does not open must not hide the others
-		d, err := s.device(r)
-		if err != nil {
-			return tokens.User{}, err
-		}
-		u.Devices = append(u.Devices, d)
-	}
-	if err := rows.Err(); err != nil {
-		return tokens.User{}, s.readError("read a user's devices", err)
-	}
+	slices.SortFunc(u.Devices, func(a, b tokens.Device) int { return strings.Compare(string(a.ID), string(b.ID)) })
 	if err := s.reads.list(ctx, &u.Topics, selectUserTopics, string(app), user); err != nil {
 		return tokens.User{}, s.readError("read a user's topics", err)
 	}
