@@ -55,6 +55,7 @@ var inTests = map[string][]string{
 	"providers/apns": {"providers/sim", "providers/providertest"},
 	"providers/fcm":  {"providers/sim", "providers/providertest"},
 	"client":         {"api", "store", "bus"},
+	"api":            {"webhooks"},
 }
 
 // home says where alone an outside package may be imported; a prefix ending in

@@ -34,7 +34,7 @@ func TestSQLite(t *testing.T) {
 func conformance(t *testing.T, open opener) {
 	for _, group := range []map[string]func(*testing.T, *world){
 		appTests, deviceTests, userTests, topicTests, identityTests, fleetTests, tokenTests, circuitTests, eventTests, expiryTests, acceptTests, inboxTests, ackTests, wakeTests, sweepTests, memberTests, headTests,
-		fanoutTests, listTests, receiptTests,
+		fanoutTests, webhookTests, listTests, receiptTests,
 	} {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) {
