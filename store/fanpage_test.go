@@ -332,3 +332,52 @@ func TestABatchHasItsWeightInTheQueue(t *testing.T) {
 		t.Errorf("once it is done: %v", err)
 	}
 }
+
+// What other operations of its batch have changed counts for a page: an ack makes room, another page takes it.
+func TestPagesAndAcksOfOneBatch(t *testing.T) {
+	t.Parallel()
+	onEngines(t, func(t *testing.T, s *Store) {
+		start(t, s)
+		now := fromMillis(millis(time.Now()))
+		c := newHall(t, s, tokens.OverflowReject, now)
+		full := c.devices[11] // it holds three, and that is all it may
+		var jobs []ident.Message
+		for range 3 {
+			jobs = append(jobs, c.send("", func(m *messages.Send) { m.To = messages.Target{Broadcast: true} }).ID)
+		}
+		var first messages.Seq
+		c.must(s.reads.get(t.Context(), &first, "SELECT MIN(seq) FROM deliveries WHERE device = ?", string(full)))
+		ack := newOp(func(x *tx) error {
+			n, err := x.ackUpTo(full, first, now)
+			if n != 1 {
+				t.Errorf("acked %d", n)
+			}
+			return err
+		})
+		ack.lands = full
+		ops := []*op{ack}
+		for _, id := range jobs {
+			f := fanning{now: now}
+			c.must(s.reads.get(t.Context(), &f.job, selectFan, string(id)))
+			var err error
+			f.devices, f.cursor, f.last, err = s.audience(t.Context(), f.job, 100)
+			c.must(err)
+			ops = append(ops, newOp(f.store).locking(f.devices...))
+		}
+		inOneBatch(t, s, ops)
+		var states []string
+		for _, id := range jobs {
+			var state string
+			c.must(s.reads.get(t.Context(), &state, "SELECT COALESCE(ended, 'pending') FROM deliveries WHERE message = ? AND device = ?", string(id), string(full)))
+			states = append(states, state)
+		}
+		if diff := cmp.Diff([]string{"pending", "dropped", "dropped"}, states); diff != "" {
+			t.Error(diff)
+		}
+		var wrong int
+		c.must(s.reads.get(t.Context(), &wrong, "SELECT COUNT(*) FROM inboxes WHERE pending > 3 OR pending <> (SELECT COUNT(*) FROM deliveries d WHERE d.device = inboxes.device AND d.ended_at IS NULL)"))
+		if wrong != 0 {
+			t.Errorf("%d inboxes are not as their deliveries are", wrong)
+		}
+	}, func(o *Options) { o.InboxMessages, o.Writers = 3, 1 })
+}
