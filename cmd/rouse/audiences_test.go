@@ -34,7 +34,7 @@ func testAudiencesByCommand(t *testing.T, on engine) {
 	if gone.Devices != 2 || gone.Deliveries == 0 || gone.Subscriptions == 0 {
 		t.Errorf("erased %+v", gone)
 	}
-	says(t, mustCommand(t, env, "users", "erase", "ann", "--yes"), "devices             0\n")
+	says(t, mustCommand(t, env, "users", "erase", "ann", "--yes"), "devices              0\n")
 	refuses(t, env, exitUsage, "--yes", "users", "erase", "ann")
 	refuses(t, env, exitFailed, "device_not_found", "devices", "show", phones[0].device)
 	mustCommand(t, env, "devices", "delete", phones[2].device)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"text/tabwriter"
 	"time"
 
@@ -57,6 +58,7 @@ type demo struct {
 	app     profile
 	backend *client.Client
 	android *demoPhone
+	bell    *demoPhone   // the box, which waits on its poll
 	phones  []*demoPhone // all of them
 	rows    []row
 	events  string // what was told of them
@@ -90,11 +92,11 @@ func (d *demo) play(ctx context.Context) (err error) {
 		{"an iPhone asleep", d.iphone},
 		{"an Android phone asleep", d.androidPhone},
 		{"a box without a push provider", d.box},
-		{"100 messages to a sleeping phone", d.burst},
 		{"a message to everyone", d.everyone},
 		{"a message for later", d.later},
-		{"the events of all that", d.told},
+		{"100 messages to a sleeping phone", d.burst},
 		{"a restart while Google is down", d.restart},
+		{"the events of all that", d.told},
 	} {
 		step, cancel := context.WithTimeout(ctx, stepLimit)
 		err := act.play(step)
@@ -139,7 +141,7 @@ func (d *demo) enrol(ctx context.Context, name, provider string) (*demoPhone, er
 		p.token = d.sim.NewFCMToken(demoProject)
 	}
 	var err error
-	p.phone, err = enrol(ctx, enrolment{url: d.app.URL, publishableKey: d.app.PublishableKey, installation: "demo-" + provider, provider: provider, token: p.token})
+	p.phone, err = enrol(ctx, enrolment{url: d.app.URL, publishableKey: d.app.PublishableKey, installation: "demo-" + strconv.Itoa(len(d.phones)), provider: provider, token: p.token})
 	d.phones = append(d.phones, p)
 	return p, err
 }

@@ -126,6 +126,7 @@ func (d *demo) box(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	d.bell = p
 	type polled struct {
 		page client.InboxPage
 		at   time.Time
@@ -194,8 +195,11 @@ const (
 	burstPushes = 3
 )
 
-// burst sends many messages to one sleeping phone at once.
-func (d *demo) burst(ctx context.Context) error {
+// burst sends many messages to one sleeping phone at once; a new one, for the other was woken so often that the next push would be held back.
+func (d *demo) burst(ctx context.Context) (err error) {
+	if d.android, err = d.enrol(ctx, "another Android", "fcm"); err != nil {
+		return err
+	}
 	before := len(d.sim.Pushes(d.android.token))
 	begun := time.Now()
 	group, inner := errgroup.WithContext(ctx)
@@ -284,13 +288,18 @@ func (d *demo) restart(ctx context.Context) error {
 
 // reopen starts the node again; its address is another one now.
 func (d *demo) reopen(ctx context.Context) error {
-	at, err := d.stage.up(ctx)
+	at, err := d.stage.up(context.WithoutCancel(ctx)) // it outlives this act, until it is taken down
 	if err != nil {
 		return err
 	}
 	d.app.URL = at.api
-	var errs [2]error
-	d.backend, errs[0] = newClient(at.api, d.app.SecretKey)
-	d.android.phone, errs[1] = knownPhone(at.api, d.android.device, d.android.secret)
-	return errors.Join(errs[:]...)
+	if d.backend, err = newClient(at.api, d.app.SecretKey); err != nil {
+		return err
+	}
+	for _, p := range d.phones {
+		if p.phone, err = knownPhone(at.api, p.device, p.secret); err != nil {
+			return err
+		}
+	}
+	return nil
 }

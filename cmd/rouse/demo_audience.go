@@ -59,27 +59,30 @@ func (d *demo) wantCounted(ctx context.Context, id string) error {
 // ahead is how far ahead the demo schedules.
 const ahead = 500 * time.Millisecond
 
-// later schedules a message, and sees that it wakes nobody before its time.
+// later schedules a message for the box, which waits for it on its poll: it comes at its time and not before.
 func (d *demo) later(ctx context.Context) error {
-	before := len(d.sim.Pushes(d.android.token))
 	begun := time.Now()
 	due := begun.Add(ahead).UTC()
-	sent, err := d.sendTo(ctx, client.Recipient{DeviceId: &d.android.device}, &due)
+	sent, err := d.sendTo(ctx, client.Recipient{DeviceId: &d.bell.device}, &due)
 	if err != nil {
 		return err
 	}
-	r := row{name: "Android, scheduled", accepted: time.Since(begun)}
-	push, err := d.sim.NextPush(ctx, d.android.token, before)
+	r := row{name: "box, scheduled", accepted: time.Since(begun)}
+	page, err := d.bell.page(ctx, "", maxPage, 5)
 	if err != nil {
-		return fmt.Errorf("no push reached the phone: %w", err)
+		return fmt.Errorf("polling: %w", err)
 	}
-	if push.At.Before(due) {
-		return fmt.Errorf("it was woken %v too early", due.Sub(push.At))
-	}
-	if r, err = d.fetchOne(ctx, d.android, sent.Id, r); err != nil {
+	r.fetched = time.Since(begun)
+	if err := wantOne(page, sent.Id); err != nil {
 		return err
 	}
-	r.woken, r.remark = push.At.Sub(begun), fmt.Sprintf("meant for %.1f s after it was sent", ahead.Seconds())
+	if r.fetched < ahead {
+		return fmt.Errorf("it came %v too early", ahead-r.fetched)
+	}
+	if n, err := d.bell.ackAll(ctx, page.Cursor); err != nil || n != 1 {
+		return fmt.Errorf("acking: %d acked, want 1: %w", n, err)
+	}
+	r.remark = fmt.Sprintf("meant for %.1f s after it was sent", ahead.Seconds())
 	d.rows = append(d.rows, r)
 	return nil
 }

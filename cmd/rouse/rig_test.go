@@ -210,8 +210,12 @@ func (r *rig) env() []string {
 	}, r.db...)
 }
 
-// kill ends the server as a power cut would; it may be gone already.
-func (r *rig) kill() { r.child.kill() }
+// kill ends the server as a power cut would; it may be gone already, or never have come.
+func (r *rig) kill() {
+	if r.child != nil {
+		r.child.kill()
+	}
+}
 
 // terminate asks the server to stop, and returns how it exited and how long that took.
 func (r *rig) terminate() (code int, took time.Duration) {
