@@ -9,8 +9,10 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http/httptest"
 	"path/filepath"
 	"slices"
@@ -31,6 +33,7 @@ import (
 	"rouse/providers/fcm"
 	"rouse/store"
 	"rouse/tokens"
+	"rouse/webhooks"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -96,7 +99,7 @@ func (s setup) serve(t testing.TB, w *world, hints testkit.Bus) {
 	w.heard.bus = hints
 	deps := api.Deps{
 		Apps: w.store, Keys: w.store, Credentials: w.store, Devices: w.store, Users: w.store, Door: w.store, Messages: w.store, Inboxes: w.store,
-		IdentityKeys: w.store, Topics: w.store, Subscriptions: w.store, Fleet: w.store, Reports: w.store, Webhooks: w.store, Waker: w.bell,
+		IdentityKeys: w.store, Topics: w.store, Subscriptions: w.store, Fleet: w.store, Reports: w.store, Webhooks: w.store, Waker: w.bell, Poster: s.poster(t, w),
 		Circuits: w.store, Events: w.store, Hints: w.heard, Checker: checker{}, Verifier: w.asked, Admin: tokens.HashOf(adminKey), Limits: s.limits, Draining: w.draining, Log: w.logger(), Metrics: w.metrics,
 	}
 	if s.door != nil {
@@ -128,6 +131,18 @@ func (s setup) serve(t testing.TB, w *world, hints testkit.Bus) {
 	t.Cleanup(w.server.Close)
 	t.Cleanup(w.drain) // runs first: no poll may hold the server up
 	w.client = &client{t: t, base: w.server.URL, http: w.server.Client()}
+}
+
+// poster checks webhooks as serve's does, and reaches no receiver.
+func (s setup) poster(t testing.TB, w *world) *webhooks.Poster {
+	t.Helper()
+	p, err := webhooks.New(webhooks.Options{Store: w.store, Dial: func(context.Context, string, string, func(string) error) (net.Conn, error) {
+		return nil, errors.New("nobody is reached in these tests")
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
 func openStore(t testing.TB, dir string, log *slog.Logger, inboxMessages int) *store.Store {

@@ -1,0 +1,489 @@
+package api_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/getkin/kin-openapi/openapi3"
+
+	"rouse/api"
+	"rouse/ident"
+	"rouse/tokens"
+)
+
+// attempt is a call as its rightful caller makes it. A name in braces, as in the contract's paths, stands for something that the
+// caller's app has: see scene.
+type attempt struct {
+	query, body string
+	// needs are names that must be there though the call does not spell them.
+	needs []string
+}
+
+// attempts has one for each operation that takes a key.
+var attempts = map[string]attempt{
+	"createApp": {body: `{"name":"Bakery"}`},
+	"listApps":  {}, "getApp": {}, "deleteApp": {},
+	"updateApp": {body: `{"name":"Brewery"}`},
+	"createKey": {body: `{"kind":"secret"}`},
+	"listKeys":  {}, "deleteKey": {},
+	"rotateKey":            {body: `{}`},
+	"listIdentityKeys":     {needs: []string{"kid"}},
+	"putIdentityKey":       {body: `{"algorithm":"HS256","secret":"0123456789abcdef0123456789abcdef"}`},
+	"deleteIdentityKey":    {},
+	"listCredentials":      {needs: []string{"apns", "fcm"}},
+	"putApnsCredential":    {body: `{"team_id":"ABCDE12345","key_id":"KEY1234567","private_key":"{p8}","topic":"com.example.bakery"}`},
+	"deleteApnsCredential": {needs: []string{"apns"}},
+	"putFcmCredential":     {body: `{"service_account":{account}}`},
+	"deleteFcmCredential":  {needs: []string{"fcm"}},
+	"verifyApnsCredential": {needs: []string{"apns"}},
+	"verifyFcmCredential":  {needs: []string{"fcm"}},
+	"registerDevice":       {body: `{"installation_id":"{installation}","platform":"other","provider":"none","topics":["{topic}"]}`},
+	"listDevices":          {query: "user_id={user}&topic={topic}"},
+	"getDevice":            {}, "deleteDevice": {}, "wakeDevice": {},
+	"updateDevice": {body: `{"locale":"de","user_id":"{user}"}`},
+	"getOwnDevice": {}, "deleteOwnDevice": {}, "unbindOwnUser": {needs: []string{"user"}}, "rotateOwnSecret": {},
+	"updateOwnDevice": {body: `{"locale":"de"}`},
+	"bindOwnUser":     {body: `{"user_token":"{user_token}"}`},
+	"listOwnTopics":   {needs: []string{"topic"}}, "subscribeOwnTopic": {}, "unsubscribeOwnTopic": {},
+	"reportPush": {body: `{"priority":"high","original_priority":"high"}`},
+	"getUser":    {}, "deleteUser": {}, "bindUserDevice": {}, "unbindUserDevice": {},
+	"listTopics": {needs: []string{"topic"}}, "getTopic": {}, "deleteTopic": {},
+	"subscribeDevice": {}, "unsubscribeDevice": {}, "subscribeUser": {}, "unsubscribeUser": {},
+	"subscribeDevices":   {body: `{"device_ids":["{device_id}"]}`},
+	"unsubscribeDevices": {body: `{"device_ids":["{device_id}"]}`},
+	"sendMessage":        {body: `{"to":{"device_id":"{device_id}"},"data":1}`},
+	"sendMessages":       {body: `{"messages":[{"to":{"device_id":"{device_id}"},"data":1},{"to":{"user_id":"{user}"},"data":2},{"to":{"topic":"{topic}"},"data":3}]}`},
+	"listMessages":       {query: "device_id={device_id}", needs: []string{"message_id"}},
+	"getMessage":         {}, "listDeliveries": {}, "cancelMessage": {},
+	"listEvents":    {query: "limit=100", needs: []string{"event_id"}},
+	"createWebhook": {body: `{"url":"https://backend.example/rouse","events":["*"]}`},
+	"listWebhooks":  {needs: []string{"webhook_id"}}, "getWebhook": {}, "deleteWebhook": {}, "testWebhook": {},
+	"updateWebhook":       {body: `{"description":"ours"}`},
+	"rotateWebhookSecret": {body: `{}`},
+	"redeliverEvents":     {body: `{"event_id":"{event_id}"}`},
+	"getInbox":            {query: "ack={cursor}", needs: []string{"message_id"}}, "getInboxMessage": {},
+	"ackMessages":    {body: `{"ids":["{message_id}"]}`},
+	"reportReceipts": {body: `{"receipts":[{"message_id":"{message_id}","event":"opened"}]}`},
+}
+
+// owned are the names that another app or device may have, too, and what nobody has.
+var owned = map[string]string{
+	"key_id": string(ident.NewKey()), "kid": "never-given", "device_id": string(ident.NewDevice()), "user": "nobody", "topic": "nowhere",
+	"message_id": string(ident.NewMessage()), "webhook_id": string(ident.NewWebhook()), "event_id": string(ident.NewEvent()), "cursor": "nonsense",
+}
+
+// ofDevice are those of them that a device has to itself.
+var ofDevice = []string{"message_id", "cursor"}
+
+// scene is an app and one device of it, and what they turn out to need.
+type scene struct {
+	*world
+	app          tenant
+	made         map[string]string
+	device       phone
+	installation string
+}
+
+func (w *world) scene() *scene { return &scene{world: w, app: w.newApp(), made: map[string]string{}} }
+
+// sibling is another device of the same app.
+func (s *scene) sibling() *scene {
+	return &scene{world: s.world, app: s.app, made: map[string]string{}}
+}
+
+// value is what stands for a name. It is made when first asked for.
+func (s *scene) value(name string) string {
+	s.t.Helper()
+	if v, ok := s.made[name]; ok {
+		return v
+	}
+	v := s.make(name)
+	if name != "installation" { // each registration has its own
+		s.made[name] = v
+	}
+	return v
+}
+
+func (s *scene) make(name string) string {
+	s.t.Helper()
+	switch name {
+	case "app_id":
+		return s.app.id
+	case "key_id":
+		return s.do(call{"POST", "/v1/apps/" + s.app.id + "/keys", adminKey, obj{"kind": "secret"}, nil}).want(201).text("id")
+	case "kid":
+		return s.backend().kid
+	case "apns", "fcm":
+		x := call{"PUT", "/v1/apps/" + s.app.id + "/credentials/" + name, adminKey, s.fill(attempts["putApnsCredential"].body, s.value), nil}
+		if name == "fcm" {
+			x.body = s.fill(attempts["putFcmCredential"].body, s.value)
+		}
+		s.do(x).want(200)
+		return name
+	case "p8":
+		quoted := must(json.Marshal(signingKey(s.t)))
+		return strings.Trim(string(quoted), `"`)
+	case "account":
+		return oneAccount(s.t)
+	case "device_id":
+		s.installation = unique("installation")
+		s.device = s.register(s.app.pk, obj{"installation_id": s.installation, "platform": "other", "provider": "none"})
+		return s.device.id
+	case "installation":
+		return unique("installation")
+	case "user":
+		user := unique("user")
+		s.do(call{"PUT", "/v1/users/" + user + "/devices/" + s.value("device_id"), s.app.sk, nil, nil}).want(204)
+		return user
+	case "user_token":
+		return s.backend().token(unique("user"))
+	case "topic":
+		topic := unique("topic")
+		s.do(call{"PUT", "/v1/topics/" + topic + "/devices/" + s.value("device_id"), s.app.sk, nil, nil}).want(204)
+		return topic
+	case "message_id":
+		s.value("device_id")
+		return s.send(s.app, s.device, 1)
+	case "cursor":
+		s.value("message_id")
+		return s.inbox(s.device, "").Cursor
+	case "webhook_id":
+		return s.do(call{"POST", "/v1/webhooks", s.app.sk, attempts["createWebhook"].body, nil}).want(201).text("id")
+	case "event_id":
+		s.value("device_id") // its registration is an event
+		var list struct{ Events []struct{ ID string } }
+		s.do(call{"GET", "/v1/events", s.app.sk, nil, nil}).want(200).decode(&list)
+		if len(list.Events) == 0 {
+			s.t.Fatal("a registration is no event")
+		}
+		return list.Events[0].ID
+	}
+	s.t.Fatalf("nobody knows how to make {%s}", name)
+	return ""
+}
+
+func (s *scene) backend() backend { return s.newBackend(s.app, unique("kid")) }
+
+var onlyAccount struct {
+	once sync.Once
+	json string
+}
+
+// oneAccount is a service account; the same for all, because a key of RSA takes its time.
+func oneAccount(t testing.TB) string {
+	t.Helper()
+	onlyAccount.once.Do(func() { onlyAccount.json = string(must(json.Marshal(account(t)))) })
+	return onlyAccount.json
+}
+
+var named = regexp.MustCompile(`\{([a-z_0-9]+)\}`)
+
+// fill puts values in the place of names.
+func (s *scene) fill(text string, value func(string) string) string {
+	return named.ReplaceAllStringFunc(text, func(name string) string { return value(strings.Trim(name, "{}")) })
+}
+
+// call is an attempt, each name replaced by its value.
+func (s *scene) call(m method, key string, value func(string) string) answer {
+	s.t.Helper()
+	x := call{method: m.method, path: s.fill(m.path, value), key: key}
+	if query := s.fill(m.attempt.query, value); query != "" {
+		x.path += "?" + query
+	}
+	if m.attempt.body != "" {
+		x.body = s.fill(m.attempt.body, value)
+	}
+	calls.Add(1)
+	return s.do(x)
+}
+
+var calls atomic.Int64
+
+// keyWith is a secret key of just these scopes.
+func (s *scene) keyWith(scopes ...tokens.Scope) string {
+	s.t.Helper()
+	return s.do(call{"POST", "/v1/apps/" + s.app.id + "/keys", adminKey, obj{"kind": "secret", "scopes": scopes}, nil}).want(201).text("key")
+}
+
+// method is one operation of the contract.
+type method struct {
+	method, path, id string
+	// takes are the kinds of key it takes, scope what a secret one needs.
+	takes   []string
+	scope   tokens.Scope
+	attempt attempt
+}
+
+var needsScope = regexp.MustCompile("(?i)needs scope\\s+`([a-z]+)`")
+
+// methods reads all that take a key from the contract.
+func methods(t *testing.T) (all []method) {
+	t.Helper()
+	unused := maps.Clone(attempts)
+	for path, item := range document().Paths.Map() {
+		for name, op := range item.Operations() {
+			if op.Security == nil {
+				continue
+			}
+			m := method{method: name, path: path, id: op.OperationID, takes: kindsOf(*op.Security)}
+			var ok bool
+			if m.attempt, ok = attempts[m.id]; !ok {
+				t.Errorf("nobody knows how to call %s", m.id)
+			}
+			delete(unused, m.id)
+			if slices.Contains(m.takes, "secretKey") {
+				said := needsScope.FindStringSubmatch(op.Description)
+				if said == nil {
+					t.Fatalf("%s does not say which scope it needs", m.id)
+				}
+				m.scope = tokens.Scope(said[1])
+			}
+			all = append(all, m)
+		}
+	}
+	for id := range unused {
+		t.Errorf("there is no operation %s", id)
+	}
+	return all
+}
+
+func kindsOf(requirements openapi3.SecurityRequirements) (kinds []string) {
+	for _, r := range requirements {
+		kinds = slices.AppendSeq(kinds, maps.Keys(r))
+	}
+	return kinds
+}
+
+// TestWhoMayDoWhat calls every operation of the contract with every kind of key, and with what belongs to others.
+func TestWhoMayDoWhat(t *testing.T) {
+	t.Parallel()
+	w := setup{limits: api.Limits{FailedAuth: api.Rate{PerSecond: 1, Burst: 10000}}}.start(t)
+	dead := w.deadKeys()
+	t.Run("all", func(t *testing.T) {
+		for _, m := range methods(t) {
+			t.Run(m.id, func(t *testing.T) {
+				t.Parallel()
+				own := *w
+				own.client = &client{t: t, base: w.base, http: w.client.http}
+				own.nobodyElse(m, dead)
+				own.nothingOfOthers(m)
+				own.theRightful(m)
+			})
+		}
+	})
+	t.Logf("%d calls", calls.Load())
+}
+
+// deadKeys are keys that nobody has, or has any more, and what is said to whoever shows one.
+func (w *world) deadKeys() map[string]string {
+	w.t.Helper()
+	s := w.scene()
+	revoked := s.do(call{"POST", "/v1/apps/" + s.app.id + "/keys", adminKey, obj{"kind": "secret"}, nil}).want(201)
+	w.do(call{"DELETE", "/v1/apps/" + s.app.id + "/keys/" + revoked.text("id"), adminKey, nil, nil}).want(204)
+	dead := map[string]string{"": "unauthenticated", "garbage": "bad_key", flip(s.app.sk): "bad_key", flip(s.app.pk): "bad_key", revoked.text("key"): "unknown_key"}
+	for _, kind := range []tokens.KeyKind{tokens.SecretKey, tokens.PublishableKey} {
+		k := tokens.Key{ID: ident.NewKey(), App: ident.App(s.app.id), Kind: kind, Scopes: tokens.AllScopes(), CreatedAt: time.Now().Add(-time.Hour), ExpiresAt: time.Now().Add(-time.Minute)}
+		secret := tokens.MintKey(kind, strings.TrimPrefix(string(k.ID), ident.KeyPrefix))
+		k.Hash = tokens.HashOf(secret)
+		if err := w.store.AddKey(w.t.Context(), k); err != nil {
+			w.t.Fatal(err)
+		}
+		dead[string(secret)] = "expired_key"
+	}
+	s.value("device_id")
+	old := s.device.key
+	next := w.do(call{"POST", "/v1/device/rotate-secret", old, nil, nil}).want(200).text("secret")
+	w.do(call{"GET", "/v1/device", next, nil, nil}).want(200)
+	poll(w.t, func() bool { return w.do(call{"GET", "/v1/device", old, nil, nil}).status == 401 })
+	dead[old] = "unknown_key"
+	gone := w.newPhone(s.app)
+	w.do(call{"DELETE", "/v1/device", gone.key, nil, nil}).want(204)
+	dead[gone.key] = "device_unregistered"
+	return dead
+}
+
+// nobodyElse calls with every key that is not the rightful one's: nothing is told, nothing is done, and no body is read.
+func (w *world) nobodyElse(m method, dead map[string]string) {
+	w.t.Helper()
+	s := w.scene()
+	s.need(m)
+	for key, code := range dead {
+		status := 401
+		if code == "device_unregistered" {
+			status = 410
+			if !slices.Contains(m.takes, "deviceKey") {
+				status, code = 403, "wrong_key_kind"
+			}
+		}
+		s.call(m, key, s.value).refused(status, code)
+	}
+	s.value("device_id")
+	kinds := map[string]string{"adminKey": adminKey, "secretKey": s.app.sk, "publishableKey": s.app.pk, "deviceKey": s.device.key}
+	for kind, key := range kinds {
+		if !slices.Contains(m.takes, kind) {
+			s.call(m, key, s.value).refused(403, "wrong_key_kind")
+		}
+	}
+	if m.scope != "" {
+		lacking := s.keyWith(slices.DeleteFunc(tokens.AllScopes(), func(x tokens.Scope) bool { return x == m.scope })...)
+		if detail := s.call(m, lacking, s.value).refused(403, "missing_scope").problem().Detail; !strings.Contains(detail, `"`+string(m.scope)+`"`) {
+			w.t.Errorf("it lacks %s: %s", m.scope, detail)
+		}
+	}
+	if m.attempt.body != "" {
+		text := "%s %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1048576\r\n\r\n"
+		if status := w.raw(fmt.Sprintf(text, m.method, s.fill(m.path, s.value))); status != 401 {
+			w.t.Errorf("a body that did not come was waited for: %d", status)
+		}
+	}
+}
+
+// need makes all that a call speaks of, or needs.
+func (s *scene) need(m method) {
+	s.t.Helper()
+	for _, name := range m.attempt.needs {
+		s.value(name)
+	}
+	s.fill(m.path+m.attempt.query+m.attempt.body, s.value)
+}
+
+// nothingOfOthers: what belongs to another app, or another device, is answered as what nobody has, and stays as it is.
+func (w *world) nothingOfOthers(m method) {
+	w.t.Helper()
+	s := w.scene()
+	s.need(m)
+	key := s.rightful(m)[0]
+	others := []*scene{w.scene()}
+	if slices.Contains(m.takes, "deviceKey") {
+		others = append(others, s.sibling())
+	}
+	for _, found := range named.FindAllStringSubmatch(m.path+m.attempt.query+m.attempt.body, -1) {
+		name := found[1]
+		unknown, ok := owned[name]
+		if !ok {
+			continue
+		}
+		for i, other := range others {
+			if i > 0 && !slices.Contains(ofDevice, name) {
+				continue // the rest is the app's
+			}
+			theirs := other.value(name)
+			before := other.snapshot()
+			got := other.asked(m, s, key, name, theirs)
+			want := other.asked(m, s, key, name, unknown)
+			if got != want {
+				w.t.Errorf("{%s} of another is answered\n%s\nand of nobody\n%s", name, got, want)
+			}
+			if after := other.snapshot(); after != before {
+				w.t.Errorf("{%s} of another was\n%s\nand is\n%s", name, before, after)
+			}
+		}
+	}
+}
+
+var (
+	requestIDs = regexp.MustCompile(`"request_id":"[^"]*"`)
+	freshIDs   = regexp.MustCompile(`\b(app_|dev_|msg_|key_|whk_|evt_|rouse_dev_|installation-)[0-9a-v]+\b`)
+	times      = regexp.MustCompile(`"[0-9-]{10}T[0-9:.]+Z"`)
+	contacts   = regexp.MustCompile(`"last_(contact|used)_at":"[^"]*",?`)
+)
+
+// asked is what s is answered with another value for one name, but for that value, the request's id and, where something was made, what is new in it.
+func (*scene) asked(m method, s *scene, key, name, value string) string {
+	s.t.Helper()
+	a := s.call(m, key, func(n string) string {
+		if n == name {
+			return value
+		}
+		return s.value(n)
+	})
+	body := strings.ReplaceAll(requestIDs.ReplaceAllString(string(a.body), `"request_id":""`), value, "VALUE")
+	if a.status < 400 {
+		body = times.ReplaceAllString(freshIDs.ReplaceAllString(body, "$1"), `"TIME"`)
+	}
+	return fmt.Sprint(a.status, " ", body)
+}
+
+// snapshot is what there is of a scene, as its own backend sees it.
+func (s *scene) snapshot() string {
+	s.t.Helper()
+	var all strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(s.made)) {
+		path := map[string]string{
+			"device_id": "/v1/devices/", "message_id": "/v1/messages/", "webhook_id": "/v1/webhooks/", "user": "/v1/users/", "topic": "/v1/topics/",
+		}[name]
+		x := call{"GET", path + s.made[name], s.app.sk, nil, nil}
+		switch {
+		case name == "key_id":
+			x = call{"GET", "/v1/apps/" + s.app.id + "/keys", adminKey, nil, nil}
+		case name == "kid":
+			x = call{"GET", "/v1/apps/" + s.app.id + "/identity-keys", adminKey, nil, nil}
+		case path == "":
+			continue
+		}
+		fmt.Fprintf(&all, "%s: %s\n", name, contacts.ReplaceAllString(string(s.do(x).want(200).body), ""))
+	}
+	return all.String()
+}
+
+// rightful are the keys that may call, of each kind one; a secret one has the one scope alone.
+func (s *scene) rightful(m method) (keys []string) {
+	s.t.Helper()
+	for _, kind := range m.takes {
+		switch kind {
+		case "adminKey":
+			keys = append(keys, adminKey)
+		case "secretKey":
+			keys = append(keys, s.keyWith(m.scope))
+		case "publishableKey":
+			keys = append(keys, s.app.pk)
+		case "deviceKey":
+			s.value("device_id")
+			keys = append(keys, s.device.key)
+		}
+	}
+	return keys
+}
+
+// theRightful may do it, with each kind of key, and a secret one of all scopes too.
+func (w *world) theRightful(m method) {
+	w.t.Helper()
+	for i := range m.takes {
+		s := w.scene()
+		s.need(m)
+		key := s.rightful(m)[i]
+		if m.takes[i] == "deviceKey" {
+			s.made["installation"] = s.installation // the key of a device registers that one
+		}
+		w.succeeds(m, s.call(m, key, s.value))
+	}
+	if m.scope != "" {
+		s := w.scene()
+		s.need(m)
+		w.succeeds(m, s.call(m, s.app.sk, s.value))
+	}
+}
+
+// succeeds: the whole of it, each part of a batch included.
+func (w *world) succeeds(m method, a answer) {
+	w.t.Helper()
+	var parts struct{ Results []struct{ Status int } }
+	_ = json.Unmarshal(a.body, &parts) // not every answer has any
+	for _, part := range parts.Results {
+		if part.Status >= http.StatusBadRequest {
+			a.status = part.Status
+		}
+	}
+	if a.status < 200 || a.status > 299 {
+		w.t.Errorf("the rightful caller of %s is answered %d: %s", m.id, a.status, a.body)
+	}
+}
