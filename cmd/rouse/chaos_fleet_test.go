@@ -59,7 +59,7 @@ func newFleetOf(t *testing.T, bus string, size int) *fleet {
 	})
 	master := tokens.NewRingKey("fleet")
 	f.rig.secret(f.rig.admin, dbPassword, master[strings.Index(master, ":")+1:])
-	f.rig.db = []string{"ROUSE_MASTER_KEYS=" + master, "ROUSE_BUS=postgres", "ROUSE_LOG_LEVEL=info"} // each node has a DSN of its own
+	f.rig.db = []string{"ROUSE_MASTER_KEYS=" + master, "ROUSE_BUS=postgres", "ROUSE_LOG_LEVEL=info", "ROUSE_WEBHOOK_ALLOW=127.0.0.0/8"} // each node has a DSN of its own
 	if f.nats != nil {
 		f.rig.db = append(f.rig.db, "ROUSE_BUS="+f.nats.url())
 	}

@@ -46,17 +46,19 @@ func (l *pushLog) fetched(s span, ok bool) {
 	l.fetches = append(l.fetches, fetchSpan{s, ok})
 }
 
-// sending and sent are called in turn, by one goroutine.
-func (l *pushLog) sending() {
+// sending notes that a send begins, and returns its number.
+func (l *pushLog) sending() (number int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.sends = append(l.sends, heardSend{began: time.Now()})
+	return len(l.sends) - 1
 }
 
-func (l *pushLog) sent(id string) {
+// sent notes that the send of that number got its 202.
+func (l *pushLog) sent(number int, id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.sends[len(l.sends)-1].id = id
+	l.sends[number].id = id
 }
 
 const (

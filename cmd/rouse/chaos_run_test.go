@@ -59,6 +59,7 @@ type trial struct {
 	road    *road
 	phones  []*wanderer
 	backend *backend
+	many    *audiences
 	dice    *rand.Rand
 	brief   bool
 	begun   time.Time
@@ -94,14 +95,17 @@ func runChaos(t *testing.T, bus string) {
 	c := newCrowd(f.rig, size, *chaosSeed)
 	r := &road{fleet: f, under: c.http.Transport}
 	x := &trial{t: t, fleet: f, crowd: c, road: r, phones: wanderers(c, r), dice: rand.New(rand.NewPCG(*chaosSeed, 7)), brief: brief, begun: time.Now()}
+	events := startReceiver(f.rig)
 	start := x.idle()
 	c.wander(x.phones)
 	x.backend = startBackend(c, x.phones, rate)
+	x.many = startAudiences(x.backend, x.phones)
 	for _, b := range blows {
 		x.suffer(b)
 	}
 	x.goOn(x.calm())
 	x.backend.end()
+	x.many.last()
 	lasted := time.Since(x.begun)
 	if !c.ledger.await(healLimit) {
 		t.Errorf("%d messages did not come within %v%s", c.ledger.owed(), healLimit, c.stories(time.Now()))
@@ -110,11 +114,12 @@ func runChaos(t *testing.T, bus string) {
 	c.ledger.inOrder(t)
 	checkTokens(t, c)
 	checkApp(t, c)
+	judgeEvents(t, c, events)
 	c.hangUp()
 	x.judgePushes()
 	x.judgePolls()
 	x.judgeNodes(start)
-	x.tell("%s: seed %d, %v, %d phones, %d sends: %v", bus, *chaosSeed, lasted.Round(time.Second), size, x.backend.sent.Load(), sum)
+	x.tell("%s: seed %d, %v, %d phones, %d sends to one, %d to many, in batches or for later: %v", bus, *chaosSeed, lasted.Round(time.Second), size, x.backend.sent.Load(), x.many.sent.Load(), sum)
 }
 
 func (x *trial) calm() time.Duration {
@@ -137,6 +142,8 @@ func (x *trial) tell(format string, args ...any) {
 func (x *trial) suffer(b blow) {
 	x.t.Helper()
 	ctx := x.t.Context()
+	x.many.resting.Store(strings.HasPrefix(b.name, "skew"))
+	defer x.many.resting.Store(false)
 	x.goOn(x.calm())
 	lasts := b.lasts
 	if x.brief {
@@ -183,11 +190,12 @@ func (x *trial) awaitWhole(quiet []*wanderer, turned, healed time.Time) time.Tim
 	defer again.Stop()
 	for {
 		owed := x.crowd.ledger.owedTo(quiet, turned)
-		if owed == 0 {
+		if len(owed) == 0 {
 			return time.Now()
 		}
 		if time.Since(healed) > healLimit {
-			x.t.Errorf("%v after the heal %d messages had not come%s", healLimit, owed, x.crowd.stories(time.Now()))
+			slices.Sort(owed)
+			x.t.Errorf("%v after the heal %d messages had not come%s", healLimit, len(owed), x.crowd.tales(slices.Compact(owed)))
 			return time.Now()
 		}
 		<-again.C
@@ -212,8 +220,8 @@ func (x *trial) idle() (most vitals) {
 	dice := rand.New(rand.NewPCG(*chaosSeed, 8))
 	first := senders{crowd: x.crowd, api: x.crowd.client(x.fleet.rig.app.SecretKey)}
 	for i, w := range x.phones {
-		w.log.sending()
-		w.log.sent(first.send(w.crowdPhone, int64(-1-i), dice))
+		n := w.log.sending()
+		w.log.sent(n, first.send(w.crowdPhone, int64(-1-i), dice))
 	}
 	if !x.crowd.ledger.await(patient) {
 		x.t.Fatalf("%d of %d phones were not reached in good weather%s", x.crowd.ledger.owed(), len(x.phones), x.crowd.stories(time.Now()))
@@ -234,19 +242,17 @@ func (x *trial) hangUpHTTP() { x.road.under.(*http.Transport).CloseIdleConnectio
 // judgePushes fails if more than a few of the pushes of calm times were needless.
 func (x *trial) judgePushes() {
 	x.t.Helper()
-	came := func(id string) (time.Time, bool) {
-		x.crowd.ledger.mu.Lock()
-		defer x.crowd.ledger.mu.Unlock()
-		all := x.crowd.ledger.came[id]
-		if len(all) == 0 {
-			return time.Time{}, false
+	came := func(w *wanderer) func(id string) (time.Time, bool) {
+		return func(id string) (time.Time, bool) {
+			x.crowd.ledger.mu.Lock()
+			defer x.crowd.ledger.mu.Unlock()
+			return x.crowd.ledger.cameTo(id, w.crowdPhone)
 		}
-		return all[0].at, true
 	}
 	count := func(during []span) (pushes int, needless []string) {
 		for _, w := range x.phones {
 			for _, s := range during {
-				n, bad := w.log.needless(s, came)
+				n, bad := w.log.needless(s, came(w))
 				pushes += n
 				for _, b := range bad {
 					needless = append(needless, w.name()+" "+b)

@@ -22,8 +22,17 @@ type ledger struct {
 	promised map[string]promise       // by message id
 	came     map[string][]arrival     // by message id
 	order    map[*crowdPhone][]string // ids, as each came first
+	shared   map[string]share         // by message id: what is not for one phone in its turn
 	missing  int                      // promised and not come
 	moved    chan struct{}            // holds one token when something has changed
+}
+
+// share is a promise to several phones, or for later: it comes to each of them once, in no order with what else does.
+type share struct {
+	to map[*crowdPhone]bool
+	at time.Time // when it is due
+	// calm is of what wakes nobody: it comes with whatever comes next.
+	calm bool
 }
 
 type promise struct {
@@ -37,7 +46,7 @@ type arrival struct {
 }
 
 func newLedger() *ledger {
-	return &ledger{promised: map[string]promise{}, came: map[string][]arrival{}, order: map[*crowdPhone][]string{}, moved: make(chan struct{}, 1)}
+	return &ledger{promised: map[string]promise{}, shared: map[string]share{}, came: map[string][]arrival{}, order: map[*crowdPhone][]string{}, moved: make(chan struct{}, 1)}
 }
 
 func (l *ledger) promise(id string, p *crowdPhone, at time.Time) {
@@ -49,13 +58,39 @@ func (l *ledger) promise(id string, p *crowdPhone, at time.Time) {
 	}
 }
 
+// promiseAll promises a message to each of the phones.
+func (l *ledger) promiseAll(id string, s share) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, known := l.shared[id]; known {
+		return
+	}
+	l.shared[id] = s
+	for p := range s.to {
+		if _, came := l.cameTo(id, p); !came {
+			l.missing++
+		}
+	}
+}
+
+// cameTo is when a message came to a phone first. The caller has mu.
+func (l *ledger) cameTo(id string, p *crowdPhone) (at time.Time, ok bool) {
+	for _, a := range l.came[id] {
+		if a.phone == p {
+			return a.at, true
+		}
+	}
+	return time.Time{}, false
+}
+
 func (l *ledger) fetched(p *crowdPhone, m fetched) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, ok := l.promised[m.Id]; ok && len(l.came[m.Id]) == 0 {
+	_, again := l.cameTo(m.Id, p)
+	if _, ok := l.promised[m.Id]; ok && len(l.came[m.Id]) == 0 || !again && l.shared[m.Id].to[p] {
 		l.missing--
 	}
-	if len(l.came[m.Id]) == 0 {
+	if !again {
 		l.order[p] = append(l.order[p], m.Id)
 	}
 	l.came[m.Id] = append(l.came[m.Id], arrival{p, m.at})
@@ -96,6 +131,13 @@ func (l *ledger) tardy(by time.Time, most int) []string {
 		}
 		if was, ok := oldest[p.phone]; !ok || p.at.Before(l.promised[was].at) {
 			oldest[p.phone] = id
+		}
+	}
+	for id, s := range l.shared {
+		for p := range s.to {
+			if at, ok := l.cameTo(id, p); oldest[p] == "" && (!ok || !at.Before(by)) {
+				oldest[p] = id
+			}
 		}
 	}
 	when := func(id string) time.Time {
@@ -140,7 +182,11 @@ func (l *ledger) close(t *testing.T) tally {
 	for name, n := range lost {
 		t.Errorf("%s: %d messages got their 202 and never came", name, n)
 	}
+	l.closeShared(t, &sum)
 	for id, came := range l.came {
+		if _, shared := l.shared[id]; shared {
+			continue
+		}
 		if len(came) > 1 {
 			sum.again++
 		}
@@ -152,6 +198,42 @@ func (l *ledger) close(t *testing.T) tally {
 		}
 	}
 	return sum
+}
+
+// closeShared is close for what was promised to several.
+func (l *ledger) closeShared(t *testing.T, sum *tally) {
+	t.Helper()
+	for id, s := range l.shared {
+		sum.promised += len(s.to)
+		sum.came-- // it counts once for each phone
+		for p := range s.to {
+			if _, ok := l.cameTo(id, p); !ok {
+				t.Errorf("%s never came to %s", id, p.name())
+			} else {
+				sum.came++
+			}
+		}
+		sum.again += max(0, len(l.came[id])-len(s.to))
+		for _, a := range l.came[id] {
+			if !s.to[a.phone] {
+				t.Errorf("%s came to %s, for whom it was not", id, a.phone.name())
+			}
+		}
+	}
+}
+
+// each calls f for every message and phone that was promised it.
+func (l *ledger) each(f func(id string, p *crowdPhone)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, p := range l.promised {
+		f(id, p.phone)
+	}
+	for id, s := range l.shared {
+		for p := range s.to {
+			f(id, p)
+		}
+	}
 }
 
 func (p *crowdPhone) name() string {

@@ -97,9 +97,15 @@ func inTime(t *testing.T, sum tally, lasted time.Duration) {
 // stories tells what the server knows of messages that did not come by a time, a few of them.
 func (c *crowd) stories(by time.Time) string {
 	const few = 4
+	return c.tales(c.ledger.tardy(by, few))
+}
+
+// tales tells what the server knows of messages, a few of them.
+func (c *crowd) tales(ids []string) string {
+	const few = 4
 	var b strings.Builder
 	api := c.client(c.rig.app.SecretKey)
-	for _, id := range c.ledger.tardy(by, few) {
+	for _, id := range ids[:min(few, len(ids))] {
 		told, err := trace(c.rig.t.Context(), api, id)
 		if err != nil {
 			fmt.Fprintf(&b, "\n%s: %v", id, err)
