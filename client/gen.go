@@ -784,7 +784,7 @@ type Event struct {
 	CreatedAt time.Time `json:"created_at"`
 
 	// Data Of messages, one event for each device: `message_id`, `device_id`, `correlation_id`, `reason`, and of a replaced one
-	// `replaced_by`. Of devices: `device_id`, `installation_id`, `provider`, `reason`. Of circuits: `provider`, `environment`, `onward`, `cause`, `reason`, `retry_at`. Of a
+	// `replaced_by`, of one that was displayed, opened or dismissed `at`. Of devices: `device_id`, `installation_id`, `provider`, `reason`. Of circuits: `provider`, `environment`, `onward`, `cause`, `reason`, `retry_at`. Of a
 	// failing credential: `provider`, `environment`, `onward`, `reason`. Of an expiring one: `provider`, `expires_at`, `days`.
 	// Of a webhook: `webhook_id`, `reason`. What does not apply is left out. No event names a user.
 	Data json.RawMessage `json:"data"`

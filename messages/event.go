@@ -10,9 +10,10 @@ import (
 // EventType says what happened. New ones may come.
 type EventType string
 
-// The types. Data is JSON. Of messages {message_id, device_id, correlation_id?, reason?, replaced_by?}; of devices {device_id, installation_id,
-// provider, reason?}; of circuits {provider, environment?, onward?, cause, reason, retry_at?}; of CredentialFailing {provider, environment?,
-// onward?, reason}; of CredentialExpiring {provider, expires_at, days}; of webhooks {webhook_id, reason?}. None names a user.
+// The types. Data is JSON. Of messages {message_id, device_id, correlation_id?, reason?, replaced_by?}, of what users did {message_id,
+// device_id, correlation_id?, at}; of devices {device_id, installation_id, provider, reason?}; of circuits {provider, environment?, onward?,
+// cause, reason, retry_at?}; of CredentialFailing {provider, environment?, onward?, reason}; of CredentialExpiring {provider, expires_at,
+// days}; of webhooks {webhook_id, reason?}. None names a user.
 const (
 	MessageAcked       EventType = "message.acked"
 	MessageExpired     EventType = "message.expired"

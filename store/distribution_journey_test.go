@@ -148,6 +148,10 @@ func (j *journey) one(d ident.Device) {
 		_, err = j.s.AckUpTo(j.ctx, d, page.Last, j.now)
 		j.must(err)
 	})
+	j.during("one: reports", func() {
+		_, err := j.s.Report(j.ctx, d, []messages.Report{{Message: page.Items[0].ID, Kind: messages.Displayed}, {Message: page.Items[0].ID, Kind: messages.Opened}}, j.now)
+		j.must(err)
+	})
 	j.during("one: a verdict and the token again", func() {
 		device, err := j.s.Device(j.ctx, j.app, d)
 		j.must(err)

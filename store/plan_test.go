@@ -36,7 +36,7 @@ var hotStatements = map[string]string{
 	"auth": selectAuth, "token": updateVerdict, "supersede": supersede, "holder": selectHolder, "demotion": noteDemotion, "deaths": selectDeaths, "sleeper": selectSleeper,
 	"circuit": selectCircuit, "close a circuit": deleteCircuit, "change a circuit": changeCircuit, "may open a circuit": mayOpenCircuit,
 	"a provider's circuits": providersOpen, "an app's circuits": appsCircuits, "credential": "SELECT " + credentialColumns + " FROM credentials c WHERE c.app = ? AND c.provider = ?",
-	"events": selectEvents, "old events": oldEvents, "an app's events": appsEvents, "event": insertEvents,
+	"events": selectEvents, "old events": oldEvents, "an app's events": appsEvents, "event": insertEvents, "report": noteReportOf[0],
 	"expiring": selectExpiring, "note an expiry": noteExpiry, "expiries": selectExpiries,
 	"key": selectKey, "keys": selectKeys, "use of a key": noteKeyUsed, "identity keys": selectIdentityKeys,
 	"left": selectLeft, "leave": deleteLeft, "follow": insertFollowed, "a user's topics": selectUserTopics, "a user": userOf.sizes[3],
