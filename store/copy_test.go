@@ -59,6 +59,7 @@ type past struct {
 	sent    map[ident.Device][]ident.Message
 	keyed   messages.Send // went out under an Idempotency-Key
 	receipt messages.Receipt
+	webhook ident.Webhook
 	now     time.Time
 }
 
@@ -96,10 +97,36 @@ func live(t testing.TB, dsn string, devices int) *past {
 	must(s.NoteCircuit(ctx, tokens.Circuit{Outlet: tokens.Outlet{App: p.app, Provider: tokens.FCM}, State: tokens.CircuitOpen,
 		Cause: tokens.CauseThrottled, Reason: "QUOTA_EXCEEDED", OpenedAt: p.now, RetryAt: p.now.Add(time.Minute), Pauses: 1}, p.now))
 	must(s.MoveSweepCursor(ctx, "high/1m0s", 17))
+	p.audiences(t, s)
 	must(s.Unregister(ctx, p.app, p.devices[3], p.now))
 	_, err = s.Expire(ctx, p.now.Add(2*time.Hour), 1000)
 	must(err)
 	return p
+}
+
+// audiences makes topics, subscriptions of devices and of users, what user tokens are checked with, and a webhook that has to post an
+// event again.
+func (p *past) audiences(t testing.TB, s *store.Store) {
+	t.Helper()
+	ctx := context.Background()
+	each, err := s.Subscribe(ctx, p.app, "news", p.devices, p.now)
+	if err = errors.Join(append(each, err)...); err != nil {
+		t.Fatal(err)
+	}
+	p.webhook = ident.NewWebhook()
+	list, _, err := s.Events(ctx, p.app, 0, 1)
+	if err != nil || len(list) == 0 {
+		t.Fatal(list, err)
+	}
+	err = errors.Join(s.SubscribeUser(ctx, p.app, "hers", "user 0", p.now),
+		s.PutIdentityKey(ctx, identityKey(p.app, "k", p.now)),
+		s.AddWebhook(ctx, messages.Webhook{ID: p.webhook, App: p.app, URL: "https://example.com/", Events: messages.EventFilter{"*"}, CreatedAt: p.now}, []byte("whsec")))
+	if err == nil {
+		_, err = s.Redeliver(ctx, p.app, p.webhook, list[0].ID, time.Time{}, p.now)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // send fills inboxes, and has some devices fetch and ack.
@@ -157,6 +184,10 @@ type portrait struct {
 	Secret     []byte
 	Cursor     messages.Seq
 	Pending    int64
+	Topics     []tokens.Topic
+	User       tokens.User
+	Identities []tokens.IdentityKey
+	Webhook    messages.WebhookDesk
 }
 
 // portray reads with a store whose writer does not run.
@@ -206,6 +237,17 @@ func (p *past) portray(t testing.TB, dsn string) (x portrait) {
 	must(err)
 	x.Pending, err = s.Pending(ctx)
 	must(err)
+	x.Topics, _, err = s.Topics(ctx, p.app, "", 10)
+	must(err)
+	x.User, err = s.User(ctx, p.app, "user 0")
+	must(err)
+	x.Identities, err = s.IdentityKeys(ctx, p.app)
+	must(err)
+	x.Webhook, err = s.Webhook(ctx, p.app, p.webhook)
+	must(err)
+	if len(x.Topics) != 2 || len(x.User.Topics) != 1 || len(x.Identities) != 1 || x.Webhook.Retrying != 1 {
+		t.Errorf("audiences are %v, %v, %d identity keys, %d retries", x.Topics, x.User.Topics, len(x.Identities), x.Webhook.Retrying)
+	}
 	return x
 }
 
