@@ -1,10 +1,13 @@
 package store
 
 import (
+	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
+	"rouse/fault"
 	"rouse/ident"
 	"rouse/messages"
 	"rouse/tokens"
@@ -98,4 +101,70 @@ func TestASendDoesNotFollowAUserWhoLeftMeanwhile(t *testing.T) {
 	if err != nil || len(page.Items) != 0 {
 		t.Errorf("who left is handed %v, %v", page.Items, err)
 	}
+}
+
+// crossing has two nodes bind devices to a user and subscribe the user to topics at once, while a topic is deleted again and again. It returns
+// how many subscriptions of the user's devices are missing, and how many are to what is no topic.
+func crossing(t *testing.T, unlocked bool) (missing, orphans int) {
+	t.Helper()
+	all := nodes(t, 2)
+	startAll(t, all)
+	app, _ := populate(t, all[0])
+	now := time.Now()
+	var devices []ident.Device
+	for range 16 {
+		id := ident.NewDevice()
+		_, _, err := all[0].Register(t.Context(), tokens.Enrol{Registration: tokens.Registration{App: app, Installation: string(id),
+			Platform: tokens.Android, Provider: tokens.NoProvider}, As: tokens.PublishableKey, ID: id, Now: now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		devices = append(devices, id)
+	}
+	all[0].unlocked, all[1].unlocked = unlocked, unlocked
+	var done sync.WaitGroup
+	try := func(do func() error) {
+		done.Go(func() {
+			if err := do(); err != nil && fault.From(err).Code != "topic_not_found" {
+				t.Error(err)
+			}
+		})
+	}
+	for i, d := range devices {
+		s, other := all[i%2], all[(i+1)%2]
+		try(func() error { return s.BindUser(t.Context(), app, "anna", d, now) })
+		try(func() error { return other.SubscribeUser(t.Context(), app, fmt.Sprint("topic ", i), "anna", now) })
+		try(func() error {
+			_, err := s.Subscribe(t.Context(), app, "brief", []ident.Device{d}, now)
+			return err
+		})
+		try(func() error { return other.DeleteTopic(t.Context(), app, "brief") })
+	}
+	done.Wait()
+	var have, lost int
+	const queryHave = "SELECT COUNT(*) FROM subscriptions WHERE app = ? AND via = 'anna'"
+	const queryLost = "SELECT COUNT(*) FROM subscriptions s WHERE s.app = ? AND NOT EXISTS (SELECT 1 FROM topics p WHERE p.app = s.app AND p.name = s.topic)"
+	if err := errors.Join(all[0].reads.get(t.Context(), &have, queryHave, string(app)), all[0].reads.get(t.Context(), &lost, queryLost, string(app))); err != nil {
+		t.Fatal(err)
+	}
+	return len(devices)*len(devices) - have, lost
+}
+
+func TestAUsersDevicesMissNoTopicOnTwoNodes(t *testing.T) {
+	t.Parallel()
+	if missing, orphans := crossing(t, false); missing+orphans > 0 {
+		t.Errorf("%d subscriptions are missing, %d are to nothing", missing, orphans)
+	}
+}
+
+// And without the claims some are: that is what the test above would find.
+func TestWithoutClaimsAUsersDevicesMissTopics(t *testing.T) {
+	t.Parallel()
+	for range 5 {
+		if missing, orphans := crossing(t, true); missing+orphans > 0 {
+			t.Logf("%d subscriptions are missing, %d are to nothing", missing, orphans)
+			return
+		}
+	}
+	t.Error("nothing was missed without the claims")
 }
