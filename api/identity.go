@@ -56,7 +56,7 @@ func (n nouns) PutIdentityKey(ctx context.Context, r contract.PutIdentityKeyRequ
 		return nil, err
 	}
 	if !isKid(r.Kid) {
-		return nil, invalidIdentityKey("the kid is 1 to 64 characters of A-Z, a-z, 0-9 and . _ -")
+		return nil, invalidIdentityKey("the kid is 1 to 64 characters of A-Z, a-z, 0-9 and . _ -, other than . and ..")
 	}
 	key, err := identityKeyOf(*r.Body)
 	if err != nil {
@@ -100,7 +100,7 @@ func isKid(s string) bool {
 		}
 		return true
 	}
-	return s != "" && len(s) <= most && !strings.ContainsFunc(s, odd)
+	return s != "" && s != "." && s != ".." && len(s) <= most && !strings.ContainsFunc(s, odd)
 }
 
 func invalidIdentityKey(detail string) *fault.Error {

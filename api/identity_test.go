@@ -55,7 +55,7 @@ func TestIdentityKeysComeAndGo(t *testing.T) {
 	w.do(call{"DELETE", path + "/b", adminKey, nil, nil}).want(204)
 	w.do(call{"DELETE", path + "/b", adminKey, nil, nil}).refused(404, "identity_key_not_found")
 	w.do(call{"PUT", path + "/b", app.sk, obj{"algorithm": "HS256", "secret": canary}, nil}).refused(403, "wrong_key_kind")
-	for _, kid := range []string{"a%20b", "a%2Fb", "%00", "%FF", "%C3%B6", "a:b", strings.Repeat("x", 65)} {
+	for _, kid := range []string{"%2e%2e", "a%20b", "a%2Fb", "%00", "%FF", "%C3%B6", "a:b", strings.Repeat("x", 65)} {
 		w.do(call{"PUT", path + "/" + kid, adminKey, obj{"algorithm": "HS256", "secret": canary}, nil}).refused(422, "invalid_identity_key")
 		w.do(call{"DELETE", path + "/" + kid, adminKey, nil, nil}).refused(404, "identity_key_not_found")
 	}

@@ -199,6 +199,28 @@ func TestLogout(t *testing.T) {
 	}
 }
 
+// TestLogoutOnAnotherNode than the one that the phone asks, and that has read its inbox before.
+func TestLogoutOnAnotherNode(t *testing.T) {
+	t.Parallel()
+	everywhere(t, 2, func(t *testing.T, all []*world) {
+		a, b := all[0], all[1]
+		app := a.newApp()
+		p := a.newPhone(app)
+		for range 5 {
+			user := unique("user")
+			a.do(call{"PUT", "/v1/users/" + user + "/devices/" + p.id, app.sk, nil, nil}).want(204)
+			b.toUser(app, user, user)
+			b.holds(p, `"`+user+`"`)
+			a.do(call{"DELETE", "/v1/device/user", p.key, nil, nil}).want(204)
+			b.holds(p)
+			if n := b.toUser(app, user, 1); n != 0 {
+				t.Errorf("%d recipients", n)
+			}
+			a.holds(p)
+		}
+	})
+}
+
 // TestLogoutByTheBackend tells those who wait for events, and does not pass for a word of the device.
 func TestLogoutByTheBackend(t *testing.T) {
 	t.Parallel()
