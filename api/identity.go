@@ -78,7 +78,7 @@ func (n nouns) DeleteIdentityKey(ctx context.Context, r contract.DeleteIdentityK
 		return nil, err
 	}
 	if !isKid(r.Kid) {
-		return nil, fault.New(fault.NotFound, "identity_key_not_found", "there is no such identity key")
+		return nil, fault.New(fault.NotFound, "identity_key_not_found", "the app has no identity key of this kid")
 	}
 	defer n.identities.forget()
 	if err := n.deps.IdentityKeys.DeleteIdentityKey(ctx, app, r.Kid); err != nil {
