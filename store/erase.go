@@ -30,7 +30,7 @@ const (
 var walkHistory = ofDevices("SELECT seq FROM deliveries WHERE seq > ? AND seq <= ? AND device ", "")
 
 // EraseUser erases everything of a person, wherever it lies: the user's devices with tokens and inboxes, what was sent to the user on
-// any device, the records of those sends, subscriptions. On SQLite it walks through all deliveries once, about a million a second. After an
+// any device, the records of those sends, subscriptions. On SQLite it walks through all deliveries once, a million in one or two seconds. After an
 // error, what it counts is erased all the same, and calling it again goes on. A user nobody heard of has nothing.
 func (s *Store) EraseUser(ctx context.Context, app ident.App, user string, now time.Time) (tokens.Erasure, error) {
 	e := erasing{s: s, app: app, user: user, now: now}
