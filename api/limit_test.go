@@ -156,3 +156,24 @@ func TestABatchMayOwe(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkCount is what a limit adds to a call, with all callers at once.
+func BenchmarkCount(b *testing.B) {
+	plenty := Rate{PerSecond: 1e9, Burst: 1e9}
+	for name, callers := range map[string]int{"one key": 1, "10000 devices": 10000} {
+		b.Run(name, func(b *testing.B) {
+			l := newLimiter[int]("device", "slow down")
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				w := httptest.NewRecorder()
+				for i := 0; pb.Next(); i++ {
+					now := time.Now()
+					var x exchange
+					if err := x.count(w, l.meter(i%callers, plenty, now), now); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		})
+	}
+}
