@@ -11,7 +11,7 @@ FUZZTIME ?= 30s
 BASE ?= $(shell git merge-base HEAD origin/main 2>/dev/null | grep -v "^$$(git rev-parse HEAD)$$" || git rev-parse -q --verify HEAD~1 2>/dev/null || true)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race check format vet lint generate generate-diff contract bench soak chaos fuzz
+.PHONY: help build run test race check format vet lint generate generate-diff contract bench soak chaos broadcast fuzz
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -86,6 +86,11 @@ CHAOS ?= all
 chaos: ## three nodes and everything that may break them, a quarter of an hour for each bus; CHAOS="kill-node cut-silent" BUS=nats SEED=7 change it
 	@$(with_postgres); set -x; \
 	go test -tags $(TAGS) -run '^TestChaos$$' -count 1 -timeout 24h -v ./cmd/rouse -chaos '$(CHAOS)' $(if $(BUS),-chaos-bus '$(BUS)') $(if $(SEED),-chaos-seed $(SEED))
+
+BROADCAST ?= 100000
+broadcast: ## a broadcast to 100,000 devices, the node that fans it out killed twice, on SQLite and on two nodes; BROADCAST=1000000 changes it
+	@$(with_postgres); set -x; \
+	go test -tags $(TAGS) -run 'Broadcast(SurvivesKills|NeedsNoMemory)$$' -count 1 -parallel 1 -timeout 1h -v ./cmd/rouse -broadcast $(BROADCAST)
 
 fuzz: ## every fuzz target for FUZZTIME
 	@for pkg in $$(go list ./...); do \
