@@ -44,8 +44,8 @@ func webhookFinding(h messages.Webhook) *found {
 		f = doubtful("webhook", "failing", fmt.Sprintf("The webhook %s takes nothing since %s; its last error: %s.", h.ID, at(h.FailingSince), orNone(h.LastError)),
 			fmt.Sprintf("rouse webhooks test %s tries it now. What happens meanwhile waits for it.", h.ID))
 	case h.Retrying > 0:
-		f = doubtful("webhook", "retrying", fmt.Sprintf("The webhook %s takes events, but not %s, which come again; its last error: %s.", h.ID, counted(h.Retrying, "one"), orNone(h.LastError)),
-			"See in the receiver's log why it refuses them.")
+		f = doubtful("webhook", "retrying", fmt.Sprintf("The webhook %s takes events, but not %d of them, which come again; its last error: %s.", h.ID, h.Retrying, orNone(h.LastError)),
+			fmt.Sprintf("See in the receiver's log why it refuses them; rouse webhooks show %s tells how it goes on.", h.ID))
 	default:
 		return nil
 	}

@@ -74,9 +74,9 @@ func (c *eventsListCmd) list(api *client.Client) list[client.Event] {
 // joined is what a parameter of several words wants, nil for none.
 func joined(words []string) *string { return given(strings.Join(words, ",")) }
 
-// writeEvent tells of an event in a line.
+// writeEvent tells of an event in a line, at its end the id to have it posted again by.
 func writeEvent(w io.Writer, e client.Event) {
-	fmt.Fprintf(w, "%s  %-19s  %s\n", at(e.CreatedAt), e.Type, eventWords(e, time.Now()))
+	fmt.Fprintf(w, "%s  %-19s  %s  %s\n", at(e.CreatedAt), e.Type, eventWords(e, time.Now()), e.Id)
 }
 
 // eventData is what the events known here tell.

@@ -109,8 +109,8 @@ func TestEventsOfLaterServersAreShown(t *testing.T) {
 		  {"id":"evt_2","type":"moon.risen","created_at":"2027-01-02T03:04:06.000Z","data":{"phase":"full"}}],"cursor":"e2","more":false}`,
 	}})
 	out := mustCommand(t, env, "events")
-	want := "2127-01-02 03:04:05Z  credential.expiring  apns, expires 2127-02-01 00:00:00Z\n" +
-		"2020-01-02 03:04:05Z  credential.expiring  apns, has run out 2020-01-02 03:00:00Z\n2020-01-02 03:04:05Z  circuit.closed       fcm, mass_death (was SENDER_ID_MISMATCH)\n2027-01-02 03:04:06Z  moon.risen           {\"phase\":\"full\"}\n"
+	want := "2127-01-02 03:04:05Z  credential.expiring  apns, expires 2127-02-01 00:00:00Z  evt_1\n" +
+		"2020-01-02 03:04:05Z  credential.expiring  apns, has run out 2020-01-02 03:00:00Z  evt_3\n2020-01-02 03:04:05Z  circuit.closed       fcm, mass_death (was SENDER_ID_MISMATCH)  evt_4\n2027-01-02 03:04:06Z  moon.risen           {\"phase\":\"full\"}  evt_2\n"
 	if out != want {
 		t.Errorf("got\n%s\nwant\n%s", out, want)
 	}
