@@ -140,3 +140,41 @@ func TestThreeNodesOnPostgreSQLWakeEveryPhoneOverALossyBus(t *testing.T) {
 		t.Errorf("%d pushes to %d phones", n, len(phones))
 	}
 }
+
+// The duty goes to and fro while a broadcast is under way, without waiting for the page of the one before.
+func TestTwoNodesOnPostgreSQLFanOutToEveryoneOnce(t *testing.T) {
+	t.Parallel()
+	const n = 300
+	nodes, town, _ := onPostgres(t, 2, &provider{})
+	s := nodes[0].store
+	app := testkit.App(t, s).ID
+	rate := 200
+	_, err := s.PatchApp(t.Context(), app, tokens.AppPatch{BroadcastRate: &rate})
+	must(t, err)
+	var phones []ident.Device
+	for range n {
+		phones = append(phones, testkit.Device(t, s, app).ID)
+	}
+	m, err := messages.New(messages.Send{App: app, To: everybody, Urgency: messages.High, Data: []byte("1"), TTL: messages.DefaultTTL, CreatedAt: time.Now()})
+	must(t, err)
+	r := testkit.Accept(t, s, m)
+	reached := func(least int) func() (bool, string) {
+		return func() (bool, string) {
+			now, err := s.Message(t.Context(), app, r.ID)
+			must(t, err)
+			return now.Recipients >= least, fmt.Sprintf("%d of %d were reached", now.Recipients, n)
+		}
+	}
+	for i, least := range []int{1, n / 3, 2 * n / 3} {
+		eventually(t, 20*time.Second, reached(least))
+		town.set((i+1)%2, 0, 1)
+	}
+	eventually(t, 20*time.Second, reached(n))
+	for _, d := range phones {
+		page, err := s.Inbox(t.Context(), messages.Query{Device: d, Limit: 10, Now: time.Now()})
+		must(t, err)
+		if len(page.Items) != 1 || page.Items[0].ID != r.ID {
+			t.Errorf("%s has %d messages", d, len(page.Items))
+		}
+	}
+}
