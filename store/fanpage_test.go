@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -357,11 +358,7 @@ func TestPagesAndAcksOfOneBatch(t *testing.T) {
 		ack.lands = full
 		ops := []*op{ack}
 		for _, id := range jobs {
-			f := fanning{now: now}
-			c.must(s.reads.get(t.Context(), &f.job, selectFan, string(id)))
-			var err error
-			f.devices, f.cursor, f.last, err = s.audience(t.Context(), f.job, 100)
-			c.must(err)
+			f := c.look(id, now)
 			ops = append(ops, newOp(f.store).locking(f.devices...))
 		}
 		inOneBatch(t, s, ops)
@@ -380,4 +377,90 @@ func TestPagesAndAcksOfOneBatch(t *testing.T) {
 			t.Errorf("%d inboxes are not as their deliveries are", wrong)
 		}
 	}, func(o *Options) { o.InboxMessages, o.Writers = 3, 1 })
+}
+
+// Whoever leaves between the look for a page's devices and the page is not reached.
+func TestWhoeverLeavesBeforeThePageIsNotReached(t *testing.T) {
+	t.Parallel()
+	onEngines(t, func(t *testing.T, s *Store) {
+		start(t, s)
+		now := fromMillis(millis(time.Now()))
+		for name, c := range map[string]struct {
+			to    messages.Target
+			leave func(*hall, ident.Device) error
+		}{
+			"unsubscribed": {messages.Target{Topic: "news"}, func(c *hall, d ident.Device) error {
+				_, err := s.Unsubscribe(t.Context(), c.app, "news", []ident.Device{d})
+				return err
+			}},
+			"logged out":   {messages.Target{User: "all"}, func(c *hall, d ident.Device) error { return s.UnbindUser(t.Context(), c.app, "all", d, now) }},
+			"unregistered": {messages.Target{Broadcast: true}, func(c *hall, d ident.Device) error { return s.Unregister(t.Context(), c.app, d, now) }},
+		} {
+			hall := newHall(t, s, tokens.OverflowReject, now)
+			_, err := s.Subscribe(t.Context(), hall.app, "news", hall.devices[8:], now)
+			hall.must(err)
+			r := hall.send("", func(m *messages.Send) { m.To, m.SendAt = c.to, now.Add(time.Millisecond) })
+			f := hall.look(r.ID, now.Add(time.Second))
+			leaver := hall.devices[9]
+			hall.must(c.leave(hall, leaver))
+			hall.must(s.write(t.Context(), "store a page", newOp(f.store).locking(f.devices...)))
+			if len(f.devices) < 4 || f.page.Reached != len(hall.reachable(f.devices))-1 {
+				t.Errorf("%s: of %d it reached %d", name, len(f.devices), f.page.Reached)
+			}
+			for _, p := range f.page.Pending {
+				if p.Device == leaver {
+					t.Errorf("%s: it reached who had left", name)
+				}
+			}
+		}
+	}, roomy)
+}
+
+// look begins a page.
+func (c *hall) look(id ident.Message, now time.Time) *fanning {
+	c.t.Helper()
+	f := &fanning{now: now}
+	c.must(c.s.reads.get(c.t.Context(), &f.job, selectFan, string(id)))
+	var err error
+	f.devices, f.cursor, f.last, err = c.s.audience(c.t.Context(), f.job, 100)
+	c.must(err)
+	return f
+}
+
+// reachable leaves out the one that was unregistered at the beginning.
+func (c *hall) reachable(devices []ident.Device) []ident.Device {
+	return slices.DeleteFunc(slices.Clone(devices), func(d ident.Device) bool { return d == c.devices[5] })
+}
+
+// A body stays until all pages are stored, whatever becomes of the first ones.
+func TestABodyStaysUntilItIsStoredForAll(t *testing.T) {
+	t.Parallel()
+	onEngines(t, func(t *testing.T, s *Store) {
+		start(t, s)
+		now := fromMillis(millis(time.Now()))
+		c := newHall(t, s, tokens.OverflowReject, now)
+		r := c.send("", func(m *messages.Send) { m.To = messages.Target{Broadcast: true} })
+		ack := func(page messages.FanPage) {
+			for _, p := range page.Pending {
+				item, err := s.Item(t.Context(), p.Device, r.ID, now)
+				if err != nil || string(item.Data) != string(sendTo("", "").Data) {
+					t.Errorf("one reads %q, %v", item.Data, err)
+				}
+				_, err = s.AckIDs(t.Context(), p.Device, []ident.Message{r.ID}, now)
+				c.must(err)
+			}
+		}
+		bodies := func() (n int) {
+			c.must(s.reads.get(t.Context(), &n, "SELECT COUNT(*) FROM messages WHERE id = ? AND body IS NOT NULL", string(r.ID)))
+			return n
+		}
+		for done := false; !done; {
+			page, err := s.FanOut(t.Context(), r.ID, 4, now)
+			c.must(err)
+			ack(page)
+			if done = page.Done; bodies() != map[bool]int{false: 1}[done] {
+				t.Errorf("done: %t, and there are %d bodies", done, bodies())
+			}
+		}
+	}, roomy)
 }
