@@ -220,7 +220,7 @@ func (s *Store) RotateWebhookSecret(ctx context.Context, app ident.App, id ident
 }
 
 // Redeliver posts one event again, or, with an empty one, all since a time, as far back as there are any; which of them is by their
-// own clocks, so a few from up to redeliverSlack before may come as well. An event that was not posted yet comes once. NotFound
+// own clocks, so a few from up to redeliverSlack before may come as well. NotFound
 // "webhook_not_found", "event_not_found".
 func (s *Store) Redeliver(ctx context.Context, app ident.App, id ident.Webhook, event ident.Event, since, now time.Time) (messages.Webhook, error) {
 	if event != "" {
@@ -232,10 +232,8 @@ func (s *Store) Redeliver(ctx context.Context, app ident.App, id ident.Webhook, 
 	}
 	place := endOfEvents(row)
 	return s.changeWebhook(ctx, app, id, func(t *tx, r webhookRow) error {
-		if place >= r.Place {
-			return nil // all of them are still to come
-		}
-		if _, err := t.exec(rewindWebhook, int64(place), string(id)); err != nil {
+		// Even if all of them are still to come: some may have been posted and not noted.
+		if _, err := t.exec(rewindWebhook, int64(min(place, r.Place)), string(id)); err != nil {
 			return err
 		}
 		_, err := t.exec(rewoundRetries, string(id), int64(place)) // they come on their way
@@ -249,13 +247,12 @@ func (s *Store) redeliverOne(ctx context.Context, app ident.App, id ident.Webhoo
 		return messages.Webhook{}, err
 	}
 	return s.changeWebhook(ctx, app, id, func(t *tx, r webhookRow) error {
-		if e.Seq > r.Place {
-			return nil // it is still to come
+		if e.Seq <= r.Place {
+			if _, err := t.exec(repeatEvent, string(id), int64(e.Seq), string(e.Device)); err != nil {
+				return err
+			}
 		}
-		if _, err := t.exec(repeatEvent, string(id), int64(e.Seq), string(e.Device)); err != nil {
-			return err
-		}
-		_, err := t.exec(nextTerm, string(id))
+		_, err := t.exec(nextTerm, string(id)) // if it is still to come it may have been posted and not noted
 		return err
 	})
 }

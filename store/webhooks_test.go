@@ -220,22 +220,22 @@ func lateNote(t *testing.T, w *world) {
 	if list, _ := w.eventsAfter(h.Place, 10); len(list) != 2 {
 		t.Errorf("told: %+v", list)
 	}
-	for what, change := range map[string]func() error{
-		"moved by hand": func() error {
+	w.notes(heir, func(n *messages.WebhookNote) { n.Place += 1 << 30 })
+	for _, x := range []struct {
+		what   string
+		change func() error
+	}{
+		{"moved by hand", func() error {
 			_, err := w.Redeliver(w.ctx(), w.app, h.ID, "", w.now.Add(-time.Hour), w.now)
 			return err
-		},
-		"rotated": func() error {
-			return w.RotateWebhookSecret(w.ctx(), w.app, h.ID, []byte("x"), w.now)
-		},
-		"deleted": func() error { return w.DeleteWebhook(w.ctx(), w.app, h.ID) },
+		}},
+		{"given another secret", func() error { return w.RotateWebhookSecret(w.ctx(), w.app, h.ID, []byte("x"), w.now) }},
+		{"deleted", func() error { return w.DeleteWebhook(w.ctx(), w.app, h.ID) }},
 	} {
-		if what == "moved by hand" {
-			w.notes(heir, func(n *messages.WebhookNote) { n.Place += 1 << 30 })
-		}
-		w.must(change())
+		heir := w.takeHook(h)
+		w.must(x.change())
 		if w.notes(heir, func(*messages.WebhookNote) {}) {
-			t.Errorf("a note counts after it was %s", what)
+			t.Errorf("a note counts after it was %s", x.what)
 		}
 	}
 }
