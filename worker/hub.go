@@ -66,6 +66,8 @@ type entry struct {
 
 // The events besides []messages.Hint.
 type (
+	// lostEvent says that hints are missing before what follows.
+	lostEvent struct{}
 	// sweptEvent brings what a sweep found; done is closed once it is taken in.
 	sweptEvent struct {
 		found []found
@@ -159,6 +161,10 @@ func (h *hub) handle(event any, now time.Time) {
 		h.admit()
 	case rehomedEvent:
 		h.rehome(now)
+	case lostEvent:
+		for _, e := range h.devices {
+			e.state.lapse()
+		}
 	case sweptEvent:
 		for _, f := range e.found {
 			h.swept(f, now)

@@ -143,6 +143,10 @@ func (s *state) doubt() { s.blocked = false }
 // has come since would wait for the ladder.
 func (s *state) mistrust() { s.unsure = s.woken.Max() > s.seen }
 
+// lapse notes that hints were lost. The look that follows does not meet a device that has fetched and acked all: its answer is missed until
+// something arrives for it.
+func (s *state) lapse() { s.lapsed = s.lapsed || s.sending || s.woken.Max() > s.seen }
+
 // spare takes block back: the token is to be tried again, but by the ladder alone.
 func (s *state) spare() {
 	s.blocked = false

@@ -52,6 +52,7 @@ type state struct {
 	quiet     time.Time   // no background push before
 	blocked   bool        // no way to reach it: wait for a token or a credential, or for a sweep's doubt
 	unsure    bool        // hints were lost: whether the last wake was answered is the store's to say
+	lapsed    bool        // hints were lost while a wake was outstanding: what arrives next makes unsure
 	revived   bool        // a token or a credential came since begin: what is under way knows the old one
 	anew      bool        // the first of rungs is no step of the ladder but such a token or credential
 
@@ -71,6 +72,10 @@ func (s *state) arrived(c messages.Class, seq messages.Seq, now time.Time, grace
 		return
 	}
 	s.head = s.head.Raise(c, seq)
+	if s.lapsed {
+		s.lapsed = false
+		s.mistrust()
+	}
 	if now.Before(s.pollUntil) && !now.Before(s.hold) {
 		s.hold = now.Add(grace)
 	}

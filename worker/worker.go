@@ -196,6 +196,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	group.Go(func() error {
 		return w.o.Hints.Listen(inner, func(hints []messages.Hint, lost bool) {
 			if lost {
+				w.post(inner, lostEvent{})
 				w.lookAgain()
 				hints = append(hints, messages.Hint{Kind: messages.HintCircuit}) // of any app
 			}
