@@ -122,22 +122,25 @@ func (b *bulk) feed(in io.Reader, out io.Writer) error {
 	from := bufio.NewReaderSize(in, 64<<10)
 	for number := 1; ; number++ {
 		line, err := from.ReadBytes('\n')
-		if err != nil && !errors.Is(err, io.EOF) {
+		last := errors.Is(err, io.EOF)
+		if err != nil && !last {
 			return fmt.Errorf("reading the messages: %w", err)
 		}
-		if line = bytes.TrimSpace(line); len(line) > 0 {
-			b.mu.Lock()
-			b.sent++
-			b.lines = append(b.lines, number)
-			b.mu.Unlock()
-			if _, err := out.Write(append(line, '\n')); err != nil {
-				return nil // nobody takes it any more, and whoever stopped knows why
-			}
-		}
-		if err != nil {
+		line = bytes.TrimSpace(line)
+		if len(line) > 0 && !b.write(out, append(line, '\n'), number) || last {
 			return nil
 		}
 	}
+}
+
+// write sends one message; false if nobody takes it any more, and whoever stopped knows why.
+func (b *bulk) write(out io.Writer, line []byte, number int) bool {
+	b.mu.Lock()
+	b.sent++
+	b.lines = append(b.lines, number) // before it is sent: its result may come at once
+	b.mu.Unlock()
+	_, err := out.Write(line)
+	return err == nil
 }
 
 // result counts what became of a message, and shows it: in JSON each, in words what was refused.

@@ -167,6 +167,8 @@ func (c *devCmd) welcome(w io.Writer, p profile) {
 In a second terminal, be a phone:  %[1]s device
 In a third, wake it:               %[1]s send 'hello, phone'
 Then see what happened:            %[1]s trace MESSAGE_ID
+Or follow it as it happens:        %[1]s tail
+Reach everyone, or a topic later:  %[1]s send --broadcast 'hello, all'; %[1]s send --topic news --at +1m 'news' (%[1]s device --topic news)
 
 By hand (DEVICE_ID is what the phone says at its start; for all phones of %[1]s device --user ann
 write {"to":{"user_id":"ann"}, ...}):

@@ -102,6 +102,38 @@ func TestEveryKindOfPhoneOfOneUser(t *testing.T) {
 	}
 }
 
+// TestPhonesJoinTopicsAndReport: a phone subscribes itself, and what it says its user did is in the trace and told to the backend.
+func TestPhonesJoinTopicsAndReport(t *testing.T) {
+	t.Parallel()
+	w := newDevWorld(t)
+	tail := startCommand(t, w.env, "tail", "--types", "message.opened,message.dismissed")
+	tail.says(t, `following; Ctrl-C`)
+	android := startCommand(t, w.env, "device", "--topic", "news,sport", "--user", "ann", "--report", "opened")
+	box := startCommand(t, w.env, "device", "--provider", "none", "--topic", "news", "--report", "dismissed")
+	android.says(t, `(?s)belongs to user ann.*subscribed to news.*subscribed to sport.*asleep`)
+	box.says(t, `(?s)subscribed to news.*waiting on its long poll`)
+	says(t, mustCommand(t, w.env, "topics", "list"), "news   2 ", "sport  1 ")
+	out := mustCommand(t, w.env, "send", "--topic", "news", "hello, readers")
+	id := strings.Fields(out)[0]
+	says(t, out, id+"  fanning_out  page by page\n")
+	for _, phone := range []*running{android, box} {
+		phone.says(t, id+`  \{"text":"hello, readers"\}`)
+		phone.says(t, `reported `+id)
+	}
+	tail.says(t, `message.opened +`+id)
+	tail.says(t, `message.dismissed +`+id)
+	var told string
+	await(t, func() bool {
+		told = mustCommand(t, w.env, "trace", id)
+		return strings.Contains(told, "2 acked, 1 opened, 1 dismissed")
+	}, func() string { return "the trace never told of both:\n" + told })
+	if strings.Count(told, "  opened ")+strings.Count(told, "  dismissed ") != 2 {
+		t.Errorf("the timelines tell of no report:\n%s", told)
+	}
+	refuses(t, w.env, exitFailed, "invalid_topic", "device", "--name", "other", "--topic", "no topic")
+	refuses(t, w.env, exitUsage, "--report", "device", "--report", "eaten")
+}
+
 // TestDevRemembers stops everything, sends nothing meanwhile, and finds app, keys and phone again; what
 // was sent to a phone that was off is there when it comes back.
 func TestDevRemembers(t *testing.T) {
