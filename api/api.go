@@ -284,7 +284,7 @@ func New(d Deps) (*API, error) {
 		keys:   newKeyCache(d.Keys.LookupKey),
 		limits: newLimiters(),
 	}
-	a.apps, a.identities = newCache(a.lookupApp, appsKept), newCache(a.lookupIdentities, appsKept)
+	a.apps, a.identities = newCache(a.lookupApp, keysKept), newCache(a.lookupIdentities, appsKept)
 	var err error
 	if a.document, err = readDocument(rouse.Contract()); err != nil {
 		return nil, fmt.Errorf("reading the contract: %w", err)

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"mime"
@@ -187,7 +188,7 @@ func (b batch) compose(it item, index int) (messages.Send, error) {
 	if it.err != nil {
 		return messages.Send{}, it.err
 	}
-	if len(it.raw) > maxBody {
+	if len(bytes.TrimSpace(it.raw)) > maxBody {
 		return messages.Send{}, tooLong()
 	}
 	known, err := b.api.bodies["sendMessage"].check(it.raw)

@@ -197,7 +197,7 @@ func TestBadBatches(t *testing.T) {
 		t.Errorf("%d messages of bad batches arrived", len(page.Messages))
 	}
 	// As large as may be, and 500 of them.
-	var list []string
+	list := []string{p.message(strings.Repeat(" ", 128<<10-len(p.message(1))) + "1")}
 	for range 100 {
 		list = append(list, p.message(`"`+strings.Repeat("x", 64<<10-2)+`"`))
 	}

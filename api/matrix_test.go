@@ -273,7 +273,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 			t.Run(m.id, func(t *testing.T) {
 				t.Parallel()
 				own := *w
-				own.client = &client{t: t, base: w.base, http: w.client.http}
+				own.client = &client{t: t, base: w.base, http: w.http}
 				own.nobodyElse(m, dead)
 				own.nothingOfOthers(m)
 				own.theRightful(m)

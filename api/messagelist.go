@@ -117,6 +117,4 @@ func listedTime(p *time.Time) time.Time {
 	return t
 }
 
-func badQuery(format string, args ...any) error {
-	return fault.New(fault.Malformed, "bad_query", format, args...)
-}
+func badQuery(detail string) error { return fault.New(fault.Malformed, "bad_query", "%s", detail) }

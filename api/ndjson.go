@@ -61,12 +61,30 @@ func (b batch) stream(w http.ResponseWriter, r *http.Request) {
 	var reader sync.WaitGroup
 	reader.Go(s.read)
 	err = s.answer(r.Context())
-	close(s.feed.closed)
-	// Whoever still reads ends with this.
-	_ = s.conn.SetReadDeadline(time.Now().Add(lingering))
+	s.close()
 	reader.Wait()
 	if err != nil && exchangeOf(r.Context()).status == 0 {
 		b.api.fail(w, r, err)
+	}
+}
+
+// close has the reader end soon.
+func (s *stream) close() {
+	s.feed.mu.Lock()
+	defer s.feed.mu.Unlock()
+	close(s.feed.closed)
+	_ = s.conn.SetReadDeadline(time.Now().Add(lingering)) // a connection that cannot be told has ended
+}
+
+// await gives the next line its time; false if nobody takes it any more. It is told under the lock, so that it does not come after close.
+func (s *stream) await(until time.Time) bool {
+	s.feed.mu.Lock()
+	defer s.feed.mu.Unlock()
+	select {
+	case <-s.feed.closed:
+		return false
+	default:
+		return s.conn.SetReadDeadline(until) == nil
 	}
 }
 
@@ -218,9 +236,7 @@ func (s *stream) read() {
 	var begun time.Time
 	for {
 		if now := time.Now(); now.Sub(begun) > time.Second {
-			begun = now
-			if err := s.conn.SetReadDeadline(now.Add(lineTime)); err != nil {
-				s.feed.end(err)
+			if begun = now; !s.await(now.Add(lineTime)) {
 				return
 			}
 		}
@@ -230,7 +246,7 @@ func (s *stream) read() {
 		}
 		if errors.Is(err, io.EOF) {
 			// From here on the connection is only watched for its end, for as long as the last part takes.
-			_ = s.conn.SetReadDeadline(time.Time{})
+			s.await(time.Time{})
 			s.feed.end(io.EOF)
 			return
 		}

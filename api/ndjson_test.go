@@ -79,7 +79,7 @@ func (f *flow) next() (r batchResult, ok bool) {
 		f.t.Fatalf("the stream was not answered: %v", f.err)
 	}
 	line, err := f.lines.ReadBytes('\n')
-	if err == io.EOF && len(line) == 0 { //nolint:errorlint // a reader's EOF is bare
+	if err == io.EOF && len(line) == 0 {
 		return r, false
 	}
 	if err != nil {
@@ -133,6 +133,8 @@ func TestStream(t *testing.T) {
 					f.write("  \r\n\n" + `{"to":{"device_id":"dev_00000000000000000000000000"},"data":1}` + "\r\n")
 				case 300:
 					f.write(phones[0].message(`"`+strings.Repeat("x", 300<<10)+`"`) + "\n")
+				case 350: // as long as may be
+					f.write(phones[0].message(strings.Repeat(" ", 128<<10-len(phones[0].message(1)))+"1") + "\r\n")
 				case 400:
 					f.write("7\n")
 				case all - 1:
@@ -366,7 +368,7 @@ func virtual(t testing.TB) *world {
 	}}.start(t)
 	transport := &http.Transport{DialContext: l.dial}
 	t.Cleanup(transport.CloseIdleConnections)
-	w.client.http = &http.Client{Transport: transport}
+	w.http = &http.Client{Transport: transport}
 	return w
 }
 
@@ -424,7 +426,7 @@ func TestSlowStreams(t *testing.T) {
 			p := w.newPhone(app)
 			begun := time.Now()
 			text := fmt.Sprintf("POST /v1/messages/batch HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n", app.sk)
-			conn, err := w.client.http.Transport.(*http.Transport).DialContext(t.Context(), "", "")
+			conn, err := w.http.Transport.(*http.Transport).DialContext(t.Context(), "", "")
 			if err != nil {
 				t.Fatal(err)
 			}
