@@ -201,7 +201,9 @@ func (b *bulk) verdict(call, file error) error {
 	switch {
 	case errors.As(call, &refusal) && b.stored+b.refused == 0:
 		return fmt.Errorf("sending the batch: %w", call)
-	case call != nil || open > 0:
+	case call != nil && open == 0:
+		return fmt.Errorf("sending the batch: %w; what was sent is answered, and to go on send all again with --idempotency-key %s, which stores none twice", call, b.key)
+	case open > 0:
 		if call == nil {
 			call = errors.New("the answer ended early")
 		}
