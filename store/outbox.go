@@ -63,10 +63,10 @@ func (t *tx) tellEnd(d ending, state messages.State, why string, at int64) {
 		return
 	}
 	p := t.pack(d.App, kind, at)
-	b := appendDelivery(p.text, d.Message, d.Device, d.Correlation)
-	b = appendField(b, `,"reason":`, why)
-	b = appendField(b, `,"replaced_by":`, string(d.by))
-	p.text = append(b, '}', '}')
+	p.text = appendDelivery(p.text, d.Message, d.Device, d.Correlation)
+	p.text = appendField(p.text, `,"reason":`, why)
+	p.text = appendField(p.text, `,"replaced_by":`, string(d.by))
+	p.text = append(p.text, '}', '}')
 }
 
 // tellSlots tells of the deliveries that were at their end when they were stored.
