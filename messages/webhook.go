@@ -1,6 +1,7 @@
 package messages
 
 import (
+	"log/slog"
 	"time"
 
 	"rouse/ident"
@@ -101,6 +102,9 @@ func (s WebhookSecrets) At(now time.Time) [][]byte {
 
 // String says nothing.
 func (WebhookSecrets) String() string { return "[redacted]" }
+
+// LogValue says nothing.
+func (s WebhookSecrets) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
 // GoString says nothing.
 func (WebhookSecrets) GoString() string { return "[redacted]" }

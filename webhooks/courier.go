@@ -52,6 +52,7 @@ type courier struct {
 	savedAt  time.Time
 	seen     int64 // of newest, when all was read
 	short    bool  // of slots
+	stuck    bool  // what came of posts could not be written down
 	trouble  bool  // it could not read or write, and said so
 	stricken bool  // the webhook takes nothing, and it said so
 }
@@ -126,9 +127,8 @@ func (c *courier) begin(ctx context.Context) (messages.WebhookDesk, bool) {
 // round writes, reads and posts what is to be; false if the courier is done.
 func (c *courier) round(ctx context.Context, secrets messages.WebhookSecrets) bool {
 	now := time.Now()
-	goesOn, written := c.save(ctx, now, false)
-	if !goesOn || !written {
-		return goesOn
+	if goesOn := c.save(ctx, now, false); !goesOn || c.stuck {
+		return goesOn // what cannot be written down is not added to
 	}
 	c.read(ctx, now)
 	c.desk.yield()
@@ -164,7 +164,7 @@ func (c *courier) rest(now time.Time) time.Duration {
 // saveAt is when a note is to be written.
 func (c *courier) saveAt(n messages.WebhookNote) time.Time {
 	switch {
-	case n.Disable != "":
+	case n.Disable != "" && !c.stuck:
 		return time.Time{}
 	case c.desk.status || !n.SucceededAt.IsZero() || len(n.Apart)+len(n.Again)+len(n.Done) > 0:
 		return c.savedAt.Add(saveGap)
@@ -172,26 +172,25 @@ func (c *courier) saveAt(n messages.WebhookNote) time.Time {
 	return c.savedAt.Add(idleGap)
 }
 
-// save writes what is due to be written, or, at once, anything. It reports false if the courier is not to go on, and whether all that
-// was due is written.
-func (c *courier) save(ctx context.Context, now time.Time, anything bool) (goesOn, written bool) {
+// save writes what is due to be written, or, at once, anything. It reports false if the courier is not to go on.
+func (c *courier) save(ctx context.Context, now time.Time, anything bool) bool {
 	n, dirty := c.desk.note(now)
 	if !dirty || !anything && now.Before(c.saveAt(n)) {
-		return true, true
+		return true
 	}
 	counts, err := c.p.o.Store.NotePosts(ctx, n)
 	if err != nil {
 		c.troubled(ctx, "cannot write down what came of posts to a webhook", err)
-		c.savedAt = now.Add(troubleGap)
-		return true, false
+		c.savedAt, c.stuck = now.Add(troubleGap), true
+		return true
 	}
-	c.savedAt, c.trouble = now, false
+	c.savedAt, c.trouble, c.stuck = now, false, false
 	if !counts {
-		return false, false
+		return false
 	}
 	c.desk.written(n)
 	c.tell(n)
-	return n.Disable == "", true
+	return n.Disable == ""
 }
 
 // tell logs what a note changed.
@@ -209,7 +208,7 @@ func (c *courier) tell(n messages.WebhookNote) {
 	case n.FailingSince.IsZero() && c.stricken:
 		c.stricken = false
 		c.log.Info("a webhook takes events again")
-	case !n.FailingSince.IsZero() && !c.stricken:
+	case n.Attempts > 1 && !c.stricken: // once may be anything
 		c.stricken = true
 		c.log.Warn("a webhook takes nothing", "error", n.LastError, "next", n.NextAt)
 	}

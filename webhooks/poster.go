@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"rouse/fault"
 	"rouse/ident"
 	"rouse/messages"
 )
@@ -28,6 +29,8 @@ const (
 	lookGap = 200 * time.Millisecond
 	// allPosts bounds the posts under way to all webhooks, but for the one that each may always have.
 	allPosts = 1024
+	// testAgain is when to come again with a test for which there is no place.
+	testAgain = 5 * time.Second
 )
 
 // Store keeps webhooks, and the events that are posted to them.
@@ -84,7 +87,8 @@ type Poster struct {
 	looks   chan struct{} // holds a token: look at once
 
 	mu       sync.Mutex
-	couriers map[ident.Webhook]*courier // guarded by mu; lead's goroutine writes
+	couriers map[ident.Webhook]*courier // guarded by mu, as the next; lead's goroutine writes
+	apps     map[ident.App][]*courier   // the same by app, for hints
 }
 
 // New makes a Poster; Run starts it. The error is one of metrics that are registered already.
@@ -105,12 +109,16 @@ func New(o Options) (*Poster, error) {
 func (p *Poster) CheckURL(url string) error { return p.mail.guard.check(url) }
 
 // Test makes one post of an event of type webhook.test and says what came of it, within 15 s. It changes nothing.
-// NotFound "webhook_not_found".
+// NotFound "webhook_not_found", Unavailable "overloaded".
 func (p *Poster) Test(ctx context.Context, app ident.App, id ident.Webhook) (messages.WebhookTested, error) {
 	hook, err := p.o.Store.Webhook(ctx, app, id)
 	if err != nil {
 		return messages.WebhookTested{}, err
 	}
+	if p.slots.take(1) == 0 {
+		return messages.WebhookTested{}, fault.New(fault.Unavailable, "overloaded", "too many posts are under way; come again").After(testAgain)
+	}
+	defer p.slots.give(1)
 	begun := time.Now()
 	event := messages.Event{ID: ident.NewEvent(), App: app, Type: messages.WebhookTest, At: begun, Data: []byte(`{"webhook_id":"` + id + `"}`)}
 	body, err := bodyOf(event)
@@ -150,15 +158,21 @@ func (p *Poster) hear(hints []messages.Hint, lost bool) {
 		}
 		apps[h.App], all = true, all || h.App == ""
 	}
-	p.mu.Lock()
-	for _, c := range p.couriers {
-		if all || apps[c.app] {
-			c.look()
-		}
-	}
-	p.mu.Unlock()
 	if look {
 		p.look()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if all {
+		for _, c := range p.couriers {
+			c.look()
+		}
+		return
+	}
+	for app := range apps {
+		for _, c := range p.apps[app] {
+			c.look()
+		}
 	}
 }
 
@@ -225,6 +239,10 @@ func (p *Poster) employ(ctx context.Context, turns []messages.WebhookTurn) {
 			delete(p.couriers, id)
 		}
 	}
+	p.apps = make(map[ident.App][]*courier, len(p.couriers))
+	for _, c := range p.couriers {
+		p.apps[c.app] = append(p.apps[c.app], c)
+	}
 }
 
 // courier starts one.
@@ -255,7 +273,7 @@ func (c *courier) over() bool {
 func (p *Poster) dismiss() {
 	p.mu.Lock()
 	all := p.couriers
-	p.couriers = map[ident.Webhook]*courier{}
+	p.couriers, p.apps = map[ident.Webhook]*courier{}, nil
 	p.mu.Unlock()
 	for _, c := range all {
 		c.cancel()
