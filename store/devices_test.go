@@ -250,7 +250,7 @@ func patchChecked(t *testing.T, w *world) {
 }
 
 func usersBounded(t *testing.T, w *world) {
-	mine := w.userDevices("anna", 200)
+	mine := w.crowd("anna", 200)
 	w.refused(w.BindUser(w.ctx(), w.app, "anna", w.device(), w.now), fault.Invalid, "too_many_devices")
 	w.must(w.BindUser(w.ctx(), w.app, "anna", mine[0], w.now)) // again is no more
 	w.must(w.UnbindUser(w.ctx(), w.app, "anna", mine[0], w.now))

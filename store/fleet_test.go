@@ -98,12 +98,7 @@ func fleetFiltered(t *testing.T, w *world) {
 }
 
 func fleetBounded(t *testing.T, w *world) {
-	var last ident.Device
-	for range 2100 {
-		id := ident.NewDevice()
-		w.must(insertPlainDevice(w, id))
-		last = id
-	}
+	last := slices.Max(w.crowd("", 2100))
 	w.must(w.BindUser(w.ctx(), w.app, "anna", last, w.now))
 	if got, pages := w.fleet(tokens.DeviceQuery{Platform: tokens.Web, Limit: 10}); len(got) != 0 || pages != 2 {
 		t.Errorf("found %v in %d pages", got, pages)
@@ -111,13 +106,6 @@ func fleetBounded(t *testing.T, w *world) {
 	if got, pages := w.fleet(tokens.DeviceQuery{User: "anna", Limit: 10}); len(got) != 1 || pages != 1 {
 		t.Errorf("found %v in %d pages", got, pages)
 	}
-}
-
-// insertPlainDevice registers a device that polls: there is no token to seal and to claim.
-func insertPlainDevice(w *world, id ident.Device) error {
-	_, _, err := w.Register(w.ctx(), tokens.Enrol{Registration: tokens.Registration{App: w.app, Installation: string(id), Platform: tokens.Other,
-		Provider: tokens.NoProvider}, As: tokens.PublishableKey, ID: id, Now: w.now})
-	return err
 }
 
 func fleetStanding(t *testing.T, w *world) {

@@ -63,9 +63,6 @@ func (t *tx) enrol(e tokens.Enrol) (d tokens.Device, created bool, err error) {
 	} else {
 		d, err = t.reenrol(before, e)
 	}
-	if err == nil && e.User != nil {
-		err = t.bind(&d, *e.User, e.Now)
-	}
 	if err == nil {
 		err = t.subscribeOwn(d, topics, e.Now)
 	}
@@ -100,20 +97,24 @@ func (t *tx) insertDevice(e tokens.Enrol) (tokens.Device, error) {
 	now := fromMillis(millis(e.Now))
 	d := tokens.Device{ID: e.ID, App: e.App, Installation: e.Installation, Platform: e.Platform, Provider: e.Provider,
 		Environment: e.Environment, Token: e.Token, AppVersion: e.AppVersion, Locale: e.Locale, CreatedAt: now, LastContact: now}
+	set(&d.User, e.User)
 	if err := t.holdToken(tokens.Device{}, &d, now); err != nil {
 		return tokens.Device{}, err
 	}
 	token, hash := t.sealed(d)
 	const device = `INSERT INTO devices (id, app, installation, platform, provider, environment, token_state, generation,
-		registered_at, app_version, locale, created_at, secret, token_hash, token) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+		registered_at, user_id, app_version, locale, created_at, secret, token_hash, token) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 	_, err := t.exec(device, string(d.ID), string(d.App), d.Installation, string(d.Platform), string(d.Provider),
-		string(d.Environment), string(d.TokenState), d.Generation, millis(now), d.AppVersion, d.Locale, millis(now), e.Secret[:], hash, token)
+		string(d.Environment), string(d.TokenState), d.Generation, millis(now), d.User, d.AppVersion, d.Locale, millis(now), e.Secret[:], hash, token)
 	if err != nil {
 		return tokens.Device{}, fmt.Errorf("insert a device: %w", err)
 	}
 	const inbox = "INSERT INTO inboxes (device, app, contact_at) VALUES (?, ?, ?)"
 	if _, err := t.exec(inbox, string(d.ID), string(d.App), millis(now)); err != nil {
 		return tokens.Device{}, fmt.Errorf("insert an inbox: %w", err)
+	}
+	if err := t.follow(d, now); err != nil {
+		return tokens.Device{}, err
 	}
 	return d, t.tellDevice(messages.DeviceRegistered, d, "", now)
 }
@@ -125,6 +126,11 @@ func (t *tx) reenrol(before tokens.Device, e tokens.Enrol) (tokens.Device, error
 	if e.Token != "" || moved {
 		d.Token = e.Token
 		if err := t.holdToken(before, &d, e.Now); err != nil {
+			return tokens.Device{}, err
+		}
+	}
+	if e.User != nil && *e.User != d.User {
+		if err := t.hand(&d, *e.User, e.Now); err != nil {
 			return tokens.Device{}, err
 		}
 	}

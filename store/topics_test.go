@@ -177,13 +177,11 @@ func topicsInPages(t *testing.T, w *world) {
 }
 
 func topicDeleted(t *testing.T, w *world) {
-	devices := w.userDevices("anna", 130)
+	devices := w.crowd("anna", 130)
 	w.must(w.SubscribeUser(w.ctx(), w.app, "old", "anna", w.now))
 	w.must(w.SubscribeUser(w.ctx(), w.app, "kept", "anna", w.now))
 	w.subscribe("old", devices...)
-	for range 140 {
-		w.subscribe("old", w.device())
-	}
+	w.subscribe("old", w.crowd("", 140)...)
 	w.counted("old", 270)
 	w.must(w.DeleteTopic(w.ctx(), w.app, "old"))
 	_, err := w.Topic(w.ctx(), w.app, "old")

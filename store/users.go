@@ -83,6 +83,11 @@ func (t *tx) bind(d *tokens.Device, user string, now time.Time) error {
 	if err := t.mayBind(*d, user); err != nil {
 		return err
 	}
+	return t.hand(d, user, now)
+}
+
+// hand is bind for those who may.
+func (t *tx) hand(d *tokens.Device, user string, now time.Time) error {
 	if err := t.leave(d.ID, user, now); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package store_test
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -51,6 +52,25 @@ func (w *world) hasTopics(d ident.Device, want ...string) {
 	if diff := cmp.Diff(want, w.topicsOf(d)); diff != "" && len(want)+len(w.topicsOf(d)) > 0 {
 		w.t.Errorf("topics of %s: %s", d, diff)
 	}
+}
+
+// crowd registers n devices that poll, at once, and binds them to the user, if there is one.
+func (w *world) crowd(user string, n int) []ident.Device {
+	w.t.Helper()
+	list := make([]ident.Device, n)
+	var all sync.WaitGroup
+	for i := range list {
+		list[i] = ident.NewDevice()
+		all.Go(func() {
+			_, _, err := w.Register(w.ctx(), tokens.Enrol{Registration: tokens.Registration{App: w.app, Installation: string(list[i]),
+				Platform: tokens.Other, Provider: tokens.NoProvider}, As: tokens.PublishableKey, ID: list[i], User: &user, Now: w.now})
+			if err != nil {
+				w.t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	return list
 }
 
 func userLeaves(t *testing.T, w *world) {
@@ -217,7 +237,7 @@ func enrolmentRefused(t *testing.T, w *world) {
 		}
 	}
 	refused("too_many_topics", known(func(e *tokens.Enrol) { e.Topics = many[200:] }))
-	w.userDevices("crowd", 200)
+	w.crowd("crowd", 200)
 	refused("too_many_devices", known(func(e *tokens.Enrol) { e.User = new("crowd") }))
 	refused("too_many_devices", func(e *tokens.Enrol) { e.Installation, e.User = "inst-2", new("crowd") })
 	if got, err := w.Device(w.ctx(), w.app, d.ID); err != nil || got.AppVersion == "refused" || got.User != "" || len(w.topicsOf(d.ID)) != 200 {
@@ -244,7 +264,7 @@ func userPatched(t *testing.T, w *world) {
 	if diff := cmp.Diff(got, stored); diff != "" {
 		t.Error(diff)
 	}
-	w.userDevices("crowd", 200)
+	w.crowd("crowd", 200)
 	_, err = w.PatchDevice(w.ctx(), d, tokens.Patch{User: new("crowd"), Locale: new("it")}, w.now)
 	w.refused(err, fault.Invalid, "too_many_devices")
 	if got, err = w.PatchDevice(w.ctx(), d, tokens.Patch{User: new("")}, w.now.Add(time.Second)); err != nil || got.User != "" || got.Locale != "fr" {
