@@ -19,9 +19,9 @@ import (
 // Each phone's ledger says what it must get, whichever way it was sent.
 type audiences struct {
 	senders
-	backend *backend
 	all     []*wanderer
 	members [2][]*wanderer
+	turn    func() int // whose turn it is
 	sent    atomic.Int64
 	// resting is while clocks are wrong: what is sent when is by them.
 	resting atomic.Bool
@@ -38,25 +38,25 @@ const (
 
 func halfTopic(half int) string { return fmt.Sprintf("half-%d", half) }
 
-// startAudiences subscribes the members and begins to send.
-func startAudiences(b *backend, all []*wanderer) *audiences {
-	t := b.crowd.rig.t
+// startAudiences subscribes the members of both halves and begins to send to them, as turn says.
+func (c *crowd) startAudiences(halves [2][]*wanderer, turn func() int) *audiences {
+	t := c.rig.t
 	t.Helper()
-	a := &audiences{senders: senders{crowd: b.crowd, api: b.api, stopped: make(chan struct{})}, backend: b, all: all}
-	for half, list := range b.halves {
+	a := &audiences{senders: senders{crowd: c, api: c.client(c.rig.app.SecretKey), stopped: make(chan struct{})}, all: slices.Concat(halves[:]...), turn: turn}
+	for half, list := range halves {
 		var ids []string
 		for i, w := range list {
 			if i%3 == 0 {
 				a.members[half], ids = append(a.members[half], w), append(ids, w.device)
 			}
 		}
-		results, err := answer[client.SubscriptionResults](b.api.SubscribeDevices(t.Context(), halfTopic(half), client.DeviceIds{DeviceIds: ids}))
+		results, err := answer[client.SubscriptionResults](a.api.SubscribeDevices(t.Context(), halfTopic(half), client.DeviceIds{DeviceIds: ids}))
 		if err != nil || slices.ContainsFunc(results.Results, func(r client.SubscriptionResult) bool { return r.Status != http.StatusNoContent }) {
 			t.Fatalf("subscribing %d phones: %v, %+v", len(ids), err, results)
 		}
 	}
 	a.done.Go(func() {
-		dice := rand.New(rand.NewPCG(b.crowd.seed, 3_000_000))
+		dice := rand.New(rand.NewPCG(c.seed, 3_000_000))
 		tick := time.NewTicker(audienceEvery)
 		defer tick.Stop()
 		for n := int64(0); ; n++ {
@@ -75,7 +75,7 @@ func startAudiences(b *backend, all []*wanderer) *audiences {
 
 // one sends the nth.
 func (a *audiences) one(n int64, dice *rand.Rand) {
-	half := int(a.backend.half.Load())
+	half := a.turn()
 	members := a.members[half]
 	later := time.Now().Add(time.Duration(dice.Int64N(int64(aheadAtMost))))
 	switch n % 5 {

@@ -16,6 +16,8 @@ import (
 
 // receiver is a backend's webhook: it keeps which events it took. Now and then it fails the first time it is shown one.
 type receiver struct {
+	server *httptest.Server
+
 	mu       sync.Mutex
 	verifier *standardwebhooks.Webhook // guarded by mu, as all below
 	posts    int
@@ -32,11 +34,11 @@ const failEvery = 100
 func startReceiver(r *rig) *receiver {
 	r.t.Helper()
 	v := &receiver{failed: map[string]bool{}, took: map[string]int{}}
-	server := httptest.NewServer(v)
-	r.t.Cleanup(server.Close)
+	v.server = httptest.NewServer(v)
+	r.t.Cleanup(v.server.Close)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	hook, err := answer[client.WebhookCreated](r.backend().CreateWebhook(r.t.Context(), client.WebhookCreate{Url: server.URL, Events: []string{"message.*"}}))
+	hook, err := answer[client.WebhookCreated](r.backend().CreateWebhook(r.t.Context(), client.WebhookCreate{Url: v.server.URL, Events: []string{"message.*"}}))
 	if err != nil {
 		r.t.Fatal(err)
 	}

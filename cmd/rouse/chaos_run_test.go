@@ -99,7 +99,7 @@ func runChaos(t *testing.T, bus string) {
 	start := x.idle()
 	c.wander(x.phones)
 	x.backend = startBackend(c, x.phones, rate)
-	x.many = startAudiences(x.backend, x.phones)
+	x.many = c.startAudiences(x.backend.halves, func() int { return int(x.backend.half.Load()) })
 	for _, b := range blows {
 		x.suffer(b)
 	}
@@ -116,6 +116,7 @@ func runChaos(t *testing.T, bus string) {
 	checkApp(t, c)
 	judgeEvents(t, c, events)
 	c.hangUp()
+	events.server.CloseClientConnections()
 	x.judgePushes()
 	x.judgePolls()
 	x.judgeNodes(start)

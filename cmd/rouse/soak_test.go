@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -41,14 +42,17 @@ const (
 // up; and the server holds no more goroutines, files or memory than before.
 func TestSoak(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, "--log-level", "info")
+	r := newRig(t, "--log-level", "info", "--webhook-allow", "127.0.0.0/8")
 	c := newCrowd(r, *soakPhones, *soakSeed)
+	events := startReceiver(r)
 	k := newKeys(t, c, "SOAKKEY001")
 	start := idleAfterWakes(c)
 	c.wakeUp()
 	begun := time.Now()
 	c.deaf.Store(*soakFor/2 > ladderTime)
 	load, trouble := c.startSenders(*soakRate), c.startChaos(k)
+	var turn atomic.Int64
+	many := c.startAudiences(c.halves(), func() int { return int(turn.Add(1) % 2) })
 
 	goOn(t, *soakFor/2)
 	c.deaf.Store(false)
@@ -61,6 +65,7 @@ func TestSoak(t *testing.T) {
 	goOn(t, *soakFor*3/8)
 	late := r.mustVitals()
 	load.end()
+	many.last()
 	lasted := time.Since(begun)
 	trouble.end()
 	healed := time.Now()
@@ -71,16 +76,26 @@ func TestSoak(t *testing.T) {
 	sum := c.ledger.close(t)
 	states := checkTokens(t, c)
 	checkApp(t, c)
+	judgeEvents(t, c, events)
 	c.hangUp()
+	events.server.CloseClientConnections()
 	c.http.CloseIdleConnections()
 	end := r.child.settled(t, start, idleLimit)
 	flat(t, early, late)
 	if *soakFor > ladderTime { // a short soak runs beside other tests, which take the time they take
 		inTime(t, sum, lasted)
 	}
-	t.Logf("seed %d, %v with 1 kill, %d phones: %v, %d turned away by a full inbox", *soakSeed, lasted.Round(time.Second), len(c.phones), sum, load.full.Load())
+	t.Logf("seed %d, %v with 1 kill, %d phones: %v, %d turned away by a full inbox, %d to many, in batches or for later", *soakSeed, lasted.Round(time.Second), len(c.phones), sum, load.full.Load(), many.sent.Load())
 	t.Logf("tokens: %s; pushes %s; %v", tallied(states), tallied(merged(before.wakes, r.mustVitals().wakes)), trouble)
 	t.Logf("server at its start: %v; a quarter into its second life: %v; at its end: %v; idle again: %v", start, early, late, end)
+}
+
+// halves are the phones, every other one in the same.
+func (c *crowd) halves() (both [2][]*wanderer) {
+	for i, p := range c.phones {
+		both[i%2] = append(both[i%2], &wanderer{crowdPhone: p})
+	}
+	return both
 }
 
 // inTime checks what depends on the machine.
