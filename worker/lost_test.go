@@ -26,7 +26,7 @@ func (g *gappy) goes(away bool) {
 	g.away = away
 	g.mu.Unlock()
 	if !away {
-		g.Memory.Hint()
+		g.Hint()
 	}
 }
 

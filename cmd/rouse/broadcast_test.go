@@ -37,13 +37,13 @@ type arena struct {
 func newArena(t *testing.T, on engine, aSecond int) *arena {
 	t.Helper()
 	s := &arena{t: t}
-	driver, name := "sqlite", ""
+	var driver, name string
 	if on.name == onPostgres.name {
 		s.fleet = newFleetOf(t, "postgres", 2)
 		s.rig, driver, name = s.fleet.rig, "pgx", s.fleet.cluster.DSN()
 	} else {
 		s.rig = newRigOn(t, on, "--log-level", "info")
-		name = "file:" + s.rig.dir + "/rouse.db?_pragma=busy_timeout(10000)"
+		driver, name = "sqlite", "file:"+s.rig.dir+"/rouse.db?_pragma=busy_timeout(10000)"
 	}
 	var err error
 	if s.db, err = sql.Open(driver, name); err != nil {
