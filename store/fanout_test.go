@@ -490,6 +490,7 @@ func fanDeleted(t *testing.T, w *world) {
 func fanPurge(t *testing.T, w *world) {
 	later := testkit.Accept(t, w.Store, w.send("", toUser("nobody"), at(w.now.Add(20*24*time.Hour))))
 	canceled := testkit.Accept(t, w.Store, w.send("", toUser("nobody"), at(w.now.Add(20*24*time.Hour))))
+	slow := testkit.Accept(t, w.Store, w.send("", toTopic("slow")))
 	retention := 7 * 24 * time.Hour
 	purge := func() {
 		t.Helper()
@@ -500,6 +501,7 @@ func fanPurge(t *testing.T, w *world) {
 	_, err := w.Cancel(w.ctx(), w.app, canceled.ID, w.now)
 	w.must(err)
 	purge()
+	w.status(slow.ID, messages.FanningOut, 0)
 	w.status(later.ID, messages.Scheduled, 0)
 	w.status(canceled.ID, messages.CanceledStatus, 0)
 	w.now = w.now.Add(24 * time.Hour)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -461,6 +462,58 @@ func TestABodyStaysUntilItIsStoredForAll(t *testing.T) {
 			if done = page.Done; bodies() != map[bool]int{false: 1}[done] {
 				t.Errorf("done: %t, and there are %d bodies", done, bodies())
 			}
+		}
+	}, roomy)
+}
+
+// What an earlier page of the batch did to an inbox, and is not written yet, counts.
+func TestPagesOfOneBatchFillAnInboxOnce(t *testing.T) {
+	t.Parallel()
+	onEngines(t, func(t *testing.T, s *Store) {
+		start(t, s)
+		now := fromMillis(millis(time.Now()))
+		c := &hall{t: t, s: s, app: ident.NewApp(), now: now}
+		c.must(s.CreateApp(t.Context(), tokens.App{ID: c.app, Name: "hall", InboxOverflow: tokens.OverflowDropOldest, CreatedAt: now}, nil))
+		d := c.join()
+		sized := func(n int, to messages.Target) ident.Message {
+			return c.send("", func(m *messages.Send) { m.To, m.Data = to, []byte(strings.Repeat("1", n)) }).ID
+		}
+		for range 3 {
+			sized(30, messages.Target{Device: d})
+		}
+		var ops []*op
+		for _, n := range []int{40, 8} { // the first drops one of 30, and leaves no room for the second
+			f := c.look(sized(n, messages.Target{Broadcast: true}), now)
+			ops = append(ops, newOp(f.store).locking(f.devices...))
+		}
+		inOneBatch(t, s, ops)
+		var bytes, there int64
+		c.must(s.reads.get(t.Context(), &bytes, "SELECT pending_bytes FROM inboxes WHERE device = ?", string(d)))
+		c.must(s.reads.get(t.Context(), &there, "SELECT CAST(SUM(size) AS BIGINT) FROM deliveries WHERE device = ? AND ended_at IS NULL", string(d)))
+		if bytes != there || bytes != 78 {
+			t.Errorf("%d bytes are counted, %d are there; the limit is 100", bytes, there)
+		}
+	}, func(o *Options) { o.InboxBytes, o.Writers = 100, 1 })
+}
+
+// An app that is being deleted has nobody reached any more, though its devices are still there.
+func TestAFanOutOfAnAppThatGoesReachesNobody(t *testing.T) {
+	t.Parallel()
+	onEngines(t, func(t *testing.T, s *Store) {
+		start(t, s)
+		now := fromMillis(millis(time.Now()))
+		c := newHall(t, s, tokens.OverflowReject, now)
+		r := c.send("", func(m *messages.Send) { m.To = messages.Target{Broadcast: true} })
+		c.must(s.write(t.Context(), "begin to delete", newOp(func(x *tx) error {
+			_, err := x.exec("UPDATE apps SET deleting = 1 WHERE id = ?", string(c.app))
+			return err
+		})))
+		page, err := s.FanOut(t.Context(), r.ID, 4, now)
+		if err != nil || page.Reached != 0 || !page.Done {
+			t.Errorf("%+v, %v", page, err)
+		}
+		if jobs, err := s.FanJobs(t.Context(), now, 10); err != nil || len(jobs) != 0 {
+			t.Errorf("due are %+v, %v", jobs, err)
 		}
 	}, roomy)
 }
