@@ -74,7 +74,9 @@ func (n nouns) CreateWebhook(ctx context.Context, r contract.CreateWebhookReques
 }
 
 // webhooksChanged has whoever posts look at once what there is to be done.
-func (a *API) webhooksChanged(app ident.App) { a.hint(messages.Hint{Kind: messages.HintEvents, App: app}) }
+func (a *API) webhooksChanged(app ident.App) {
+	a.hint(messages.Hint{Kind: messages.HintEvents, App: app})
+}
 
 // ListWebhooks lists where an app's events are posted.
 func (n nouns) ListWebhooks(ctx context.Context, _ contract.ListWebhooksRequestObject) (contract.ListWebhooksResponseObject, error) {
