@@ -517,3 +517,47 @@ func TestAFanOutOfAnAppThatGoesReachesNobody(t *testing.T) {
 		}
 	}, roomy)
 }
+
+// A cancel waits for the page that is being stored, and takes it back as well.
+func TestACancelWaitsForThePageUnderWay(t *testing.T) {
+	t.Parallel()
+	all := nodes(t, 2, roomy, single)
+	inner := all[0].dialect.commit
+	var atCommit atomic.Pointer[func()]
+	canceled := make(chan error, 1)
+	all[0].dialect.commit = func(w *writer) error {
+		if do := atCommit.Swap(nil); do != nil {
+			(*do)()
+		}
+		return inner(w)
+	}
+	startAll(t, all)
+	now := fromMillis(millis(time.Now()))
+	c := newHall(t, all[0], tokens.OverflowReject, now)
+	r := c.send("", func(m *messages.Send) { m.To = messages.Target{Broadcast: true} })
+	page := func() {
+		_, err := all[0].FanOut(t.Context(), r.ID, 4, now)
+		c.must(err)
+	}
+	page()
+	cancel := func() {
+		go func() {
+			_, err := all[1].Cancel(context.Background(), c.app, r.ID, now)
+			canceled <- err
+		}()
+		waitFor(t, func() bool {
+			var waits int
+			err := all[1].reads.get(context.Background(), &waits, "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
+			return err != nil || waits > 0 || len(canceled) > 0
+		})
+	}
+	atCommit.Store(&cancel)
+	page()
+	c.must(<-canceled)
+	var pending int
+	c.must(all[0].reads.get(t.Context(), &pending, "SELECT COUNT(*) FROM deliveries WHERE message = ? AND ended_at IS NULL", string(r.ID)))
+	sum, err := all[0].Message(t.Context(), c.app, r.ID)
+	if err != nil || pending != 0 || sum.Recipients != 7 || sum.Counters[messages.Canceled] != 7 { // of two pages of 4, one has left
+		t.Errorf("%d are pending: %+v, %v", pending, sum, err)
+	}
+}
