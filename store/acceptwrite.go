@@ -117,7 +117,9 @@ func (p *plan) askMissing(devices []ident.Device) error {
 	for user := range p.users {
 		p.users[user] = nil
 	}
-	return errors.Join(p.t.lock(devices), p.t.askUsers(p.users), p.askBoxes(devices), p.t.w.travel())
+	places := len(p.t.places) + len(devices)
+	p.t.places = nil // they are from before the locks
+	return errors.Join(p.t.lock(devices), p.t.askUsers(p.users), p.t.askPlaces(places), p.askBoxes(devices), p.t.w.travel())
 }
 
 const selectDevicesOf = "SELECT id FROM devices WHERE app = ? AND user_id = ? AND user_id <> '' AND unregistered_at IS NULL ORDER BY id"
