@@ -111,46 +111,46 @@ func (h *home) oncePushed(list []ident.Device) {
 func TestABroadcastWakesAtTheAppsPace(t *testing.T) {
 	atHome(t, func(h *home) {
 		h.prove(tokens.FCM)
-		h.rate(h.app, 2000)
-		h.many(h.app, 6000)
+		h.rate(h.app, 500)
+		h.many(h.app, 1500)
 		begun := time.Now()
 		id := h.fan(messages.Send{To: everybody})
 		h.pass(2400 * time.Millisecond)
-		if n := h.pushesIn(begun, 250*time.Millisecond, 2250*time.Millisecond); n < 3800 || n > 4200 {
-			t.Errorf("%d pushes in 2 s, want 4000 +-5 %%", n)
+		if n := h.pushesIn(begun, 250*time.Millisecond, 2250*time.Millisecond); n < 950 || n > 1050 {
+			t.Errorf("%d pushes in 2 s, want 1000 +-5 %%", n)
 		}
 		h.is(id, messages.FanningOut, h.summary(h.app, id).Recipients, "it goes on")
 		h.pass(3 * time.Second)
-		h.is(id, messages.Accepted, 6001, "all")
+		h.is(id, messages.Accepted, 1501, "all")
 	})
 }
 
 func TestTwoAppsBroadcastsGoOnTogether(t *testing.T) {
 	atHome(t, func(h *home) {
 		other := h.anotherApp()
-		h.rate(h.app, 400)
-		h.rate(other, 400)
-		h.many(h.app, 2000)
-		h.many(other, 1000)
+		h.rate(h.app, 100)
+		h.rate(other, 100)
+		h.many(h.app, 500)
+		h.many(other, 250)
 		first := h.fan(messages.Send{To: everybody})
 		h.pass(time.Second)
 		second := h.fan(messages.Send{App: other, To: everybody})
 		h.pass(2700 * time.Millisecond)
-		if s := h.summary(other, second); s.Status != messages.Accepted || s.Recipients != 1000 {
+		if s := h.summary(other, second); s.Status != messages.Accepted || s.Recipients != 250 {
 			t.Errorf("the other app's: %s to %d", s.Status, s.Recipients)
 		}
-		if s := h.summary(h.app, first); s.Recipients < 1400 || s.Recipients > 1700 {
-			t.Errorf("the first has reached %d after 3.7 s at 400 a second", s.Recipients)
+		if s := h.summary(h.app, first); s.Recipients < 350 || s.Recipients > 425 {
+			t.Errorf("the first has reached %d after 3.7 s at 100 a second", s.Recipients)
 		}
 	})
 }
 
 func TestASmallSendDoesNotWaitForAHugeOne(t *testing.T) {
 	atHome(t, func(h *home) {
-		h.rate(h.app, 200)
-		list := h.many(h.app, 2000)
+		h.rate(h.app, 50)
+		list := h.many(h.app, 500)
 		h.fan(messages.Send{To: everybody})
-		small := h.fan(messages.Send{To: messages.Target{Device: list[1999]}, SendAt: time.Now().Add(3 * time.Second)})
+		small := h.fan(messages.Send{To: messages.Target{Device: list[499]}, SendAt: time.Now().Add(3 * time.Second)})
 		h.pass(4500 * time.Millisecond)
 		h.is(small, messages.Accepted, 1, "it takes turns with the broadcast")
 	})
@@ -263,7 +263,7 @@ func TestWhatIsCanceledGoesNoFurther(t *testing.T) {
 		h.wants(0, "canceled before its time")
 		h.is(id, messages.CanceledStatus, 0, "canceled")
 		h.rate(h.app, 100)
-		h.many(h.app, 1000)
+		h.many(h.app, 600)
 		id = h.fan(messages.Send{To: everybody})
 		h.pass(3 * time.Second)
 		_, err = h.store.Cancel(h.t.Context(), h.app, id, time.Now())
@@ -293,15 +293,15 @@ func TestWhatWakesNobodyIsStoredAtOnce(t *testing.T) {
 
 func TestANewLeaderGoesOnWhereTheOldOneWas(t *testing.T) {
 	inVillage(t, 2, func(v *village) {
-		v.rate(v.app, 200)
-		list := v.many(v.app, 1000)
+		v.rate(v.app, 80)
+		list := v.many(v.app, 400)
 		id := v.fan(messages.Send{To: everybody})
 		v.pass(2 * time.Second)
 		v.live(1, 0, 1)
 		v.pass(time.Second)
 		v.live(0, 0, 1)
 		v.pass(5 * time.Second)
-		v.is(id, messages.Accepted, 1000, "all")
+		v.is(id, messages.Accepted, 400, "all")
 		v.oncePushed(list)
 	})
 }
