@@ -102,6 +102,7 @@ func (s *state) served(h messages.Hint, now time.Time, grace time.Duration) {
 		// The connection may have died with the phone: an ack or a new request must come soon.
 		s.again = now.Add(grace)
 	}
+	s.hold = time.Time{} // whoever was to come for more has come
 	if h.Parked || h.More {
 		s.hold = now.Add(grace)
 	}

@@ -290,6 +290,15 @@ func TestAPhoneThatIsPagingIsNotWokenForTheRest(t *testing.T) {
 	x.wakesAt(10)
 }
 
+func TestAPhoneThatHasReadTheLastPageIsWokenAtOnce(t *testing.T) {
+	t.Parallel()
+	x := script{t: t}
+	x.s.served(messages.Hint{Seq: 5, More: true}, sec(0), DefaultGrace)
+	x.served(1, 8, false)
+	x.new(2, 9)
+	x.wakesBy(2)
+}
+
 func TestAPollThatEndedProtectsNoMore(t *testing.T) {
 	t.Parallel()
 	x := script{t: t}
