@@ -522,14 +522,16 @@ func TestAFanOutOfAnAppThatGoesReachesNobody(t *testing.T) {
 func TestACancelWaitsForThePageUnderWay(t *testing.T) {
 	t.Parallel()
 	all := nodes(t, 2, roomy, single)
-	inner := all[0].dialect.commit
-	var atCommit atomic.Pointer[func()]
+	inner := all[0].dialect.travel
+	var before atomic.Pointer[func()] // the page's deliveries are inserted
 	canceled := make(chan error, 1)
-	all[0].dialect.commit = func(w *writer) error {
-		if do := atCommit.Swap(nil); do != nil {
+	all[0].dialect.travel = func(w *writer, list []errand) error {
+		inserts := func(e errand) bool { return strings.HasPrefix(e.query, fanInsert) }
+		if do := before.Load(); do != nil && slices.ContainsFunc(list, inserts) {
+			before.Store(nil)
 			(*do)()
 		}
-		return inner(w)
+		return inner(w, list)
 	}
 	startAll(t, all)
 	now := fromMillis(millis(time.Now()))
@@ -551,7 +553,7 @@ func TestACancelWaitsForThePageUnderWay(t *testing.T) {
 			return err != nil || waits > 0 || len(canceled) > 0
 		})
 	}
-	atCommit.Store(&cancel)
+	before.Store(&cancel)
 	page()
 	c.must(<-canceled)
 	var pending int
