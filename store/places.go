@@ -24,6 +24,7 @@ const (
 	migrateLocks = 0x526f7503
 	nameLocks    = 0x526f7504
 	outboxLocks  = 0x526f7505
+	topicLocks   = 0x526f7506
 )
 
 func shardOf(name string) int32 {

@@ -77,29 +77,39 @@ func (t *tx) shareTopics(app ident.App, topics []string) error {
 	if !t.w.store.dialect.shared || t.w.store.unlocked || len(topics) == 0 {
 		return nil
 	}
-	names := make([]int32, 0, len(topics))
+	locks := make([]int32, 0, len(topics))
 	for _, topic := range topics {
-		names = append(names, topicLock(app, topic))
+		locks = append(locks, topicLock(app, topic))
 	}
-	slices.Sort(names)
-	if err := t.later(shareNames, slices.Compact(names)); err != nil {
+	slices.Sort(locks)
+	if err := t.later(shareTopics, slices.Compact(locks)); err != nil {
 		return fmt.Errorf("share topics: %w", err)
 	}
 	return nil
 }
 
-// shareNames goes in the order of its array.
-var shareNames = fmt.Sprintf("SELECT pg_advisory_xact_lock_shared(%d, name) FROM unnest(CAST(? AS INT[])) AS name", nameLocks)
+// topicShards bounds how many locks a batch takes that subscribes to many topics: the server has room for some thousand, of all sessions
+// together. It may not change while nodes of two versions run.
+const topicShards = 256
+
+// Statements that lock topics. shareTopics goes in the order of its array.
+var (
+	shareTopics = fmt.Sprintf("SELECT pg_advisory_xact_lock_shared(%d, shard) FROM unnest(CAST(? AS INT[])) AS shard", topicLocks)
+	claimTopic  = fmt.Sprintf("SELECT pg_advisory_xact_lock(%d, CAST(? AS INT))", topicLocks)
+)
 
 func topicLock(app ident.App, topic string) int32 {
 	h := fnv.New32a()
-	_, _ = h.Write(topicName(app, topic)) // it never fails
-	return int32(h.Sum32())
+	_, _ = h.Write([]byte(string(app) + " " + topic)) // it never fails
+	return int32(h.Sum32() % topicShards)
 }
 
-// topicName is what a topic is claimed by.
-func topicName(app ident.App, topic string) []byte {
-	return []byte("topic " + string(app) + " " + topic)
+// claimTopic has nobody subscribe to a topic until the commit.
+func (t *tx) claimTopic(app ident.App, topic string) error {
+	if !t.w.store.dialect.shared || t.w.store.unlocked {
+		return nil
+	}
+	return t.later(claimTopic, topicLock(app, topic))
 }
 
 // putTopics makes those topics that are not there.

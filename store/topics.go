@@ -101,7 +101,7 @@ func (s *Store) DeleteTopic(ctx context.Context, app ident.App, name string) err
 // deleteTopic removes a piece of a topic, and reports whether it was the last. Users go first: a device that comes to one of them
 // subscribes no more. Nobody subscribes meanwhile, for the topic is claimed: what the last piece leaves is nothing.
 func (t *tx) deleteTopic(app ident.App, name string) (done bool, err error) {
-	if err := t.claim(topicName(app, name)); err != nil {
+	if err := t.claimTopic(app, name); err != nil {
 		return false, fmt.Errorf("claim a topic: %w", err)
 	}
 	var rows []topicRow

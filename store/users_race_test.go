@@ -168,3 +168,25 @@ func TestWithoutClaimsAUsersDevicesMissTopics(t *testing.T) {
 	}
 	t.Error("nothing was missed without the claims")
 }
+
+// Whoever registers may bring 200 topics, and a batch holds hundreds who do: what they lock must not fill what all sessions share.
+func TestManyTopicsTakeFewLocks(t *testing.T) {
+	t.Parallel()
+	s := nodes(t, 1)[0]
+	startAll(t, []*Store{s})
+	app, device := populate(t, s)
+	held := -1
+	err := s.write(t.Context(), "share", newOp(func(x *tx) error {
+		topics := make([]string, 5000)
+		for i := range topics {
+			topics[i] = fmt.Sprint("topic ", i)
+		}
+		if err := x.shareTopics(app, topics); err != nil {
+			return err
+		}
+		return x.get(&held, "SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()")
+	}).locking(device))
+	if err != nil || held < topicShards || held > 2*topicShards {
+		t.Errorf("%d locks are held: %v", held, err)
+	}
+}
