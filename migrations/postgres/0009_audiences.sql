@@ -27,8 +27,8 @@ DO $$ BEGIN
   ALTER TABLE messages
     ADD COLUMN IF NOT EXISTS audience TEXT NOT NULL DEFAULT 'user', -- what user_id names: user, device, topic, or all for a broadcast
     ADD COLUMN IF NOT EXISTS send_at BIGINT, -- when it was scheduled for
-    ADD COLUMN IF NOT EXISTS due_at BIGINT, -- a page of it is to be stored then; NULL when all of it is
-    ADD COLUMN IF NOT EXISTS fan_cursor TEXT, -- the device up to which it is stored; NULL before the first page
+    ADD COLUMN IF NOT EXISTS due_at BIGINT, -- a page of it is to be stored then, or, canceled, to be taken back; NULL when nothing is
+    ADD COLUMN IF NOT EXISTS fan_cursor TEXT, -- the device up to which it is stored, or taken back; NULL before the first page
     ADD COLUMN IF NOT EXISTS notification TEXT, -- JSON, while due_at is set
     ADD COLUMN IF NOT EXISTS acked BIGINT NOT NULL DEFAULT 0, -- deliveries that ended so, as all below
     ADD COLUMN IF NOT EXISTS expired BIGINT NOT NULL DEFAULT 0,

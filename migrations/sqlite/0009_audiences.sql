@@ -9,8 +9,8 @@ ALTER TABLE keys ADD COLUMN rate_milli BIGINT NOT NULL DEFAULT 0; -- calls in 10
 ALTER TABLE keys ADD COLUMN rate_burst BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE messages ADD COLUMN audience TEXT NOT NULL DEFAULT 'user'; -- what user_id names: user, device, topic, or all for a broadcast
 ALTER TABLE messages ADD COLUMN send_at BIGINT; -- when it was scheduled for
-ALTER TABLE messages ADD COLUMN due_at BIGINT; -- a page of it is to be stored then; NULL when all of it is
-ALTER TABLE messages ADD COLUMN fan_cursor TEXT; -- the device up to which it is stored; NULL before the first page
+ALTER TABLE messages ADD COLUMN due_at BIGINT; -- a page of it is to be stored then, or, canceled, to be taken back; NULL when nothing is
+ALTER TABLE messages ADD COLUMN fan_cursor TEXT; -- the device up to which it is stored, or taken back; NULL before the first page
 ALTER TABLE messages ADD COLUMN notification TEXT; -- JSON, while due_at is set
 ALTER TABLE messages ADD COLUMN acked BIGINT NOT NULL DEFAULT 0; -- deliveries that ended so, as all below
 ALTER TABLE messages ADD COLUMN expired BIGINT NOT NULL DEFAULT 0;
