@@ -29,7 +29,8 @@ func States() []State {
 // Final reports whether nothing more will happen.
 func (s State) Final() bool { return s != Queued && s != Woken && s != Fetched }
 
-// Counters is how many deliveries of a message stand in each state.
+// Counters is how many deliveries of a message stand in each state. Of a message with many recipients whatever is pending may count as
+// Queued; the store says from how many on.
 type Counters map[State]int
 
 // Summary is a message as its sender sees it.
@@ -60,7 +61,8 @@ type ListQuery struct {
 	Status        Status
 	// From is inclusive, Until is not.
 	From, Until time.Time
-	Limit       int
+	// Limit is how many messages there are in a page at most.
+	Limit int
 }
 
 // MessageList is one page. Next is where to go on, whether or not Messages has any.
@@ -79,7 +81,7 @@ type Verdict struct {
 // Moment is one line of a delivery's timeline.
 type Moment struct {
 	At time.Time
-	// Event is one of accepted, wake_sent, wake_failed, fetched, acked, expired, replaced, canceled, dropped.
+	// Event is one of accepted, wake_sent, wake_failed, fetched, acked, expired, replaced, canceled, dropped, displayed, opened, dismissed.
 	Event string
 	// Provider, Verdict, Reason and Took are set on the two wake events.
 	Provider string

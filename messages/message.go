@@ -123,7 +123,7 @@ func New(s Send) (Send, error) {
 		bad("/to", "name exactly one of device_id, user_id, topic and broadcast")
 	}
 	if s.To.Topic != "" && CheckTopic(s.To.Topic) != nil {
-		bad("/to/topic", topicForm)
+		bad("/to/topic", TopicForm)
 	}
 	if !s.SendAt.After(s.CreatedAt) {
 		s.SendAt = time.Time{}

@@ -20,5 +20,6 @@ const (
 type Report struct {
 	Message ident.Message
 	Kind    ReportKind
-	At      time.Time
+	// At is when, by the device's clock; zero, as a time that lies ahead, is now.
+	At time.Time
 }

@@ -125,9 +125,9 @@ func hasControl(s string) bool {
 
 // CheckUser checks an app's own id of a user. The error is fault.Invalid "invalid_user".
 func CheckUser(user string) error {
-	const most = 256
+	const most = 256 // as UserForm says
 	if user == "" || len(user) > most || hasControl(user) || !utf8.ValidString(user) {
-		return fault.New(fault.Invalid, "invalid_user", "a user id is 1 to %d bytes of UTF-8 without control characters", most)
+		return fault.New(fault.Invalid, "invalid_user", "a user id is %s", UserForm)
 	}
 	return nil
 }

@@ -18,6 +18,9 @@ const (
 	MaxUserTokenLife = time.Hour
 )
 
+// UserForm says what an app's id for a user looks like; see CheckUser.
+const UserForm = "1 to 256 bytes of UTF-8 without control characters"
+
 // User is what a person of an app has.
 type User struct {
 	ID      string
@@ -75,7 +78,8 @@ type DeviceQuery struct {
 	Platform   Platform
 	Provider   Provider
 	TokenState TokenState
-	Limit      int
+	// Limit is how many devices there are in a page at most.
+	Limit int
 }
 
 // DeviceList is one page. Next is where to go on, whether or not Devices has any.
