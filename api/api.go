@@ -185,19 +185,18 @@ type Hinter interface {
 	Hint(hints ...messages.Hint)
 }
 
-// Deps is everything the API needs. The first ten are the store.
+// Deps is everything the API needs. Those down to Webhooks are the store.
 type Deps struct {
-	Apps        Apps
-	Keys        Keys
-	Credentials Credentials
-	Devices     Devices
-	Users       Users
-	Door        Door
-	Messages    Messages
-	Inboxes     Inboxes
-	Circuits    Circuits
-	Events      Events
-	// The next are the store too.
+	Apps          Apps
+	Keys          Keys
+	Credentials   Credentials
+	Devices       Devices
+	Users         Users
+	Door          Door
+	Messages      Messages
+	Inboxes       Inboxes
+	Circuits      Circuits
+	Events        Events
 	IdentityKeys  IdentityKeys
 	Topics        Topics
 	Subscriptions Subscriptions

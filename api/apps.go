@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"strings"
 	"time"
@@ -160,10 +159,8 @@ func appPatch(b contract.AppUpdate) (tokens.AppPatch, error) {
 		}
 		patch.Name = &name
 	}
-	for i, word := range or(b.EventTypes) {
-		if !messages.IsEventWord(word) {
-			return patch, invalidBody().At(fmt.Sprintf("/event_types/%d", i), "must be a type of event, such as message.acked, a family, such as message.*, or *")
-		}
+	if err := checkEventWords("event_types", or(b.EventTypes)); err != nil {
+		return patch, err
 	}
 	if b.RateLimit != nil {
 		limit, err := rateLimitOf(*b.RateLimit)

@@ -65,7 +65,7 @@ func (n nouns) mayEnrol(ctx context.Context, who caller, b *contract.DeviceRegis
 	}
 	for i, topic := range or(b.Topics) {
 		if err := messages.CheckTopic(topic); err != nil {
-			return nil, fault.From(err).At(fmt.Sprintf("/topics/%d", i), "1 to 128 characters of A-Z, a-z, 0-9 and . _ : -")
+			return nil, fault.From(err).At(fmt.Sprintf("/topics/%d", i), messages.TopicForm)
 		}
 	}
 	if b.UserToken == nil {

@@ -3,12 +3,12 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
 	"rouse/api/contract"
-	"rouse/fault"
 	"rouse/messages"
 )
 
@@ -42,7 +42,7 @@ func eventQuery(p contract.ListEventsParams) (q messages.EventQuery, wait time.D
 		return q, 0, err
 	}
 	if seconds := or(p.Wait); seconds < 0 || seconds > maxWait {
-		return q, 0, fault.New(fault.Malformed, "bad_query", "wait: a whole number from 0 to %d, once", maxWait)
+		return q, 0, badQuery(fmt.Sprintf("wait: a whole number from 0 to %d, once", maxWait))
 	}
 	if p.Types == nil {
 		return q, time.Duration(or(p.Wait)) * time.Second, nil
@@ -50,10 +50,20 @@ func eventQuery(p contract.ListEventsParams) (q messages.EventQuery, wait time.D
 	q.Types = strings.Split(*p.Types, ",")
 	for _, word := range q.Types {
 		if !messages.IsEventWord(word) {
-			return q, 0, fault.New(fault.Malformed, "bad_query", "types: types of events such as message.acked, families such as message.*, or *, comma separated")
+			return q, 0, badQuery("types: types of events such as message.acked, families such as message.*, or *, comma separated")
 		}
 	}
 	return q, time.Duration(or(p.Wait)) * time.Second, nil
+}
+
+// checkEventWords checks what stands in a field of a body that chooses events.
+func checkEventWords(field string, words []string) error {
+	for i, word := range words {
+		if !messages.IsEventWord(word) {
+			return invalidBody().At(fmt.Sprintf("/%s/%d", field, i), "must be a type of event, such as message.acked, a family, such as message.*, or *")
+		}
+	}
+	return nil
 }
 
 // eventCursor writes a place among events; eventPlace reads it.

@@ -92,14 +92,7 @@ func (ws *watchers) hear(h messages.Hint) {
 
 func wakeAll(list map[*watcher]bool) {
 	for w := range list {
-		w.wake()
-	}
-}
-
-func (w *watcher) wake() {
-	select {
-	case w.came <- struct{}{}:
-	default:
+		token(w.came)
 	}
 }
 
@@ -124,7 +117,7 @@ func (a *API) awaitEvents(ctx context.Context, q messages.EventQuery, wait time.
 		}
 		q.After = page.Next
 		if page.More { // nothing that was chosen yet
-			me.wake()
+			token(me.came)
 		}
 		if !a.await(ctx, me, end.C, looked) {
 			return page, a.stillAdmits(ctx)

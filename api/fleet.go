@@ -64,9 +64,9 @@ func deviceQuery(app ident.App, p contract.ListDevicesParams) (tokens.DeviceQuer
 	// An empty one is a mistake too: it would list everybody.
 	switch {
 	case p.UserId != nil && tokens.CheckUser(q.User) != nil:
-		return q, badQuery("user_id: 1 to 256 bytes of UTF-8 without control characters")
+		return q, badQuery("user_id: " + tokens.UserForm)
 	case p.Topic != nil && messages.CheckTopic(q.Topic) != nil:
-		return q, badQuery("topic: 1 to 128 characters of A-Z, a-z, 0-9 and . _ : -")
+		return q, badQuery("topic: " + messages.TopicForm)
 	case p.Platform != nil && !slices.Contains([]tokens.Platform{tokens.Android, tokens.IOS, tokens.MacOS, tokens.Web, tokens.Other}, q.Platform):
 		return q, badQuery("platform: android, ios, macos, web or other")
 	case p.Provider != nil && !slices.Contains([]tokens.Provider{tokens.FCM, tokens.APNs, tokens.NoProvider}, q.Provider):
@@ -147,7 +147,7 @@ func (n nouns) UpdateDevice(ctx context.Context, r contract.UpdateDeviceRequestO
 	}
 	if patch.User = b.UserId; or(b.UserId) != "" {
 		if err := tokens.CheckUser(*b.UserId); err != nil {
-			return nil, fault.From(err).At("/user_id", "1 to 256 bytes of UTF-8 without control characters; empty for nobody")
+			return nil, fault.From(err).At("/user_id", tokens.UserForm+"; empty for nobody")
 		}
 	}
 	device, err := n.deps.Devices.PatchDevice(ctx, id, patch, time.Now())
@@ -235,7 +235,7 @@ func (w *wakes) take(id ident.Device, now time.Time) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if last, known := w.last[id]; known && now.Sub(last) < wakePause {
-		return fault.New(fault.TooMany, "rate_limited", "a device is woken by hand at most once in 10 seconds").After(wakePause - now.Sub(last))
+		return fault.New(fault.TooMany, "rate_limited", "a device is woken by hand at most once in %.0f seconds on each node", wakePause.Seconds()).After(wakePause - now.Sub(last))
 	}
 	if w.last == nil {
 		w.last = map[ident.Device]time.Time{}
@@ -248,7 +248,7 @@ func (w *wakes) take(id ident.Device, now time.Time) error {
 		}
 	}
 	if len(w.last) >= wokenKept {
-		return fault.New(fault.TooMany, "rate_limited", "too many devices are woken by hand").After(wakePause)
+		return fault.New(fault.TooMany, "rate_limited", "too many devices are woken by hand on this node; wake this one later").After(wakePause)
 	}
 	w.last[id] = now
 	return nil

@@ -13,7 +13,7 @@ const (
 	// keyLife is how long what was looked up is believed unasked. A revoked key may work for 5 s on a server that was not told: the
 	// rest is for calls under way.
 	keyLife = 4500 * time.Millisecond
-	// keysKept bounds the cache of keys, at about 300 bytes each.
+	// keysKept bounds the cache of keys, and that of apps, at about 300 bytes each.
 	keysKept = 10000
 )
 

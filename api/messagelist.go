@@ -7,7 +7,6 @@ import (
 	"unicode/utf8"
 
 	"rouse/api/contract"
-	"rouse/fault"
 	"rouse/ident"
 	"rouse/messages"
 	"rouse/tokens"
@@ -69,13 +68,13 @@ func listedTarget(p contract.ListMessagesParams) (to messages.Target, err error)
 	if p.UserId != nil {
 		given++
 		if to.User = *p.UserId; tokens.CheckUser(to.User) != nil {
-			return to, badQuery("user_id: 1 to 256 bytes of UTF-8 without control characters")
+			return to, badQuery("user_id: " + tokens.UserForm)
 		}
 	}
 	if p.Topic != nil {
 		given++
 		if to.Topic = *p.Topic; messages.CheckTopic(to.Topic) != nil {
-			return to, badQuery("topic: 1 to 128 characters of A-Z, a-z, 0-9 and . _ : -")
+			return to, badQuery("topic: " + messages.TopicForm)
 		}
 	}
 	if given > 1 {
@@ -116,5 +115,3 @@ func listedTime(p *time.Time) time.Time {
 	}
 	return t
 }
-
-func badQuery(detail string) error { return fault.New(fault.Malformed, "bad_query", "%s", detail) }

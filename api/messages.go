@@ -92,7 +92,7 @@ func (a *API) compose(app ident.App, b *contract.MessageSend, key string) (messa
 	}
 	if send.To.User != "" {
 		if err := tokens.CheckUser(send.To.User); err != nil {
-			return send, fault.From(err).At("/to/user_id", "1 to 256 bytes of UTF-8 without control characters")
+			return send, fault.From(err).At("/to/user_id", tokens.UserForm)
 		}
 	}
 	if err := errors.Join(storable("/collapse_key", send.CollapseKey), storable("/correlation_id", send.CorrelationID)); err != nil {

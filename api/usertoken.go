@@ -20,7 +20,7 @@ const (
 	maxUserToken = 8 << 10
 	// tokenLeeway is how far the clock of a backend may be off.
 	tokenLeeway = time.Minute
-	// appsKept bounds how many apps' identity keys, and how many apps, are kept at once.
+	// appsKept bounds how many apps' identity keys are kept at once.
 	appsKept = 1000
 )
 
@@ -126,7 +126,7 @@ func readClaims(claims jwt.MapClaims, app ident.App, now time.Time) (string, err
 	wrong := append(badAudience(claims, app), badTimes(claims, now)...)
 	// U+FFFD stands where the text was not UTF-8: two users must not become one.
 	if tokens.CheckUser(user) != nil || strings.ContainsRune(user, utf8.RuneError) {
-		wrong = append(wrong, "sub: must be the user's id, a string of 1 to 256 bytes of UTF-8 without control characters")
+		wrong = append(wrong, "sub: must be the user's id, a string of "+tokens.UserForm)
 	}
 	if len(wrong) > 0 {
 		return "", badUserToken(wrong...)

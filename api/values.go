@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -30,9 +31,14 @@ func limitOf(asked *int) (int, error) {
 		return defaultLimit, nil
 	}
 	if *asked < 1 || *asked > maxLimit {
-		return 0, fault.New(fault.Malformed, "bad_query", "limit: 1 to %d", maxLimit)
+		return 0, badQuery(fmt.Sprintf("limit: 1 to %d", maxLimit))
 	}
 	return *asked, nil
+}
+
+// badQuery is for a parameter; detail begins with its name.
+func badQuery(detail string) *fault.Error {
+	return fault.New(fault.Malformed, "bad_query", "%s", detail)
 }
 
 func badCursor() *fault.Error {
