@@ -12,6 +12,7 @@ import (
 
 	"rouse/ident"
 	"rouse/messages"
+	"rouse/tokens"
 )
 
 // What is for later, for a topic or for everyone is one row of messages until FanOut reaches its devices, page by page. Where it
@@ -50,21 +51,19 @@ func (s *Store) FanJobs(ctx context.Context, now time.Time, limit int) ([]messag
 	return jobs, nil
 }
 
+// dueApp is an app, and when the first of what it has to store was due.
+type dueApp struct {
+	App ident.App `db:"app"`
+	Due int64     `db:"due_at"`
+}
+
 // dueApps returns the apps with something due, that which has waited longest first.
 func (s *Store) dueApps(ctx context.Context, now time.Time, limit int) ([]ident.App, error) {
-	var rows []struct {
-		App ident.App `db:"app"`
-		Due int64     `db:"due_at"`
-	}
+	var rows []dueApp
 	if err := s.reads.list(ctx, &rows, selectDueApps); err != nil {
 		return nil, s.readError("look for fan-outs", err)
 	}
-	slices.SortFunc(rows, func(a, b struct {
-		App ident.App `db:"app"`
-		Due int64     `db:"due_at"`
-	}) int {
-		return cmp.Compare(a.Due, b.Due)
-	})
+	slices.SortFunc(rows, func(a, b dueApp) int { return cmp.Compare(a.Due, b.Due) })
 	var apps []ident.App
 	for _, r := range rows {
 		if r.Due <= millis(now) && len(apps) < limit {
@@ -88,14 +87,13 @@ func (s *Store) dueOf(ctx context.Context, app ident.App, now time.Time, limit i
 	}
 	jobs := make([]messages.FanJob, 0, len(rows))
 	for _, r := range rows {
+		// An app that is gone has no rate, and its fan-outs only end.
+		rate := orDefault(r.Rate, tokens.DefaultBroadcastRate)
 		wakes := messages.Urgency(r.Urgency).Class() != messages.NoWake && !r.Canceled && r.Expires > millis(now)
-		jobs = append(jobs, messages.FanJob{Message: r.ID, App: app, Due: fromMillis(r.Due), Rate: orDefault(r.Rate, defaultBroadcastRate), Wakes: wakes})
+		jobs = append(jobs, messages.FanJob{Message: r.ID, App: app, Due: fromMillis(r.Due), Rate: rate, Wakes: wakes})
 	}
 	return jobs, nil
 }
-
-// defaultBroadcastRate is for an app that is gone: its fan-outs only end.
-const defaultBroadcastRate = 2000
 
 // fanRow is a send that is being stored for its audience.
 type fanRow struct {

@@ -314,5 +314,5 @@ func (f *fanning) insertArrays(t *tx, devices []string, fast []place, fixed []an
 func (f *fanning) move(p *plan, fast []place) error {
 	pending, ended := (&post{slots: p.slots}).counts()
 	pending += int64(len(fast))
-	return p.t.later(moveFan, f.cursor, int64(f.page.Reached), pending, ended[1], ended[4], bit(f.last), string(f.job.ID), f.job.Cursor)
+	return p.t.later(moveFan, f.cursor, int64(f.page.Reached), pending, ended.of(messages.Expired), ended.of(messages.Dropped), bit(f.last), string(f.job.ID), f.job.Cursor)
 }

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"slices"
+
 	"rouse/messages"
 )
 
@@ -32,11 +34,17 @@ type tally [5]int64
 // finals are the columns of a tally.
 var finals = [len(tally{})]messages.State{messages.Acked, messages.Expired, messages.Replaced, messages.Canceled, messages.Dropped}
 
+// of is how many ended as state.
+func (c *tally) of(state messages.State) int64 {
+	if i := slices.Index(finals[:], state); i >= 0 {
+		return c[i]
+	}
+	return 0
+}
+
 func (c *tally) count(state messages.State) {
-	for i, f := range finals {
-		if f == state {
-			c[i]++
-		}
+	if i := slices.Index(finals[:], state); i >= 0 {
+		c[i]++
 	}
 }
 

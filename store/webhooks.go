@@ -220,8 +220,7 @@ func (s *Store) RotateWebhookSecret(ctx context.Context, app ident.App, id ident
 }
 
 // Redeliver posts one event again, or, with an empty one, all since a time, as far back as there are any; which of them is by their
-// own clocks, so a few from up to redeliverSlack before may come as well. NotFound
-// "webhook_not_found", "event_not_found".
+// own clocks, so a few from up to 5 s before may come as well. NotFound "webhook_not_found", "event_not_found".
 func (s *Store) Redeliver(ctx context.Context, app ident.App, id ident.Webhook, event ident.Event, since, now time.Time) (messages.Webhook, error) {
 	if event != "" {
 		return s.redeliverOne(ctx, app, id, event)
