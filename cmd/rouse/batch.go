@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -29,15 +28,11 @@ func (c *sendCmd) batch(ctx context.Context, term *terminal) error {
 	if c.Text != "" || c.At != "" || c.Title != "" || c.Body != "" || c.CollapseKey != "" || c.CorrelationID != "" || c.Count != 1 {
 		return mistake("--batch takes each message as its line has it; of the other flags only --idempotency-key goes with it")
 	}
-	in := term.in
-	if c.Batch != "-" {
-		f, err := os.Open(c.Batch)
-		if err != nil {
-			return fmt.Errorf("reading the messages: %w", err)
-		}
-		defer func() { _ = f.Close() }()
-		in = f
+	in, err := term.open(c.Batch)
+	if err != nil {
+		return fmt.Errorf("reading the messages: %w", err)
 	}
+	defer func() { _ = in.Close() }()
 	api, err := c.client(term)
 	if err != nil {
 		return err

@@ -13,7 +13,7 @@ type devicesCmd struct {
 	List   devicesListCmd   `cmd:"" help:"List devices, oldest registration first."`
 	Show   devicesShowCmd   `cmd:"" help:"Show a device: what waits for it, what it is subscribed to, whether a push can reach it."`
 	Set    devicesSetCmd    `cmd:"" help:"Change what is known of a device. What is left out stays."`
-	Delete devicesDeleteCmd `cmd:"" help:"Unregister a device; what waits for it is canceled."`
+	Delete devicesDeleteCmd `cmd:"" help:"Unregister a device; what waits for it is dropped."`
 	Wake   devicesWakeCmd   `cmd:"" help:"Push to a device now, to see what happens. Exits with 1 if the provider did not take it."`
 }
 

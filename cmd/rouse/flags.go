@@ -16,17 +16,21 @@ import (
 // maxSecret is the most that is read of a file with a key.
 const maxSecret = 64 << 10
 
+// open opens a file of the caller's choice, standard input for "-". Closing that leaves it open.
+func (t *terminal) open(path string) (io.ReadCloser, error) {
+	if path == "-" {
+		return io.NopCloser(t.in), nil
+	}
+	return os.Open(path)
+}
+
 // secretFile reads a file of the caller's choice, standard input for "-", without the line feed at its end.
 func (t *terminal) secretFile(path string) (string, error) {
-	in := t.in
-	if path != "-" {
-		f, err := os.Open(path)
-		if err != nil {
-			return "", fmt.Errorf("reading the file: %w", err)
-		}
-		defer func() { _ = f.Close() }()
-		in = f
+	in, err := t.open(path)
+	if err != nil {
+		return "", fmt.Errorf("reading the file: %w", err)
 	}
+	defer func() { _ = in.Close() }()
 	content, err := io.ReadAll(io.LimitReader(in, maxSecret+1))
 	switch {
 	case err != nil:

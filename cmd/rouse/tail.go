@@ -79,12 +79,12 @@ type follower struct {
 }
 
 // rare is a type that hardly ever happens: by asking for it alone the server itself passes over all others.
-var rare = string(messages.WebhookDisabled)
+const rare = string(messages.WebhookDisabled)
 
 // begin finds the end of what happened, if only what comes is wanted.
 func (f *follower) begin(ctx context.Context, now bool) error {
 	for now {
-		got, err := f.ask(ctx, &rare, 0)
+		got, err := f.ask(ctx, new(rare), 0)
 		switch {
 		case err != nil:
 			if err := f.outlast(ctx, err); err != nil {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strings"
 
 	"rouse/client"
@@ -230,15 +229,11 @@ func (e enlist) each(ctx context.Context, tell func([]enlisted) error) error {
 
 // file reads ids, a line each, and does it for as many as fit in a call.
 func (e enlist) file(ctx context.Context, tell func([]enlisted) error) error {
-	in := e.term.in
-	if e.From != "-" {
-		f, err := os.Open(e.From)
-		if err != nil {
-			return fmt.Errorf("reading the ids: %w", err)
-		}
-		defer func() { _ = f.Close() }()
-		in = f
+	in, err := e.term.open(e.From)
+	if err != nil {
+		return fmt.Errorf("reading the ids: %w", err)
 	}
+	defer func() { _ = in.Close() }()
 	ids := make([]string, 0, enlistAtOnce)
 	scan := bufio.NewScanner(in)
 	for scan.Scan() {
