@@ -509,7 +509,8 @@ type Circuit struct {
 	State string `json:"state"`
 }
 
-// Counters How many deliveries stand in each state. Of more than 10000 recipients what is not over yet is all counted as `queued`.
+// Counters How many deliveries stand in each state. Of more than 10000 recipients, in listMessages of more than 200, what is
+// not over yet is all counted as `queued`.
 // `displayed`, `opened` and `dismissed` are what devices reported, beside the state.
 type Counters struct {
 	Acked     int  `json:"acked"`
@@ -1006,7 +1007,8 @@ type Message struct {
 	CollapseKey   *string `json:"collapse_key,omitempty"`
 	CorrelationId *string `json:"correlation_id,omitempty"`
 
-	// Counters How many deliveries stand in each state. Of more than 10000 recipients what is not over yet is all counted as `queued`.
+	// Counters How many deliveries stand in each state. Of more than 10000 recipients, in listMessages of more than 200, what is
+	// not over yet is all counted as `queued`.
 	// `displayed`, `opened` and `dismissed` are what devices reported, beside the state.
 	Counters  Counters  `json:"counters"`
 	CreatedAt time.Time `json:"created_at"`
@@ -1408,7 +1410,7 @@ type Webhook struct {
 	CreatedAt   time.Time `json:"created_at"`
 	Description *string   `json:"description,omitempty"`
 
-	// DisabledReason `failing` if it was for taking nothing, `manual` if you did it.
+	// DisabledReason `failing` if it was for taking nothing, or for a 410; `manual` if you did it.
 	DisabledReason *string  `json:"disabled_reason,omitempty"`
 	Enabled        bool     `json:"enabled"`
 	Events         []string `json:"events"`
@@ -2202,7 +2204,7 @@ type ClientInterface interface {
 
 	// DeleteDevice Unregister a device
 	//
-	// Its key answers 410 from then on; what waits for it is canceled. Needs scope `devices`.
+	// Its key answers 410 from then on; what waits for it is dropped. Needs scope `devices`.
 	//
 	// Corresponds with DELETE /v1/devices/{device_id} (the `DeleteDevice` operationId).
 	DeleteDevice(ctx context.Context, deviceId DeviceId, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -3435,7 +3437,7 @@ func (c *Client) RegisterDevice(ctx context.Context, body RegisterDeviceJSONRequ
 
 // DeleteDevice Unregister a device
 //
-// Its key answers 410 from then on; what waits for it is canceled. Needs scope `devices`.
+// Its key answers 410 from then on; what waits for it is dropped. Needs scope `devices`.
 //
 // Corresponds with DELETE /v1/devices/{device_id} (the `DeleteDevice` operationId).
 func (c *Client) DeleteDevice(ctx context.Context, deviceId DeviceId, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -7776,7 +7778,7 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteDeviceWithResponse Unregister a device
 	//
-	// Its key answers 410 from then on; what waits for it is canceled. Needs scope `devices`.
+	// Its key answers 410 from then on; what waits for it is dropped. Needs scope `devices`.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -16764,7 +16766,7 @@ func (c *ClientWithResponses) RegisterDeviceWithResponse(ctx context.Context, bo
 
 // DeleteDeviceWithResponse Unregister a device
 //
-// Its key answers 410 from then on; what waits for it is canceled. Needs scope `devices`.
+// Its key answers 410 from then on; what waits for it is dropped. Needs scope `devices`.
 //
 // Returns a wrapper object for the known response body format(s).
 //

@@ -508,7 +508,8 @@ type Circuit struct {
 	State string `json:"state"`
 }
 
-// Counters How many deliveries stand in each state. Of more than 10000 recipients what is not over yet is all counted as `queued`.
+// Counters How many deliveries stand in each state. Of more than 10000 recipients, in listMessages of more than 200, what is
+// not over yet is all counted as `queued`.
 // `displayed`, `opened` and `dismissed` are what devices reported, beside the state.
 type Counters struct {
 	Acked     int  `json:"acked"`
@@ -1005,7 +1006,8 @@ type Message struct {
 	CollapseKey   *string `json:"collapse_key,omitempty"`
 	CorrelationId *string `json:"correlation_id,omitempty"`
 
-	// Counters How many deliveries stand in each state. Of more than 10000 recipients what is not over yet is all counted as `queued`.
+	// Counters How many deliveries stand in each state. Of more than 10000 recipients, in listMessages of more than 200, what is
+	// not over yet is all counted as `queued`.
 	// `displayed`, `opened` and `dismissed` are what devices reported, beside the state.
 	Counters  Counters  `json:"counters"`
 	CreatedAt time.Time `json:"created_at"`
@@ -1407,7 +1409,7 @@ type Webhook struct {
 	CreatedAt   time.Time `json:"created_at"`
 	Description *string   `json:"description,omitempty"`
 
-	// DisabledReason `failing` if it was for taking nothing, `manual` if you did it.
+	// DisabledReason `failing` if it was for taking nothing, or for a 410; `manual` if you did it.
 	DisabledReason *string  `json:"disabled_reason,omitempty"`
 	Enabled        bool     `json:"enabled"`
 	Events         []string `json:"events"`
