@@ -28,7 +28,8 @@ type placement struct {
 }
 
 // placements are all tables that do not stay where they are. The first is the one the others lie beside. What is not here - keys,
-// circuits, events, topics, sweeps, nodes and the like - is small, or written rarely, and stays on the coordinator.
+// circuits, topics, webhooks, sweeps, nodes and the like - is small, or written rarely, and stays on the coordinator, as do events, a row a
+// commit and app.
 var placements = []placement{
 	{table: "inboxes", column: "device"},
 	{table: "devices", column: "id", beside: "inboxes"},
