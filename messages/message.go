@@ -119,14 +119,27 @@ func New(s Send) (Send, error) {
 		}
 		e = e.At(pointer, detail)
 	}
+	if !s.SendAt.After(s.CreatedAt) {
+		s.SendAt = time.Time{}
+	}
+	s.check(bad)
+	if e != nil {
+		return Send{}, e
+	}
+	if len(s.Data) > MaxData {
+		return Send{}, fault.New(fault.TooLarge, "data_too_large", "data is %d bytes; the limit is %d: send a reference instead", len(s.Data), MaxData)
+	}
+	s.ID = ident.NewMessage()
+	return s, nil
+}
+
+// check calls bad for each field that is wrong, with a pointer to it.
+func (s Send) check(bad func(pointer, detail string)) {
 	if s.To.names() != 1 {
 		bad("/to", "name exactly one of device_id, user_id, topic and broadcast")
 	}
 	if s.To.Topic != "" && CheckTopic(s.To.Topic) != nil {
 		bad("/to/topic", TopicForm)
-	}
-	if !s.SendAt.After(s.CreatedAt) {
-		s.SendAt = time.Time{}
 	}
 	if s.SendAt.Sub(s.CreatedAt) > MaxDelay {
 		bad("/send_at", "at most 30 days ahead")
@@ -152,14 +165,6 @@ func New(s Send) (Send, error) {
 	if len(s.CorrelationID) > MaxCorrelationID {
 		bad("/correlation_id", "at most 128 bytes")
 	}
-	if e != nil {
-		return Send{}, e
-	}
-	if len(s.Data) > MaxData {
-		return Send{}, fault.New(fault.TooLarge, "data_too_large", "data is %d bytes; the limit is %d: send a reference instead", len(s.Data), MaxData)
-	}
-	s.ID = ident.NewMessage()
-	return s, nil
 }
 
 // deeper reports whether JSON holds more than most arrays and objects in each other.
