@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
-	"fmt"
 	"time"
 
 	"rouse/api/contract"
@@ -40,29 +39,18 @@ func newWebhookSecret() (raw []byte, shown string) {
 	return raw, "whsec_" + base64.StdEncoding.EncodeToString(raw)
 }
 
-// eventFilter reads the types that a webhook is for.
-func eventFilter(words []string) (messages.EventFilter, error) {
-	for i, word := range words {
-		if !messages.IsEventWord(word) {
-			return nil, invalidBody().At(fmt.Sprintf("/events/%d", i), "must be a type of event, such as message.acked, a family, such as message.*, or *")
-		}
-	}
-	return words, nil
-}
-
 // CreateWebhook has events posted to a URL.
 func (n nouns) CreateWebhook(ctx context.Context, r contract.CreateWebhookRequestObject) (contract.CreateWebhookResponseObject, error) {
 	if err := n.deps.Poster.CheckURL(r.Body.Url); err != nil {
 		return nil, err
 	}
-	filter, err := eventFilter(r.Body.Events)
-	if err != nil {
+	if err := checkEventWords("events", r.Body.Events); err != nil {
 		return nil, err
 	}
 	if err := storable("/description", or(r.Body.Description)); err != nil {
 		return nil, err
 	}
-	hook := messages.Webhook{ID: ident.NewWebhook(), App: callerOf(ctx).app, URL: r.Body.Url, Events: filter,
+	hook := messages.Webhook{ID: ident.NewWebhook(), App: callerOf(ctx).app, URL: r.Body.Url, Events: r.Body.Events,
 		Description: or(r.Body.Description), CreatedAt: stamp(time.Now())}
 	raw, shown := newWebhookSecret()
 	if err := n.deps.Webhooks.AddWebhook(ctx, hook, raw); err != nil {
@@ -118,11 +106,10 @@ func (n nouns) UpdateWebhook(ctx context.Context, r contract.UpdateWebhookReques
 		}
 	}
 	if r.Body.Events != nil {
-		filter, err := eventFilter(*r.Body.Events)
-		if err != nil {
+		if err := checkEventWords("events", *r.Body.Events); err != nil {
 			return nil, err
 		}
-		patch.Events = &filter
+		patch.Events = (*messages.EventFilter)(r.Body.Events)
 	}
 	if err := storable("/description", or(patch.Description)); err != nil {
 		return nil, err
