@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/bits"
 	"slices"
 	"strings"
 
@@ -14,12 +13,9 @@ import (
 
 // The reading and writing side of acceptAll: few statements, each for many sends.
 
-// In SQLite a statement for several rows is a little cheaper than one for each; sizes are fixed, so that
-// each statement is prepared once.
-const (
-	insertRows   = 16
-	boxesAtATime = 64
-)
+// insertRows is how many rows one statement inserts: in SQLite that is a little cheaper than one for each. The size is fixed, so that
+// the statement is prepared once.
+const insertRows = 16
 
 // Most deliveries have nothing but these columns; binding the others costs as much as a small statement.
 const (
@@ -63,7 +59,7 @@ func (p *plan) ask(ops []*op) error {
 
 func (p *plan) askBoxes(devices []ident.Device) error {
 	for piece := range slices.Chunk(devices, p.t.atATime()) {
-		query, args := p.t.forDevices(selectBoxes, selectBoxesOf, piece)
+		query, args := p.t.forDevices(selectBoxes, piece)
 		if err := p.t.ask(p.box, query, args...); err != nil {
 			return fmt.Errorf("read inboxes: %w", err)
 		}
@@ -141,46 +137,8 @@ func (t *tx) devicesOf(known map[userKey][]ident.Device, user userKey) ([]ident.
 	return list, nil
 }
 
-const (
-	selectBox        = "SELECT device, app, gone_at IS NOT NULL, pending, pending_bytes FROM inboxes WHERE device "
-	selectBoxesOf    = selectBox + anyOf
-	anyOf            = "= ANY (CAST(? AS TEXT[]))"
-	devicesInOneTrip = 4096
-)
-
-// selectBoxes[i] reads 1<<i inboxes, up to boxesAtATime.
-var selectBoxes = func() (queries [7]string) {
-	for i := range queries {
-		queries[i] = selectBox + "IN (" + repeat("?", 1<<i) + ")"
-	}
-	return queries
-}()
-
-// forDevices picks the query for up to boxesAtATime devices and fills its parameters: the last device fills the rest.
-func forDevices(queries [7]string, devices []ident.Device) (query string, args []any) {
-	power := bits.Len(uint(len(devices) - 1))
-	args = make([]any, 1<<power)
-	for i := range args {
-		args[i] = string(devices[min(i, len(devices)-1)])
-	}
-	return queries[power], args
-}
-
-// forDevices picks the query: with an array of any length, where the engine knows arrays.
-func (t *tx) forDevices(queries [7]string, arrays string, devices []ident.Device) (query string, args []any) {
-	if !t.w.store.dialect.shared {
-		return forDevices(queries, devices)
-	}
-	return arrays, []any{names(devices)}
-}
-
-// atATime is how many devices one query takes.
-func (t *tx) atATime() int {
-	if t.w.store.dialect.shared {
-		return devicesInOneTrip
-	}
-	return boxesAtATime
-}
+// selectBoxes reads inboxes.
+var selectBoxes = ofDevices("SELECT device, app, gone_at IS NOT NULL, pending, pending_bytes FROM inboxes WHERE device ", "")
 
 // write stores what was decided.
 func (p *plan) write() error {

@@ -107,20 +107,6 @@ func (s *Store) candidates(ctx context.Context, q tokens.DeviceQuery) (list []id
 	return both, err
 }
 
-// eachPiece is tx.eachPiece for reads.
-func (s *Store) eachPiece(q devicesQuery, devices []ident.Device, do func(query string, args ...any) error, first ...any) error {
-	for piece := range slices.Chunk(devices, boxesAtATime) {
-		query, args := q.arrays, []any{names(piece)}
-		if !s.dialect.shared {
-			query, args = forDevices(q.sizes, piece)
-		}
-		if err := do(query, append(slices.Clip(first), args...)...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Standing returns one registered device of the app as its backend sees it, without its token; NotFound "device_not_found".
 func (s *Store) Standing(ctx context.Context, app ident.App, id ident.Device) (tokens.Standing, error) {
 	circuits, err := s.appCircuits(ctx, app)

@@ -37,15 +37,8 @@ func (e *entry) lose(seq messages.Seq, reason string) {
 	}
 }
 
-const selectGap = "SELECT device FROM gaps WHERE device "
-
-// selectGaps[i] asks which of 1<<i devices have a gap.
-var selectGaps = func() (queries [7]string) {
-	for i := range queries {
-		queries[i] = selectGap + "IN (" + repeat("?", 1<<i) + ")"
-	}
-	return queries
-}()
+// selectGaps asks which of some devices have a gap.
+var selectGaps = ofDevices("SELECT device FROM gaps WHERE device ", "")
 
 // closeGaps forgets the gaps that this batch's acks passed. Few devices have one: all are asked about at once.
 func (t *tx) closeGaps() error {
@@ -59,7 +52,7 @@ func (t *tx) closeGaps() error {
 		}
 	}
 	for piece := range slices.Chunk(slices.Collect(maps.Keys(acked)), boxesAtATime) {
-		query, args := forDevices(selectGaps, piece)
+		query, args := forDevices(selectGaps.sizes, piece)
 		var found []ident.Device
 		if err := t.list(&found, query, args...); err != nil {
 			return fmt.Errorf("look for gaps: %w", err)

@@ -87,7 +87,7 @@ func TestEveryHotStatementUsesAnIndexOnPostgres(t *testing.T) {
 	defer conn.Close()
 	all := maps.Clone(hotStatements)
 	all["devices of a user"], all["others of a user"] = selectDevicesOf, countOthers
-	all["boxes in one trip"], all["heads in one trip"], all["last wakes in one trip"] = selectBoxesOf, selectHeads, selectLastWakes
+	all["boxes in one trip"], all["heads in one trip"], all["last wakes in one trip"] = selectBoxes.arrays, selectHeads, selectLastWakes
 	all["users in one trip"], all["replays in one trip"], all["holders in one trip"] = selectDevicesOfAll, selectReplaysOf, selectHoldersOf
 	all["counts at once"], all["inboxes at once"] = updateCountsAtOnce, updateInboxesAtOnce
 	all["deliveries at once"], all["plain deliveries at once"] = insertSlotsAtOnce, insertPlainsAtOnce

@@ -31,7 +31,7 @@ func openForPlans(t *testing.T) *Store {
 // hotStatements are those of the daily work.
 var hotStatements = map[string]string{
 	"inbox": readInbox, "item": readItem, "waiting": readWaiting, "ack up to": ackUpTo, "ack one": ackOne, "ack many": ackMany,
-	"end": endDelivery, "mark a page": markPage, "deliveries of a message": selectDeliveries, "sweep": sweepRows, "boxes": selectBoxes[3],
+	"end": endDelivery, "mark a page": markPage, "deliveries of a message": selectDeliveries, "sweep": sweepRows, "boxes": selectBoxes.sizes[3],
 	"device": selectDevice, "counts": updateCounts, "marks": updateMarks, "post": selectPost, "wakes": selectWakes, "wake chain": wakeChain + " SELECT id FROM chain", "wake": insertWake,
 	"auth": selectAuth, "token": updateVerdict, "supersede": supersede, "holder": selectHolder, "demotion": noteDemotion, "deaths": selectDeaths, "sleeper": selectSleeper,
 	"circuit": selectCircuit, "close a circuit": deleteCircuit, "change a circuit": changeCircuit, "may open a circuit": mayOpenCircuit,

@@ -46,32 +46,6 @@ var (
 	unsubscribesOf = ofDevices("DELETE FROM subscriptions WHERE topic = ? AND via = ? AND device ", "")
 )
 
-// devicesQuery is a statement for 1, 2, 4 and so on up to boxesAtATime devices, and one with an array of them.
-type devicesQuery struct {
-	sizes  [7]string
-	arrays string
-}
-
-// ofDevices makes statements of which the devices are the last parameters.
-func ofDevices(before, after string) (q devicesQuery) {
-	for i := range q.sizes {
-		q.sizes[i] = before + "IN (" + repeat("?", 1<<i) + ")" + after
-	}
-	q.arrays = before + anyOf + after
-	return q
-}
-
-// eachPiece calls do with the statement and its parameters for as many devices as one statement takes, until all had their turn.
-func (t *tx) eachPiece(q devicesQuery, devices []ident.Device, do func(query string, args ...any) error, first ...any) error {
-	for piece := range slices.Chunk(devices, t.atATime()) {
-		query, args := t.forDevices(q.sizes, q.arrays, piece)
-		if err := do(query, append(slices.Clip(first), args...)...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // shareTopics keeps topics from being deleted until the commit.
 func (t *tx) shareTopics(app ident.App, topics []string) error {
 	if !t.w.store.dialect.shared || t.w.store.unlocked || len(topics) == 0 {
