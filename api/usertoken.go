@@ -161,9 +161,9 @@ func badTimes(claims jwt.MapClaims, now time.Time) (wrong []string) {
 	}{{"nbf", claims.GetNotBefore}, {"iat", claims.GetIssuedAt}}
 	for _, start := range starts {
 		switch at, err := start.read(); {
-		case err != nil:
+		case err != nil || at != nil && at.Unix() < 0:
 			wrong = append(wrong, start.claim+": must be a time, in seconds since 1970")
-		case at != nil && at.After(now.Add(tokenLeeway)):
+		case at != nil && at.Unix() > now.Add(tokenLeeway).Unix(): // After takes what no Time can hold for long ago
 			wrong = append(wrong, start.claim+": lies ahead; is a clock wrong?")
 		}
 	}

@@ -184,6 +184,9 @@ func TestBadClaims(t *testing.T) {
 		"exp endless":        {parts{"exp": 1e300}, "exp"},
 		"nbf ahead":          {parts{"nbf": in(62 * time.Second)}, "nbf"},
 		"nbf text":           {parts{"nbf": "now"}, "nbf"},
+		"nbf beyond times":   {parts{"nbf": 1e300}, "nbf"},
+		"nbf near their end": {parts{"nbf": 9223372036854774784}, "nbf"},
+		"iat before 1970":    {parts{"iat": -1}, "iat"},
 		"iat ahead":          {parts{"iat": in(62 * time.Second)}, "iat"},
 		"iat an object":      {parts{"iat": parts{}}, "iat"},
 	} {
