@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"rouse/ident"
-	"rouse/messages"
-	"rouse/tokens"
 )
 
 // A send finds one more device of its user under its locks, and locks that then. The places it took before are not for that inbox: another
@@ -33,35 +31,8 @@ func TestAPlaceIsNotOlderThanTheLockOfItsInbox(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	now := time.Now()
-	_, _, err := all[0].Register(t.Context(), tokens.Enrol{Registration: tokens.Registration{App: app, Installation: string(comes),
-		Platform: tokens.Android, Provider: tokens.NoProvider}, As: tokens.PublishableKey, ID: comes, Now: now})
-	must(err)
-	must(all[0].BindUser(t.Context(), app, "anna", stays, now))
-
-	held, free, holding := make(chan struct{}), make(chan struct{}), make(chan error, 1)
-	go func() {
-		holding <- all[2].write(t.Context(), "hold", newOp(func(x *tx) error {
-			if err := x.w.travel(); err != nil {
-				return err
-			}
-			close(held)
-			return x.holdOpen(free)
-		}).locking(stays))
-	}()
-	<-held
-	sent := make(chan messages.Receipt, 1)
-	go func() {
-		m := sendTo(app, "")
-		m.To.User = "anna"
-		r, err := all[0].Accept(t.Context(), m)
-		if err != nil {
-			t.Error(err)
-		}
-		sent <- r
-	}()
-	shardWaits(t, all[1], stays) // it has seen one device
-	must(all[1].BindUser(t.Context(), app, "anna", comes, now))
+	late := sendLate(t, all, app, stays, comes)
+	must(all[1].BindUser(t.Context(), app, "anna", comes, time.Now()))
 	locked, go2, other := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	between := newAcceptance(sendTo(app, comes))
 	go func() {
@@ -74,13 +45,13 @@ func TestAPlaceIsNotOlderThanTheLockOfItsInbox(t *testing.T) {
 		}).locking(comes))
 	}()
 	<-locked
-	close(free)
+	close(late.free)
 	shardWaits(t, all[1], comes) // it has its places, and wants the second device
 	close(go2)
 	must(<-other)
-	must(<-holding)
+	must(<-late.holding)
 	passed := between.receipt.Pending[0].Seq
-	for _, p := range (<-sent).Pending {
+	for _, p := range (<-late.sent).Pending {
 		if p.Device == comes && p.Seq <= passed {
 			t.Errorf("place %d was given where a cursor may stand at %d", p.Seq, passed)
 		}

@@ -27,6 +27,47 @@ func shardWaits(t *testing.T, s *Store, d ident.Device) {
 	})
 }
 
+// lateSend is a send to a user that has seen one of the user's devices, and waits for that one's lock.
+type lateSend struct {
+	free    chan struct{} // closed: it goes on
+	holding chan error    // of who holds the lock
+	sent    chan messages.Receipt
+}
+
+// sendLate has anna, whose device stays is, sent to by the first node while the third holds her device's lock. comes is registered.
+func sendLate(t *testing.T, all []*Store, app ident.App, stays, comes ident.Device) lateSend {
+	t.Helper()
+	now := time.Now()
+	_, _, err := all[0].Register(t.Context(), tokens.Enrol{Registration: tokens.Registration{App: app, Installation: string(comes),
+		Platform: tokens.Android, Provider: tokens.NoProvider}, As: tokens.PublishableKey, ID: comes, Now: now})
+	if err := errors.Join(err, all[0].BindUser(t.Context(), app, "anna", stays, now)); err != nil {
+		t.Fatal(err)
+	}
+	l := lateSend{free: make(chan struct{}), holding: make(chan error, 1), sent: make(chan messages.Receipt, 1)}
+	held := make(chan struct{})
+	go func() {
+		l.holding <- all[2].write(t.Context(), "hold", newOp(func(x *tx) error {
+			if err := x.w.travel(); err != nil {
+				return err
+			}
+			close(held)
+			return x.holdOpen(l.free)
+		}).locking(stays))
+	}()
+	<-held
+	go func() {
+		m := sendTo(app, "")
+		m.To.User = "anna"
+		r, err := all[0].Accept(t.Context(), m)
+		if err != nil {
+			t.Error(err)
+		}
+		l.sent <- r
+	}()
+	shardWaits(t, all[1], stays)
+	return l
+}
+
 // A send reads its user's devices before it can lock them. One that was bound after the first look, and unbound before it was locked,
 // must not get what was sent: its user had left when that was committed.
 func TestASendDoesNotFollowAUserWhoLeftMeanwhile(t *testing.T) {
@@ -45,36 +86,9 @@ func TestASendDoesNotFollowAUserWhoLeftMeanwhile(t *testing.T) {
 		}
 	}
 	now := time.Now()
-	_, _, err := all[0].Register(t.Context(), tokens.Enrol{Registration: tokens.Registration{App: app, Installation: string(comes),
-		Platform: tokens.Android, Provider: tokens.NoProvider}, As: tokens.PublishableKey, ID: comes, Now: now})
-	must(err)
-	must(all[0].BindUser(t.Context(), app, "anna", stays, now))
-
-	held, free := make(chan struct{}), make(chan struct{})
-	holding, left := make(chan error, 1), make(chan error, 1)
-	go func() {
-		holding <- all[2].write(t.Context(), "hold", newOp(func(x *tx) error {
-			if err := x.w.travel(); err != nil {
-				return err
-			}
-			close(held)
-			return x.holdOpen(free)
-		}).locking(stays))
-	}()
-	<-held
-	sent := make(chan messages.Receipt, 1)
-	go func() {
-		m := sendTo(app, "")
-		m.To.User = "anna"
-		r, err := all[0].Accept(t.Context(), m)
-		if err != nil {
-			t.Error(err)
-		}
-		sent <- r
-	}()
-	shardWaits(t, all[1], stays) // it has seen one device
+	late := sendLate(t, all, app, stays, comes)
 	must(all[1].BindUser(t.Context(), app, "anna", comes, now))
-	leaving, go2 := make(chan struct{}), make(chan struct{})
+	leaving, go2, left := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() {
 		left <- all[1].write(t.Context(), "leave", newOp(func(x *tx) error {
 			d, err := x.ownDevice(app, comes)
@@ -89,12 +103,12 @@ func TestASendDoesNotFollowAUserWhoLeftMeanwhile(t *testing.T) {
 		}).locking(comes))
 	}()
 	<-leaving
-	close(free)
+	close(late.free)
 	shardWaits(t, all[1], comes) // it has seen both, and wants the second
 	close(go2)
 	must(<-left)
-	must(<-holding)
-	if r := <-sent; r.Recipients != 1 || len(r.Pending) != 1 || r.Pending[0].Device != stays {
+	must(<-late.holding)
+	if r := <-late.sent; r.Recipients != 1 || len(r.Pending) != 1 || r.Pending[0].Device != stays {
 		t.Errorf("it went to %d: %v", r.Recipients, r.Pending)
 	}
 	page, err := all[1].Inbox(t.Context(), messages.Query{Device: comes, Limit: 10, Now: now})
