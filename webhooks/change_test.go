@@ -4,11 +4,13 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"rouse/fault"
 	"rouse/ident"
 	"rouse/messages"
 	"rouse/webhooks"
@@ -257,6 +259,36 @@ func TestAnEventThatIsTooLargeIsPassedOver(t *testing.T) {
 		r.complete(t, o.messages())
 		if !strings.Contains(o.log.String(), "cannot be posted") {
 			t.Error(o.log.String())
+		}
+	})
+}
+
+// TestTestsHoldUpNobody has more tests than there may be wait for a receiver that hangs: those beyond are refused at once.
+func TestTestsHoldUpNobody(t *testing.T) {
+	t.Parallel()
+	inOffice(t, func(o *office) {
+		r := o.receiver()
+		id := o.hook(r)
+		r.set(func(r *receiver) {
+			r.answer = func(_ http.ResponseWriter, q *http.Request, _ got) { <-q.Context().Done() }
+		})
+		begun := time.Now()
+		var refused, hung atomic.Int64
+		var all sync.WaitGroup
+		for range 100 {
+			all.Go(func() {
+				got, err := o.poster.Test(context.Background(), o.app, id)
+				switch {
+				case err != nil && fault.From(err).Code == "overloaded" && time.Since(begun) == 0:
+					refused.Add(1)
+				case err == nil && !got.OK && time.Since(begun) == 15*time.Second:
+					hung.Add(1)
+				}
+			})
+		}
+		all.Wait()
+		if refused.Load() != 36 || hung.Load() != 64 {
+			t.Errorf("%d refused, %d hung", refused.Load(), hung.Load())
 		}
 	})
 }

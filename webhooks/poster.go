@@ -29,6 +29,8 @@ const (
 	lookGap = 200 * time.Millisecond
 	// allPosts bounds the posts under way to all webhooks, but for the one that each may always have.
 	allPosts = 1024
+	// allTests bounds the tests under way: whoever makes too many holds up nobody's events.
+	allTests = 64
 	// testAgain is when to come again with a test for which there is no place.
 	testAgain = 5 * time.Second
 )
@@ -84,6 +86,7 @@ type Poster struct {
 	mail    *mailer
 	metrics *metrics
 	slots   slots
+	tests   slots
 	looks   chan struct{} // holds a token: look at once
 
 	mu       sync.Mutex
@@ -98,6 +101,7 @@ func New(o Options) (*Poster, error) {
 	}
 	p := &Poster{o: o, mail: newMailer(guard{o.Allow}, o.Dial, o.Roots), looks: make(chan struct{}, 1), couriers: map[ident.Webhook]*courier{}}
 	p.slots.left.Store(allPosts)
+	p.tests.left.Store(allTests)
 	var err error
 	if p.metrics, err = newMetrics(o.Metrics, p); err != nil {
 		return nil, fmt.Errorf("registering metrics: %w", err)
@@ -115,10 +119,10 @@ func (p *Poster) Test(ctx context.Context, app ident.App, id ident.Webhook) (mes
 	if err != nil {
 		return messages.WebhookTested{}, err
 	}
-	if p.slots.take(1) == 0 {
-		return messages.WebhookTested{}, fault.New(fault.Unavailable, "overloaded", "too many posts are under way; come again").After(testAgain)
+	if p.tests.take(1) == 0 {
+		return messages.WebhookTested{}, fault.New(fault.Unavailable, "overloaded", "too many tests are under way; come again").After(testAgain)
 	}
-	defer p.slots.give(1)
+	defer p.tests.give(1)
 	begun := time.Now()
 	event := messages.Event{ID: ident.NewEvent(), App: app, Type: messages.WebhookTest, At: begun, Data: []byte(`{"webhook_id":"` + id + `"}`)}
 	body, err := bodyOf(event)
@@ -283,7 +287,7 @@ func (p *Poster) dismiss() {
 	}
 }
 
-// slots are what all couriers share.
+// slots are what many share.
 type slots struct{ left atomic.Int64 }
 
 // take takes up to n and returns how many.
