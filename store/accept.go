@@ -54,6 +54,8 @@ type box struct {
 	app            ident.App
 	gone           bool
 	pending, bytes int64
+	// via is the user through whom alone it has the topic that is being fanned out.
+	via string
 	// oldest are the database's next pending rows after the place after; exhausted says that there are no others.
 	oldest    []ending
 	after     messages.Seq
@@ -73,6 +75,7 @@ type slot struct {
 	ended  messages.State
 	reason string
 	by     ident.Message // what replaced it
+	via    string        // the user it is there for, of a send to others than a user
 }
 
 // pendingKey names what a collapse key replaces.

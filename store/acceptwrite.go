@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -204,6 +205,9 @@ func (s *slot) plainArgs(to []any) []any {
 		millis(m.CreatedAt), s.expire)
 }
 
+// user is who has to stay for it to stay.
+func (s *slot) user() string { return cmp.Or(s.send.To.User, s.via) }
+
 // args appends all of the slot's columns.
 func (s *slot) args(to []any) []any {
 	m := s.send
@@ -216,7 +220,7 @@ func (s *slot) args(to []any) []any {
 			body = m.Data
 		}
 	}
-	return append(s.plainArgs(to), body, s.shared, endedAt, ended, reason, orNull(m.CollapseKey), orNull(m.To.User),
+	return append(s.plainArgs(to), body, s.shared, endedAt, ended, reason, orNull(m.CollapseKey), orNull(s.user()),
 		orNull(m.CorrelationID), note)
 }
 

@@ -208,7 +208,7 @@ func (c *slotRows) addRest(s *slot) {
 	}
 	c.body, c.shared = append(c.body, body), append(c.shared, bit(s.shared))
 	c.endedAt, c.ended, c.reason = append(c.endedAt, endedAt), append(c.ended, ended), append(c.reason, reason)
-	c.collapse, c.user = append(c.collapse, textOrNull(m.CollapseKey)), append(c.user, textOrNull(m.To.User))
+	c.collapse, c.user = append(c.collapse, textOrNull(m.CollapseKey)), append(c.user, textOrNull(s.user()))
 	c.correlation, c.note = append(c.correlation, textOrNull(m.CorrelationID)), append(c.note, note)
 }
 

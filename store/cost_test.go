@@ -62,10 +62,10 @@ func TestWhatAMessageCosts(t *testing.T) {
 		devices        []ident.Device
 		accept, settle int // rows
 	}{
-		// The delivery, its inbox, the counter; then the wake, the delivery, its inbox.
-		{devices[:1], 3, 3},
-		// The same for each of 64, but the counter once.
-		{devices, 2*64 + 1, 3 * 64},
+		// The delivery, its inbox, the counter; then the wake, the delivery, its inbox, and what is told of it.
+		{devices[:1], 3, 4},
+		// The same for each of 64, but the counter, and what is told, once.
+		{devices, 2*64 + 1, 3*64 + 1},
 	} {
 		n := len(c.devices)
 		accept := step(t, s, func() { inOneBatch(t, s, acceptEach(app, c.devices)) })

@@ -22,8 +22,10 @@ var fanStatements = map[string]string{
 func TestFanOutsUseIndexes(t *testing.T) {
 	t.Parallel()
 	s := openForPlans(t)
-	all := map[string]string{"unusual": fanUnusual + fanUnusualEnd, "unusual of a topic": fanUnusual + fanSubscribed + fanUnusualEnd,
-		"unusual of a user": fanUnusual + fanOfUser + fanUnusualEnd, "holders": fanHoldersJSON, "insert": fanInsertJSON, "count": fanCount,
+	all := map[string]string{"unusual": fanUnusual + fanByItself + fanUnusualFrom + fanUnusualEnd,
+		"unusual of a topic": fanUnusual + fanVia + fanUnusualFrom + fanSubscribed + fanUnusualEnd,
+		"unusual of a user":  fanUnusual + fanByItself + fanUnusualFrom + fanOfUser + fanUnusualEnd,
+		"holders":            fanHoldersJSON, "insert": fanInsertJSON, "insert of a topic": fanInsertTopic, "count": fanCount,
 		"stretch": deviceStretch, "a stretch's": listDevice}
 	for _, statements := range []map[string]string{fanStatements, all} {
 		for name, query := range statements {
@@ -49,7 +51,8 @@ func TestFanOutsUseIndexesOnPostgres(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	all := map[string]string{"boxes": fanBoxes, "boxes of a topic": fanBoxes + fanSubscribed, "boxes of a user": fanBoxes + fanOfUser,
+	all := map[string]string{"boxes": fanBoxes + fanByItself + fanBoxesFrom,
+		"boxes of a topic": fanBoxes + fanVia + fanBoxesFrom + fanSubscribed, "boxes of a user": fanBoxes + fanByItself + fanBoxesFrom + fanOfUser,
 		"holders": fanHoldersArrays, "insert": fanInsertArrays, "end": endedAtOnce, "list a device's": listDevice, "singles": selectSinglesOf}
 	for _, statements := range []map[string]string{fanStatements, all} {
 		for name, query := range statements {

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"rouse/ident"
@@ -30,10 +32,17 @@ const (
 
 	// Of a page's inboxes SQLite reads those that are not reachable, and those that hold more than (5) messages or (6) bytes: nearly always
 	// none. In a distributed database no list has an outer join, and there are machines to go to anyway: it is asked for all that are.
-	fanUnusual = `SELECT j.value, i.device IS NOT NULL, COALESCE(i.pending, 0), COALESCE(i.pending_bytes, 0) FROM json_each(?1) j LEFT JOIN inboxes i
-		ON i.device = j.value AND ` + fanReachable
-	fanUnusualEnd = " WHERE i.device IS NULL OR i.pending > ?5 OR i.pending_bytes > ?6"
-	fanBoxes      = "SELECT i.device, 1 = 1, i.pending, i.pending_bytes FROM inboxes i WHERE i.device = ANY (CAST(?1 AS TEXT[])) AND " + fanReachable
+	fanUnusual     = "SELECT j.value, i.device IS NOT NULL, COALESCE(i.pending, 0), COALESCE(i.pending_bytes, 0), "
+	fanUnusualFrom = " FROM json_each(?1) j LEFT JOIN inboxes i ON i.device = j.value AND " + fanReachable
+	fanUnusualEnd  = " WHERE i.device IS NULL OR i.pending > ?5 OR i.pending_bytes > ?6"
+	fanBoxes       = "SELECT i.device, 1 = 1, i.pending, i.pending_bytes, "
+	fanBoxesFrom   = " FROM inboxes i WHERE i.device = ANY (CAST(?1 AS TEXT[])) AND " + fanReachable
+
+	// A device that has a topic only through its user has the message as that user's: it goes when the user does.
+	fanVia       = "COALESCE((SELECT MIN(s.via) FROM subscriptions s WHERE s.device = i.device AND s.topic = ?3 AND s.created_at <= ?4), '')"
+	fanByItself  = "''"
+	fanInsertVia = "NULLIF((SELECT MIN(s.via) FROM subscriptions s WHERE s.device = j.value AND s.topic = ?10 AND s.created_at <= ?14), '')"
+
 	fanReachable  = "i.app = ?2 AND i.gone_at IS NULL"
 	fanSubscribed = " AND EXISTS (SELECT 1 FROM subscriptions s WHERE s.device = i.device AND s.topic = ?3 AND s.created_at <= ?4)"
 	fanOfUser     = " AND EXISTS (SELECT 1 FROM devices d WHERE d.id = i.device AND d.user_id = ?3)"
@@ -44,10 +53,13 @@ const (
 	fanHoldersArrays = fanHolders + anyOf + fanHeld
 
 	fanInsert       = "INSERT INTO deliveries (seq, device, app, message, class, urgency, size, created_at, expires_at, shared, collapse_key, to_user, correlation_id, notification) "
-	fanInsertJSON   = fanInsert + "SELECT ?1 + j.key, j.value, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 1, ?9, ?10, ?11, ?12 FROM json_each(?13) j"
-	fanInsertArrays = fanInsert + `SELECT n.seq, n.device, CAST(?3 AS TEXT), CAST(?4 AS TEXT), CAST(?5 AS BIGINT), CAST(?6 AS BIGINT), CAST(?7 AS BIGINT),
-		CAST(?8 AS BIGINT), CAST(?9 AS BIGINT), 1, CAST(?10 AS TEXT), CAST(?11 AS TEXT), CAST(?12 AS TEXT), CAST(?13 AS TEXT)
-		FROM unnest(CAST(?1 AS TEXT[]), CAST(?2 AS BIGINT[])) AS n (device, seq)`
+	fanInsertHead   = fanInsert + "SELECT ?1 + j.key, j.value, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 1, ?9, "
+	fanInsertTail   = ", ?11, ?12 FROM json_each(?13) j"
+	fanInsertJSON   = fanInsertHead + "?10" + fanInsertTail
+	fanInsertTopic  = fanInsertHead + fanInsertVia + fanInsertTail
+	fanInsertArrays = fanInsert + `SELECT n.seq, n.device, CAST(?4 AS TEXT), CAST(?5 AS TEXT), CAST(?6 AS BIGINT), CAST(?7 AS BIGINT), CAST(?8 AS BIGINT),
+		CAST(?9 AS BIGINT), CAST(?10 AS BIGINT), 1, CAST(?11 AS TEXT), n.to_user, CAST(?12 AS TEXT), CAST(?13 AS TEXT)
+		FROM unnest(CAST(?1 AS TEXT[]), CAST(?2 AS BIGINT[]), CAST(?3 AS TEXT[])) AS n (device, seq, to_user)`
 	fanCount = `UPDATE inboxes SET pending = pending + 1, pending_bytes = pending_bytes + ?1, head = ?2 + j.key
 		FROM json_each(?3) j WHERE inboxes.device = j.value`
 
@@ -143,18 +155,18 @@ func (f *fanning) askBoxes(p *plan, devices []ident.Device, most, bytes int64) e
 	if err != nil {
 		return err
 	}
-	also, args := "", []any{list, string(f.job.App), f.job.Name, f.job.since()}
+	also, via, args := "", fanByItself, []any{list, string(f.job.App), f.job.Name, f.job.since()}
 	used := 2
 	switch f.job.Audience {
 	case toTopic:
-		also, used = fanSubscribed, 4
+		also, via, used = fanSubscribed, fanVia, 4
 	case toUser:
 		also, used = fanOfUser, 3
 	}
 	if p.t.w.travels() {
-		return p.t.ask(f.box(p), fanBoxes+also, args[:used]...)
+		return p.t.ask(f.box(p), fanBoxes+via+fanBoxesFrom+also, args[:used]...)
 	}
-	return p.t.ask(f.box(p), fanUnusual+also+fanUnusualEnd, append(args, most, bytes)...)
+	return p.t.ask(f.box(p), fanUnusual+via+fanUnusualFrom+also+fanUnusualEnd, append(args, most, bytes)...)
 }
 
 // box takes an inbox as it is in the database, or that it is not to be reached.
@@ -162,7 +174,7 @@ func (f *fanning) box(p *plan) func(row) error {
 	return func(r row) error {
 		b := &box{app: f.job.App}
 		var there bool
-		if err := r.Scan(&b.device, &there, &b.pending, &b.bytes); err != nil {
+		if err := r.Scan(&b.device, &there, &b.pending, &b.bytes, &b.via); err != nil {
 			return err
 		}
 		if there {
@@ -213,6 +225,7 @@ func (f *fanning) askHolders(p *plan) error {
 type place struct {
 	device ident.Device
 	seq    messages.Seq
+	via    string // the user it is there for, as far as that is known by now
 }
 
 // decide gives the message its places: those of devices that it simply fits are returned, the others are the plan's.
@@ -224,8 +237,10 @@ func (f *fanning) decide(p *plan) (fast []place, err error) {
 	for _, d := range f.devices {
 		switch b := p.boxes[d]; {
 		case f.absent[d]: // it has left
-		case b == nil || f.simple(p, b):
+		case b == nil:
 			fast = append(fast, place{device: d})
+		case f.simple(p, b):
+			fast = append(fast, place{device: d, via: b.via})
 		default:
 			odd = append(odd, b)
 		}
@@ -257,7 +272,7 @@ func (f *fanning) deliver(p *plan, b *box) error {
 	if f.send.TTL <= 0 {
 		s, err := p.slot(b, f.send, true)
 		if err == nil {
-			s.ended = messages.Expired
+			s.ended, s.via = messages.Expired, b.via
 			p.t.change(b.device).lose(s.seq, lostToTTL)
 		}
 		return err
@@ -267,10 +282,13 @@ func (f *fanning) deliver(p *plan, b *box) error {
 		return err
 	}
 	s, err := p.deliverIf(fits, b, f.send)
-	if err == nil && s.ended == "" {
+	if err != nil {
+		return err
+	}
+	if s.via = b.via; s.ended == "" {
 		f.page.Pending = append(f.page.Pending, messages.Pending{Device: s.device, Seq: s.seq, Class: s.class})
 	}
-	return err
+	return nil
 }
 
 // insert stores the deliveries of those that the message simply fits.
@@ -281,7 +299,7 @@ func (f *fanning) insert(t *tx, fast []place) error {
 	m := f.send
 	note, _ := noteJSON(m.Notification).(string)
 	fixed := []any{string(m.App), string(m.ID), int64(m.Urgency.Class()), int64(m.Urgency), f.job.Size, millis(m.CreatedAt), f.job.ExpiresAt,
-		orNull(m.CollapseKey), orNull(m.To.User), orNull(m.CorrelationID), orNull(note)}
+		orNull(m.CollapseKey), orNull(m.CorrelationID), orNull(note)}
 	devices := make([]string, len(fast))
 	for i, at := range fast {
 		devices[i] = string(at.device)
@@ -293,7 +311,16 @@ func (f *fanning) insert(t *tx, fast []place) error {
 	if err != nil {
 		return err
 	}
-	if _, err := t.exec(fanInsertJSON, append(append([]any{int64(fast[0].seq)}, fixed...), string(text))...); err != nil {
+	query, user := fanInsertJSON, orNull(m.To.User)
+	args := append([]any{int64(fast[0].seq)}, fixed...)
+	if f.job.Audience == toTopic {
+		query, user = fanInsertTopic, f.job.Name
+	}
+	args = append(slices.Insert(args, 9, user), string(text))
+	if f.job.Audience == toTopic {
+		args = append(args, f.job.since())
+	}
+	if _, err := t.exec(query, args...); err != nil {
 		return err
 	}
 	_, err = t.exec(fanCount, f.job.Size, int64(fast[0].seq), string(text))
@@ -301,13 +328,13 @@ func (f *fanning) insert(t *tx, fast []place) error {
 }
 
 func (f *fanning) insertArrays(t *tx, devices []string, fast []place, fixed []any) error {
-	seqs := make([]int64, len(fast))
+	seqs, users := make([]int64, len(fast)), make([]*string, len(fast))
 	for i, at := range fast {
-		seqs[i] = int64(at.seq)
+		seqs[i], users[i] = int64(at.seq), textOrNull(cmp.Or(f.send.To.User, at.via))
 		e := t.change(at.device)
 		e.pending, e.bytes, e.head = e.pending+1, e.bytes+f.job.Size, at.seq
 	}
-	return t.later(fanInsertArrays, append([]any{devices, seqs}, fixed...)...)
+	return t.later(fanInsertArrays, append([]any{devices, seqs, users}, fixed...)...)
 }
 
 // move notes what the page came to, and where the fan-out stands.

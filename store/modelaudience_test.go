@@ -243,6 +243,7 @@ func (m *model) page(t *rapid.T, f *modelFan, limit int) (reached int) {
 	if !m.now.Before(f.expires) {
 		for _, b := range boxes {
 			e := *f.modelEntry
+			e.user = m.through(f, b)
 			e.seq, e.state = m.placeOf(t, b.id, e.id), messages.Expired
 			b.entries = append(b.entries, &e)
 			b.lose(e.seq)
@@ -250,9 +251,23 @@ func (m *model) page(t *rapid.T, f *modelFan, limit int) (reached int) {
 	} else {
 		fits, _ := m.fit(boxes, f.modelEntry)
 		m.putAll(t, boxes, fits, f.modelEntry)
+		for _, b := range boxes {
+			b.entries[len(b.entries)-1].user = m.through(f, b)
+		}
 	}
 	f.reached += len(boxes)
 	return len(boxes)
+}
+
+// through is the user whose the message is in an inbox: of a topic, if the device has that by its user alone.
+func (m *model) through(f *modelFan, b *modelInbox) string {
+	itself := func(s modelSub) bool {
+		return s.device == b.id && s.topic == f.to.Topic && s.via == "" && !s.since.After(f.since)
+	}
+	if f.to.Topic == "" || slices.ContainsFunc(m.subs, itself) {
+		return f.to.User
+	}
+	return b.user
 }
 
 // early reports whether the device was subscribed in time.

@@ -17,13 +17,14 @@ import (
 )
 
 var userTests = map[string]func(*testing.T, *world){
-	"who logs out leaves nothing behind":              userLeaves,
-	"who comes next gets only what is theirs":         userFollows,
-	"a shared body goes when its users have left":     sharedBodyLeft,
-	"a user has the devices and topics of the moment": userRead,
-	"a registration brings its user and topics":       userEnrolled,
-	"a registration that is refused leaves nothing":   enrolmentRefused,
-	"a patch binds and unbinds":                       userPatched,
+	"who logs out leaves nothing behind":               userLeaves,
+	"who comes next gets only what is theirs":          userFollows,
+	"what a user was subscribed to goes with the user": topicOfUserLeaves,
+	"a shared body goes when its users have left":      sharedBodyLeft,
+	"a user has the devices and topics of the moment":  userRead,
+	"a registration brings its user and topics":        userEnrolled,
+	"a registration that is refused leaves nothing":    enrolmentRefused,
+	"a patch binds and unbinds":                        userPatched,
 }
 
 // timelineEnd is the last moment of the one delivery of a message.
@@ -135,6 +136,42 @@ func userFollows(t *testing.T, w *world) {
 	}
 	w.is(first.ID, messages.Canceled)
 	w.is(second.ID, messages.Canceled)
+}
+
+func topicOfUserLeaves(t *testing.T, w *world) {
+	through, itself := w.device(), w.device()
+	for _, d := range []ident.Device{through, itself} {
+		w.must(w.BindUser(w.ctx(), w.app, "anna", d, w.now))
+	}
+	w.must(w.SubscribeUser(w.ctx(), w.app, "orders", "anna", w.now))
+	_, err := w.Subscribe(w.ctx(), w.app, "orders", []ident.Device{itself}, w.now)
+	w.must(err)
+	first, key := w.acceptLater("orders"), collapsing("k")
+	w.fan(first, 10)
+	replaced := w.acceptLater("orders", key)
+	w.fan(replaced, 10)
+	last := w.acceptLater("orders", key) // replaces: it takes another way in
+	w.fan(last, 10)
+	for _, d := range []ident.Device{through, itself} {
+		w.must(w.BindUser(w.ctx(), w.app, "bert", d, w.now))
+	}
+	if got := w.ids(w.inbox(through, 10)); len(got) != 0 {
+		t.Errorf("who comes next reads %v of what was for the user before", got)
+	}
+	if got := w.ids(w.inbox(itself, 10)); !slices.Equal(got, []ident.Message{first, last}) {
+		t.Errorf("a device that is subscribed itself has %v, want %v and %v", got, first, last)
+	}
+	if end := w.timelineEnd(first, through); end.Event != "canceled" || end.Reason != "user_left" {
+		t.Errorf("it ends as %+v", end)
+	}
+}
+
+// acceptLater sends to a topic.
+func (w *world) acceptLater(topic string, change ...func(*messages.Send)) ident.Message {
+	w.t.Helper()
+	m := w.send("", change...)
+	m.To = messages.Target{Topic: topic}
+	return testkit.Accept(w.t, w.Store, m).ID
 }
 
 func sharedBodyLeft(t *testing.T, w *world) {
