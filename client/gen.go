@@ -1395,7 +1395,7 @@ type WakeReport struct {
 	// Reason The provider's own word.
 	Reason *string `json:"reason,omitempty"`
 
-	// Sent Whether a push went to the provider.
+	// Sent Whether a push went to the provider: also past what would hold it back otherwise, which `unreachable` then names.
 	Sent bool `json:"sent"`
 
 	// Unreachable Why no push would be sent.

@@ -199,14 +199,15 @@ func (c *devicesWakeCmd) Run(ctx context.Context, term *terminal) error {
 }
 
 func writeWake(w io.Writer, r client.WakeReport) {
-	if r.Unreachable != nil {
-		fmt.Fprintf(w, "not sent\t%s\n%s\n", r.Unreachable.Code, r.Unreachable.Detail)
-		return
-	}
 	words := wakeWords(client.Moment{Provider: r.Provider, Verdict: r.Verdict, Reason: r.Reason, DurationMs: r.DurationMs})
-	if !r.Sent {
+	switch why := r.Unreachable; {
+	case r.Sent && why != nil:
+		fmt.Fprintf(w, "sent\t%s\nby itself nothing would be: %s\t%s\n", words, why.Code, why.Detail)
+	case r.Sent:
+		fmt.Fprintf(w, "sent\t%s\n", words)
+	case why != nil:
+		fmt.Fprintf(w, "not sent\t%s\n%s\n", why.Code, why.Detail)
+	default:
 		fmt.Fprintf(w, "not sent\t%s\n", words)
-		return
 	}
-	fmt.Fprintf(w, "sent\t%s\n", words)
 }
