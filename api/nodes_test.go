@@ -36,7 +36,7 @@ var onlyHints = api.Limits{Recheck: time.Hour}
 // farNodes starts n nodes as processes are: each with a store and a bus of its own, on one PostgreSQL.
 func farNodes(t *testing.T, n int) []*world {
 	t.Helper()
-	dsn, ring := testkit.Postgres(t), testkit.Ring(t)
+	dsn, ring := testkit.MigratedPostgres(t), testkit.Ring(t)
 	var all []*world
 	for range n {
 		s := testkit.Store(t, func(o *store.Options) { o.DSN, o.Ring = dsn, ring })

@@ -151,8 +151,10 @@ func openStore(t testing.TB, dir string, log *slog.Logger, inboxMessages int) *s
 	if err != nil {
 		t.Fatal(err)
 	}
+	path := filepath.Join(dir, "rouse.db")
+	testkit.PutSQLite(t, path)
 	s, err := store.Open(t.Context(), store.Options{
-		DSN: "sqlite:" + filepath.Join(dir, "rouse.db"), Ring: ring, Log: log, InboxMessages: inboxMessages,
+		DSN: "sqlite:" + path, Ring: ring, Log: log, InboxMessages: inboxMessages,
 	})
 	if err != nil {
 		t.Fatal(err)

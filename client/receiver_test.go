@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +19,7 @@ import (
 	"rouse/api"
 	"rouse/bus"
 	"rouse/client"
+	"rouse/internal/testkit"
 	"rouse/store"
 	"rouse/tokens"
 )
@@ -45,7 +45,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, draining: make(chan struct{})}
 	ring, err := tokens.ParseRing(tokens.NewRingKey("test"))
 	ok(t, err)
-	s, err := store.Open(t.Context(), store.Options{DSN: "sqlite:" + filepath.Join(t.TempDir(), "rouse.db"), Ring: ring})
+	s, err := store.Open(t.Context(), store.Options{DSN: testkit.SQLite(t), Ring: ring})
 	ok(t, err)
 	t.Cleanup(func() { _ = s.Close() })
 	ok(t, s.Migrate(t.Context()))

@@ -53,7 +53,7 @@ func TestScenariosOnPostgres(t *testing.T) {
 	for name, scenario := range scenarios {
 		all.Go(func() {
 			t.Run(name, func(t *testing.T) {
-				dsn := testkit.Postgres(t)
+				dsn := testkit.MigratedPostgres(t)
 				scenario(newRig(t, func() *store.Store { return open(t, dsn) }))
 			})
 		})

@@ -91,7 +91,7 @@ func TestABackupUnderLoadHoldsWhatWasAnswered(t *testing.T) {
 				t.Errorf("%d answered before and %d after it, report %+v", len(known), len(after), report)
 			}
 			backedUp(t, file)
-			target := testkit.Postgres(t)
+			target := testkit.QuickPostgres(t)
 			if _, err := store.Copy(t.Context(), store.CopyOptions{From: "sqlite:" + file, To: target, Ring: p.ring}); err != nil {
 				t.Fatal(err)
 			}
@@ -199,7 +199,7 @@ func TestABackupOfAnOlderSchema(t *testing.T) {
 		}
 		stop()
 	}
-	for words, dsn := range map[string]string{"nothing to back up": engines["sqlite"](t), "pg_dump": testkit.Postgres(t)} {
+	for words, dsn := range map[string]string{"nothing to back up": engines["sqlite"](t), "pg_dump": testkit.QuickPostgres(t)} {
 		schema := int64(7)
 		if strings.HasPrefix(dsn, "sqlite:") {
 			schema = 0

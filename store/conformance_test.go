@@ -19,6 +19,7 @@ import (
 
 func TestMain(m *testing.M) {
 	store.PostgresForTest, store.PoolerForTest = testkit.QuickPostgres, testkit.Pooler
+	store.MigratedForTest, store.PutSQLiteForTest = testkit.MigratedPostgres, testkit.PutSQLite
 	goleak.VerifyTestMain(m)
 }
 

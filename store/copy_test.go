@@ -23,7 +23,7 @@ import (
 // engines is where a database can be made.
 var engines = map[string]func(testing.TB) (dsn string){
 	"sqlite":   func(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "rouse.db") },
-	"postgres": testkit.Postgres,
+	"postgres": testkit.QuickPostgres,
 }
 
 // openAt opens a migrated store at dsn and runs it until stop.
@@ -399,7 +399,7 @@ func TestACopyRefusesWhatItMustNotTouch(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	other := live(t, testkit.Postgres(t), 4)
+	other := live(t, testkit.QuickPostgres(t), 4)
 	refused("other master keys", `master key "test"`, func(o *store.CopyOptions) { o.Ring = testkit.Ring(t) })
 	refused("no source", "no database", func(o *store.CopyOptions) { o.From += "x" })
 	refused("itself", "same file", func(o *store.CopyOptions) { o.To = o.From })
@@ -462,7 +462,7 @@ func TestACopyAltersTextsThatPostgresDoesNotTake(t *testing.T) {
 	p := live(t, engines["sqlite"](t), 4)
 	alterAt(t, p.dsn, "UPDATE apps SET name = 'a' || char(0) || 'b'", "UPDATE devices SET locale = CAST(x'61ff' AS TEXT)",
 		"INSERT INTO idempotency (app, key, request, receipt, created_at) VALUES ('a', CAST(x'ff01' AS TEXT), x'', '{}', 1), ('a', CAST(x'ff02' AS TEXT), x'', '{}', 1)")
-	o := store.CopyOptions{From: p.dsn, To: testkit.Postgres(t), Ring: p.ring, PageRows: 1}
+	o := store.CopyOptions{From: p.dsn, To: testkit.QuickPostgres(t), Ring: p.ring, PageRows: 1}
 	report := copyInPieces(t, o)
 	if report.Altered == 0 {
 		t.Error("nobody was told")
@@ -485,7 +485,7 @@ func TestACopyAltersTextsThatPostgresDoesNotTake(t *testing.T) {
 		}
 		return report.Tables
 	}
-	if diff := cmp.Diff(sum(engines["sqlite"](t)), sum(testkit.Postgres(t))); diff != "" {
+	if diff := cmp.Diff(sum(engines["sqlite"](t)), sum(testkit.QuickPostgres(t))); diff != "" {
 		t.Errorf("engines sum up differently: %s", diff)
 	}
 }

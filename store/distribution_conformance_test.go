@@ -12,7 +12,7 @@ import (
 // onDistributed opens a store on a fresh database whose tables are spread by device, by the stand-in for Citus.
 func onDistributed(t testing.TB, change ...func(*store.Options)) *store.Store {
 	t.Helper()
-	o := store.Options{DSN: testkit.Postgres(t), Ring: testkit.Ring(t)}
+	o := store.Options{DSN: testkit.MigratedPostgres(t), Ring: testkit.Ring(t)}
 	for _, f := range change {
 		f(&o)
 	}

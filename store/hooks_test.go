@@ -27,6 +27,9 @@ func openFile(t testing.TB, path string, change ...func(*Options)) *Store {
 	for _, f := range change {
 		f(&o)
 	}
+	if o.DSN == "sqlite:"+path {
+		PutSQLiteForTest(t, path)
+	}
 	s, err := Open(context.Background(), o)
 	if err != nil {
 		t.Fatal(err)

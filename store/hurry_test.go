@@ -16,7 +16,7 @@ import (
 // A database that does not answer ends no caller's patience but its own: what a poll asks ends with the poll's deadline.
 func TestAPollDoesNotWaitForPostgresBeyondItsDeadline(t *testing.T) {
 	t.Parallel()
-	dsn := testkit.Postgres(t)
+	dsn := testkit.MigratedPostgres(t)
 	s := testkit.Store(t, func(o *store.Options) { o.DSN = dsn })
 	app := testkit.App(t, s)
 	d := testkit.Device(t, s, app.ID)

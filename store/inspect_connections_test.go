@@ -10,7 +10,7 @@ import (
 // What a node says of itself needs neither a writer's nor a reader's connection; and a node takes no more than it was given.
 func TestANodeThatIsBusyStillLives(t *testing.T) {
 	t.Parallel()
-	dsn := PostgresForTest(t)
+	dsn := MigratedForTest(t)
 	const most = MinConnections + 1
 	s := openFile(t, "", func(o *Options) { o.DSN, o.Connections = dsn, most })
 	start(t, s)

@@ -62,7 +62,7 @@ func TestInspectPostgres(t *testing.T) {
 // TestInspectPostgresCountsWhereConnectionsAreFewest: a bound of the role or of the database may be nearer than the server's.
 func TestInspectPostgresCountsWhereConnectionsAreFewest(t *testing.T) {
 	t.Parallel()
-	dsn := testkit.Postgres(t)
+	dsn := testkit.QuickPostgres(t)
 	db, err := sql.Open("pgx", dsn)
 	if err != nil {
 		t.Fatal(err)
@@ -97,7 +97,7 @@ func TestInspectPostgresCountsWhereConnectionsAreFewest(t *testing.T) {
 
 func TestInspectPostgresTellsWhyItCannot(t *testing.T) {
 	t.Parallel()
-	dsn := testkit.Postgres(t)
+	dsn := testkit.QuickPostgres(t)
 	with := func(change func(*url.URL)) string {
 		u, err := url.Parse(dsn)
 		if err != nil {

@@ -119,7 +119,7 @@ func leasesApart(t *testing.T, w *world) {
 // A node whose writer does nothing is slow, and not dead.
 func TestANodeLivesWithoutItsWriter(t *testing.T) {
 	t.Parallel()
-	s, err := store.Open(t.Context(), store.Options{DSN: testkit.Postgres(t), Ring: testkit.Ring(t)})
+	s, err := store.Open(t.Context(), store.Options{DSN: testkit.MigratedPostgres(t), Ring: testkit.Ring(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +137,7 @@ func TestANodeLivesWithoutItsWriter(t *testing.T) {
 // Two nodes may do a duty at the same time for a moment; what they tell is told once.
 func TestTwoNodesTellOfAnExpiryOnce(t *testing.T) {
 	t.Parallel()
-	dsn, ring := testkit.Postgres(t), testkit.Ring(t)
+	dsn, ring := testkit.MigratedPostgres(t), testkit.Ring(t)
 	on := func(o *store.Options) { o.DSN, o.Ring = dsn, ring }
 	nodes := []*store.Store{testkit.Store(t, on), testkit.Store(t, on)}
 	now := time.Now()

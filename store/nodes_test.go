@@ -15,16 +15,18 @@ import (
 	"rouse/tokens"
 )
 
-// PostgresForTest and PoolerForTest are those of testkit, which knows this package and so cannot be imported here. TestMain sets them.
+// These are testkit's, which knows this package and so cannot be imported here. TestMain sets them.
 var (
-	PostgresForTest func(testing.TB) (dsn string)
-	PoolerForTest   func(t testing.TB, dsn string, size int) (through string)
+	PostgresForTest  func(testing.TB) (dsn string) // an empty database
+	MigratedForTest  func(testing.TB) (dsn string)
+	PoolerForTest    func(t testing.TB, dsn string, size int) (through string)
+	PutSQLiteForTest func(t testing.TB, path string)
 )
 
 // nodes opens n stores on one fresh database of PostgreSQL. Nobody runs their writers yet.
 func nodes(t testing.TB, n int, change ...func(*Options)) (all []*Store) {
 	t.Helper()
-	dsn := PostgresForTest(t)
+	dsn := MigratedForTest(t)
 	for range n {
 		all = append(all, openFile(t, "", append(change, func(o *Options) { o.DSN = dsn })...))
 	}

@@ -16,7 +16,7 @@ import (
 // onPostgres opens a store on a fresh database of PostgreSQL.
 func onPostgres(t testing.TB, change ...func(*store.Options)) *store.Store {
 	t.Helper()
-	dsn := testkit.QuickPostgres(t)
+	dsn := testkit.MigratedPostgres(t)
 	return testkit.Store(t, append([]func(*store.Options){func(o *store.Options) { o.DSN = dsn }}, change...)...)
 }
 

@@ -58,7 +58,7 @@ func (f *freezer) WebhookTurns(ctx context.Context) ([]messages.WebhookTurn, err
 // missing, the order is kept, and what the first notes so late does not count.
 func TestAnotherNodeTakesOver(t *testing.T) {
 	t.Parallel()
-	dsn, ring := testkit.QuickPostgres(t), testkit.Ring(t)
+	dsn, ring := testkit.MigratedPostgres(t), testkit.Ring(t)
 	first, second := openNode(t, dsn, ring), openNode(t, dsn, ring)
 	app := testkit.App(t, first).ID
 	backend := &receiver{t: t, flying: map[ident.Device]int{}, shared: true} // for a moment two nodes post

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
@@ -57,9 +56,9 @@ type office struct {
 // inOffice runs test in a bubble of virtual time with a real store on SQLite.
 func inOffice(t *testing.T, test func(o *office)) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "rouse.db")
+	dsn := testkit.SQLite(t)
 	synctest.Test(t, func(t *testing.T) {
-		o := &office{t: t, dsn: "sqlite:" + path, ring: testkit.Ring(t), bus: &bus.Memory{}, receivers: map[string]*receiver{}}
+		o := &office{t: t, dsn: dsn, ring: testkit.Ring(t), bus: &bus.Memory{}, receivers: map[string]*receiver{}}
 		o.open()
 		o.app = testkit.App(t, o.store).ID
 		o.start()

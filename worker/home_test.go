@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +13,7 @@ import (
 
 	"rouse/bus"
 	"rouse/ident"
+	"rouse/internal/testkit"
 	"rouse/messages"
 	"rouse/providers"
 	"rouse/store"
@@ -72,11 +72,11 @@ type home struct {
 func atHome(t *testing.T, test func(h *home)) {
 	t.Helper()
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "rouse.db")
+	dsn := testkit.SQLite(t)
 	synctest.Test(t, func(t *testing.T) {
 		ring, err := tokens.ParseRing(tokens.NewRingKey("a"))
 		must(t, err)
-		s, err := store.Open(t.Context(), store.Options{DSN: "sqlite:" + path, Ring: ring})
+		s, err := store.Open(t.Context(), store.Options{DSN: dsn, Ring: ring})
 		must(t, err)
 		must(t, s.Migrate(t.Context()))
 		ctx, cancel := context.WithCancel(context.Background())

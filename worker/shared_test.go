@@ -30,7 +30,7 @@ type machine struct {
 // would, as far as hints and homes are concerned.
 func onPostgres(t *testing.T, n int, p *provider) (nodes []machine, town *town, kill func(i int)) {
 	t.Helper()
-	dsn, ring := testkit.Postgres(t), testkit.Ring(t)
+	dsn, ring := testkit.MigratedPostgres(t), testkit.Ring(t)
 	town = newTown()
 	var stops []func()
 	for i := range n {

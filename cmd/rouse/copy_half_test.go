@@ -21,7 +21,7 @@ func TestHalfACopyIsTold(t *testing.T) {
 		db := "sqlite:" + filepath.Join(dir, "rouse.db")
 		driver, name, keys := "sqlite", fileOf(db), tokens.NewRingKey("k1")
 		if on.name == onPostgres.name {
-			db = withPassword(t, testkit.Postgres(t))
+			db = withPassword(t, testkit.QuickPostgres(t))
 			driver, name = "pgx", db
 		}
 		env := []string{"ROUSE_DB=" + db, "ROUSE_MASTER_KEYS=" + keys, "ROUSE_ADMIN_KEY=" + firstLine(mustCommand(t, nil, "keys", "generate", "admin"))}

@@ -91,7 +91,7 @@ func readsOn(t *testing.T, r *rig, all []*keep) {
 // TestCopyIsKilledAndGoesOn moves a server that was used from SQLite to PostgreSQL, and is killed on the way again and again.
 func TestCopyIsKilledAndGoesOn(t *testing.T) {
 	t.Parallel()
-	target := testkit.Postgres(t)
+	target := testkit.QuickPostgres(t)
 	r := newRig(t)
 	phones := usePhones(t, r, 200)
 	source := filepath.Join(r.dir, "rouse.db")
@@ -276,7 +276,7 @@ func TestBackupWhileANodeRuns(t *testing.T) {
 
 func TestMigrateOnPostgres(t *testing.T) {
 	t.Parallel()
-	env := []string{"ROUSE_DB=" + withPassword(t, testkit.Postgres(t))}
+	env := []string{"ROUSE_DB=" + withPassword(t, testkit.QuickPostgres(t))}
 	code, out := command(t, env, "migrate", "status", "-o", "json")
 	if code != exitFailed || !strings.Contains(out, `"0001_apps"`) || !strings.Contains(out, `"have": 0`) {
 		t.Errorf("status of an empty database: exit %d\n%s", code, out)

@@ -11,7 +11,7 @@ import (
 // What the calls do is tested where they are made, in store; here, what the operator types and reads.
 func TestDistributeIsPrintedOrRefused(t *testing.T) {
 	t.Parallel()
-	dsn := withPassword(t, testkit.Postgres(t))
+	dsn := withPassword(t, testkit.QuickPostgres(t))
 	keys := "ROUSE_MASTER_KEYS=" + tokens.NewRingKey("k1")
 	for _, c := range []struct {
 		args []string

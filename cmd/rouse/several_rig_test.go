@@ -57,7 +57,7 @@ func newSeveral(t *testing.T, n int, bus string, flags ...string) *several {
 	}
 	t.Cleanup(func() { _ = s.Close() }) // after what follows, which may skip
 	v := &several{rig: &rig{t: t, sim: s, dir: t.TempDir(), flags: flags, admin: mintAdminKey()}}
-	v.db = []string{"ROUSE_DB=" + withPassword(t, testkit.Postgres(t)), "ROUSE_MASTER_KEYS=" + tokens.NewRingKey("k1"), "ROUSE_BUS=" + bus}
+	v.db = []string{"ROUSE_DB=" + withPassword(t, testkit.MigratedPostgres(t)), "ROUSE_MASTER_KEYS=" + tokens.NewRingKey("k1"), "ROUSE_BUS=" + bus}
 	v.secret(v.admin, dbPassword)
 	v.writeCA()
 	t.Cleanup(func() {

@@ -49,7 +49,7 @@ func Postgres(t testing.TB) (dsn string) {
 	t.Helper()
 	kept, err := shared()
 	need(t, err)
-	return database(t, kept.DSN())
+	return database(t, kept.DSN(), "")
 }
 
 // QuickPostgres is Postgres on a server that waits for no disk: what is written outlives a crash of the server, but not of the machine.
@@ -58,23 +58,28 @@ func QuickPostgres(t testing.TB) (dsn string) {
 	t.Helper()
 	kept, err := quick()
 	need(t, err)
-	return database(t, kept.DSN())
+	return database(t, kept.DSN(), "")
 }
 
 // Database returns the DSN of a fresh, empty database of the cluster that is dropped when the test ends.
 func (c *Cluster) Database(t testing.TB) (dsn string) {
 	t.Helper()
-	return database(t, c.DSN())
+	return database(t, c.DSN(), "")
 }
 
-func database(t testing.TB, server string) (dsn string) {
+// database makes a database, a copy of the template if there is one.
+func database(t testing.TB, server, template string) (dsn string) {
 	t.Helper()
 	name := "t_" + strings.TrimPrefix(string(ident.NewApp()), "app_")
 	dsn, err := onDatabase(server, name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := command(server, "CREATE DATABASE "+name); err != nil {
+	create := "CREATE DATABASE " + name
+	if template != "" {
+		create += " TEMPLATE " + template
+	}
+	if err := command(server, create); err != nil {
 		t.Fatalf("make a database: %v", err)
 	}
 	t.Cleanup(func() {

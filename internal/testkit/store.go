@@ -28,9 +28,14 @@ func Ring(t testing.TB) *tokens.Ring {
 // options.
 func Store(t testing.TB, change ...func(*store.Options)) *store.Store {
 	t.Helper()
-	o := store.Options{DSN: "sqlite:" + filepath.Join(t.TempDir(), "rouse.db"), Ring: Ring(t)}
+	path := filepath.Join(t.TempDir(), "rouse.db")
+	own := "sqlite:" + path
+	o := store.Options{DSN: own, Ring: Ring(t)}
 	for _, f := range change {
 		f(&o)
+	}
+	if o.DSN == own {
+		PutSQLite(t, path)
 	}
 	s, err := store.Open(context.Background(), o)
 	if err != nil {
