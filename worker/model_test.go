@@ -44,7 +44,7 @@ func (m *marks) next() (time.Time, bool)               { return m.s.next() }
 func (m *marks) begin()                                { m.s.begin() }
 func (m *marks) look(w messages.Waiting, now time.Time) bool {
 	m.s.look(w, now)
-	if w.Head.Max() > 0 && (m.s.forced(now) || m.s.wants() != messages.NoWake) {
+	if w.Head.Max() > 0 && (m.s.forced(now) || m.s.callOf(m.s.captured) != messages.NoWake) {
 		return true
 	}
 	m.s.stop(now)

@@ -116,7 +116,7 @@ func (h *hub) move(e *entry, o *outlet, now time.Time) bool {
 // verdict says what class of push goes out; NoWake for none, with the state moved on accordingly.
 func (h *hub) verdict(e *entry, l lookedEvent, forced bool, now time.Time) messages.Class {
 	s, w, d := &e.state, l.waiting, l.device
-	class := s.wants()
+	class := s.callOf(s.captured) // not for what was hinted since the look: no push made of this one would stand for it
 	if forced && w.Head.High > 0 {
 		class = messages.HighWake
 	} else if forced && w.Head.Normal > 0 && class == messages.NoWake {

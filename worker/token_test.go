@@ -1,6 +1,7 @@
 package worker_test
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -10,8 +11,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"rouse/ident"
+	"rouse/internal/testkit"
 	"rouse/messages"
 	"rouse/providers"
+	"rouse/store"
 	"rouse/tokens"
 	"rouse/worker"
 )
@@ -296,5 +299,46 @@ func TestATokenThatWasReachedIsNotCalledForItsHint(t *testing.T) {
 		h.hintToken(d.ID)
 		h.pass(time.Second)
 		h.wants(2, "a newer one has not")
+	})
+}
+
+// overtaken is a store in which something happens after a read, before its reader has it.
+type overtaken struct {
+	*store.Store
+	then func()
+}
+
+func (o *overtaken) Waiting(ctx context.Context, d ident.Device, now time.Time) (messages.Waiting, tokens.Device, error) {
+	w, dev, err := o.Store.Waiting(ctx, d, now)
+	if o.then != nil {
+		o.then()
+		o.then = nil
+	}
+	return w, dev, err
+}
+
+// A push stands for what was read before it, so one that was made for a message hinted since would be made twice.
+func TestAMessageThatComesWhileATokenIsLookedAtIsPushedOnce(t *testing.T) {
+	atHome(t, func(h *home) {
+		h.stop()
+		s := &overtaken{Store: h.store}
+		h.startWith(worker.Options{Store: s})
+		d := h.device(tokens.FCM)
+		var head messages.Seq
+		s.then = func() {
+			receipt, err := h.store.Accept(context.Background(), testkit.Send(h.app, d.ID))
+			if err != nil {
+				t.Error(err)
+			}
+			head = receipt.Pending[0].Seq
+			h.bus.Hint(messages.Hint{Kind: messages.HintNew, App: h.app, Device: d.ID, Seq: head, Class: messages.HighWake})
+			<-time.After(time.Millisecond) // virtual: the worker has heard it before it has what was read
+		}
+		h.hintToken(d.ID)
+		h.pass(time.Second)
+		h.wants(1, "registered and sent to at once")
+		if p := h.provider.sent()[0]; p.Head != string(messages.NewCursor(d.ID, head)) {
+			t.Errorf("the push tells of %s, the message is %d", p.Head, head)
+		}
 	})
 }

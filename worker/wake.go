@@ -200,11 +200,14 @@ func (s *state) revive(now time.Time) {
 }
 
 // wants reports the class of wake that new messages call for now, NoWake for none.
-func (s *state) wants() messages.Class {
+func (s *state) wants() messages.Class { return s.callOf(s.head) }
+
+// callOf reports what new messages up to head call for.
+func (s *state) callOf(head messages.Marks) messages.Class {
 	switch {
-	case s.head.High > s.seen && s.woken.High <= s.seen && s.head.High > s.refused:
+	case head.High > s.seen && s.woken.High <= s.seen && head.High > s.refused:
 		return messages.HighWake
-	case s.head.Normal > s.seen && s.woken.Max() <= s.seen && s.head.Normal > s.refused:
+	case head.Normal > s.seen && s.woken.Max() <= s.seen && head.Normal > s.refused:
 		return messages.NormalWake
 	default:
 		return messages.NoWake
