@@ -20,7 +20,7 @@ const (
 )
 
 const (
-	cancelPost = `UPDATE messages SET canceled_at = CAST(?1 AS BIGINT), notification = NULL, fan_cursor = NULL, due_at = CASE WHEN pending > 0 THEN CAST(?1 AS BIGINT) END,
+	cancelPost = `UPDATE messages SET canceled_at = CAST(?1 AS BIGINT), notification = NULL, fan_cursor = NULL, due_at = CASE WHEN pending > 0 THEN CAST(?4 AS BIGINT) END,
 		body = CASE WHEN pending > 0 THEN body END WHERE id = ?2 AND app = ?3 AND canceled_at IS NULL AND (pending > 0 OR due_at IS NOT NULL)`
 	messageKnown = `SELECT (SELECT COUNT(*) FROM messages WHERE id = ? AND app = ?) AS posts,
 		(SELECT COUNT(*) FROM (SELECT 1 FROM deliveries WHERE message = ? AND app = ? LIMIT 1) AS one) AS deliveries`
@@ -52,7 +52,7 @@ func (s *Store) Cancel(ctx context.Context, app ident.App, id ident.Message, now
 
 // cancel cancels a message and reports whether FanOut is to take it back. The one delivery of a message without a row ends here.
 func (t *tx) cancel(app ident.App, id ident.Message, now time.Time) (posted bool, err error) {
-	n, err := t.exec(cancelPost, millis(now), string(id), string(app))
+	n, err := t.exec(cancelPost, millis(now), string(id), string(app), millis(now.Add(-dueBefore)))
 	if err != nil || n > 0 {
 		return n > 0, err
 	}

@@ -134,3 +134,35 @@ func fanPurge(t *testing.T, w *world) {
 	_, err = w.Message(w.ctx(), w.app, later.ID)
 	w.refused(err, fault.NotFound, "message_not_found")
 }
+
+// The node that fans out goes by another clock than those that accepted: what is for now goes now, what is for later by the database's
+// clock, which a node knows from its beats.
+func fanSkewed(t *testing.T, w *world) {
+	d := w.device()
+	w.Skew(10 * time.Minute)
+	now, hour := w.now.Add(10*time.Minute), w.now.Add(time.Hour)
+	later := w.accept(d, at(hour))
+	if jobs, err := w.FanJobs(w.ctx(), hour.Add(5*time.Minute), 10); err != nil || len(jobs) != 0 {
+		t.Errorf("by a clock that is ahead %v are due too early, %v", jobs, err)
+	}
+	if p, err := w.FanOut(w.ctx(), later.ID, 10, hour.Add(5*time.Minute)); err != nil || p.Done || p.Reached > 0 {
+		t.Errorf("stored too early: %+v, %v", p, err)
+	}
+	if jobs, err := w.FanJobs(w.ctx(), hour.Add(10*time.Minute), 10); err != nil || len(jobs) != 1 || !jobs[0].Due.Equal(hour) {
+		t.Errorf("at its time the jobs are %v, %v", jobs, err)
+	}
+	if p, err := w.FanOut(w.ctx(), later.ID, 10, hour.Add(10*time.Minute)); err != nil || p.Reached != 1 {
+		t.Errorf("at its time it came to %+v, %v", p, err)
+	}
+	w.Skew(0)
+	w.now = now // who accepts is ahead, and does not know it
+	all := w.accept(d, everybody)
+	w.now = now.Add(-10 * time.Minute)
+	jobs, err := w.FanJobs(w.ctx(), w.now, 10)
+	if err != nil || len(jobs) != 1 || !jobs[0].Due.Equal(now) {
+		t.Fatalf("what was sent by a clock ahead is listed as %v, %v", jobs, err)
+	}
+	if pages := w.fan(all.ID, 10); pages[0].Reached != 1 {
+		t.Errorf("it reached %v", pages)
+	}
+}

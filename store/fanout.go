@@ -18,6 +18,9 @@ import (
 // What is for later, for a topic or for everyone is one row of messages until FanOut reaches its devices, page by page. Where it
 // stands is in that row, and moves in the transaction of the page: whatever dies, no device is passed over and none is reached twice.
 
+// dueBefore is how long before now what is to be stored at once is due: whose turn it is, another node says, by its own clock.
+const dueBefore = 24 * time.Hour
+
 // maxFanPage bounds the devices of one page, so that no batch is held up by it.
 const maxFanPage = 1000
 
@@ -26,14 +29,17 @@ const (
 	selectDueApps = `WITH RECURSIVE a (app) AS (SELECT MIN(app) FROM messages WHERE due_at IS NOT NULL
 		UNION ALL SELECT (SELECT MIN(m.app) FROM messages m WHERE m.due_at IS NOT NULL AND m.app > a.app) FROM a WHERE a.app IS NOT NULL)
 		SELECT a.app, (SELECT MIN(m.due_at) FROM messages m WHERE m.app = a.app AND m.due_at IS NOT NULL) AS due_at FROM a WHERE a.app IS NOT NULL`
-	selectDue = `SELECT m.id, m.due_at, m.urgency, m.expires_at, m.canceled_at IS NOT NULL AS canceled, COALESCE(a.broadcast_rate, 0) AS rate
+	selectDue = `SELECT m.id, COALESCE(m.canceled_at, m.send_at, m.created_at) AS since, m.urgency, m.expires_at, m.canceled_at IS NOT NULL AS canceled, COALESCE(a.broadcast_rate, 0) AS rate
 		FROM messages m LEFT JOIN apps a ON a.id = m.app WHERE m.app = ? AND m.due_at IS NOT NULL AND m.due_at <= ?
 		ORDER BY m.due_at LIMIT 0 + ?`
 )
 
 // FanJobs returns up to limit sends of which a page is to be stored now, or which are canceled and still to be taken back, oldest due
 // first. If there are more, each app has its share, and up to limit apps have one.
+//
+// What is for later is due by the database's clock, if it has one.
 func (s *Store) FanJobs(ctx context.Context, now time.Time, limit int) ([]messages.FanJob, error) {
+	now = now.Add(-s.ahead())
 	apps, err := s.dueApps(ctx, now, limit)
 	if err != nil || len(apps) == 0 {
 		return nil, err
@@ -76,7 +82,7 @@ func (s *Store) dueApps(ctx context.Context, now time.Time, limit int) ([]ident.
 func (s *Store) dueOf(ctx context.Context, app ident.App, now time.Time, limit int) ([]messages.FanJob, error) {
 	var rows []struct {
 		ID       ident.Message `db:"id"`
-		Due      int64         `db:"due_at"`
+		Since    int64         `db:"since"`
 		Urgency  int           `db:"urgency"`
 		Expires  int64         `db:"expires_at"`
 		Canceled bool          `db:"canceled"`
@@ -90,7 +96,7 @@ func (s *Store) dueOf(ctx context.Context, app ident.App, now time.Time, limit i
 		// An app that is gone has no rate, and its fan-outs only end.
 		rate := orDefault(r.Rate, tokens.DefaultBroadcastRate)
 		wakes := messages.Urgency(r.Urgency).Class() != messages.NoWake && !r.Canceled && r.Expires > millis(now)
-		jobs = append(jobs, messages.FanJob{Message: r.ID, App: app, Due: fromMillis(r.Due), Rate: rate, Wakes: wakes})
+		jobs = append(jobs, messages.FanJob{Message: r.ID, App: app, Due: fromMillis(r.Since), Rate: rate, Wakes: wakes})
 	}
 	return jobs, nil
 }
@@ -140,7 +146,7 @@ func (s *Store) FanOut(ctx context.Context, id ident.Message, limit int, now tim
 		return messages.FanPage{Done: true}, nil
 	case j.Orphan:
 		return messages.FanPage{Done: true}, s.endFan(ctx, j, now)
-	case *j.DueAt > millis(now):
+	case *j.DueAt > millis(now.Add(-s.ahead())):
 		return messages.FanPage{}, nil
 	case j.CanceledAt != nil:
 		return s.takeBack(ctx, j, limit, now)

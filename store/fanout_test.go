@@ -31,6 +31,7 @@ var fanoutTests = map[string]func(*testing.T, *world){
 	"what is due is not purged":                            fanPurge,
 	"many are accepted in one commit":                      acceptMany,
 	"a batch fills an inbox":                               acceptManyFull,
+	"who fans out by another clock waits for nothing":      fanSkewed,
 }
 
 func everybody(m *messages.Send) { m.To = messages.Target{Broadcast: true} }

@@ -102,7 +102,7 @@ func (p *post) row() (r postRow) {
 		if note, ok := noteJSON(m.Notification).(string); ok {
 			r.texts[0] = textOrNull(note)
 		}
-		r.dueAt = ref(millis(m.CreatedAt))
+		r.dueAt = ref(millis(m.CreatedAt.Add(-dueBefore)))
 		if !m.SendAt.IsZero() {
 			r.sendAt = ref(millis(m.SendAt))
 			r.dueAt = r.sendAt
