@@ -137,6 +137,7 @@ func newModel(t *rapid.T, s *Store, drops bool) *model {
 		}
 		m.boxes = append(m.boxes, b)
 	}
+	m.follow(t, modelUsers[0], modelTopics[0]) // most plays would not come to it
 	return m
 }
 

@@ -98,6 +98,10 @@ func (m *model) subscribeUser(t *rapid.T) {
 		}
 		return
 	}
+	m.follow(t, user, topic)
+}
+
+func (m *model) follow(t *rapid.T, user, topic string) {
 	m.do(t, m.s.SubscribeUser(context.Background(), m.app, topic, user, m.now))
 	if !slices.Contains(m.follows[user], topic) {
 		m.follows[user] = append(m.follows[user], topic)
@@ -111,7 +115,7 @@ func (m *model) subscribeUser(t *rapid.T) {
 func (m *model) sendLater(t *rapid.T) {
 	send, e := m.draw(t)
 	f := &modelFan{modelEntry: e}
-	switch rapid.SampledFrom([]string{"topic", "all", "user", "device"}).Draw(t, "audience") {
+	switch rapid.SampledFrom([]string{"topic", "topic", "all", "user", "device"}).Draw(t, "audience") {
 	case "topic":
 		f.to.Topic = rapid.SampledFrom(modelTopics).Draw(t, "topic")
 	case "all":
