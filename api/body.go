@@ -177,36 +177,53 @@ func (b *body) checked(raw []byte) (map[string]json.RawMessage, error) {
 	if !utf8.Valid(raw) {
 		return nil, fault.New(fault.Malformed, "malformed_json", "the body is not UTF-8")
 	}
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(raw, &fields); err != nil {
-		return nil, notAnObject(raw, err)
-	}
-	if fields == nil { // the word null
-		return nil, invalidBody().At("", "must be an object")
+	fields, err := b.split(raw)
+	if err != nil {
+		return nil, err
 	}
 	tree := make(map[string]any, len(fields))
 	for name, value := range fields {
-		if slices.Contains(b.opaque, name) {
-			tree[name] = nil
-			continue
+		if tree[name], err = b.content(name, value); err != nil {
+			return nil, err
 		}
-		if most, ok := b.lists[name]; ok {
-			if n, ok := countEntries(value, most); ok {
-				tree[name] = slices.Repeat([]any{map[string]any{}}, n)
-				continue
-			}
-		}
-		var v any
-		// Numbers become float64 on purpose: exact arithmetic on 1e999999 is a way to stop a server.
-		if err := json.Unmarshal(value, &v); err != nil {
-			return nil, invalidBody().At(pointerTo(name), "holds a number that is out of range")
-		}
-		tree[name] = v
 	}
 	if err := b.schema.Validate(tree); err != nil {
 		return nil, explain(err)
 	}
 	return fields, nil
+}
+
+// content is what the contract is held against of a field: no more than it takes.
+func (b *body) content(name string, value []byte) (v any, err error) {
+	if most, ok := b.lists[name]; ok {
+		if n, ok := countEntries(value, most); ok {
+			return slices.Repeat([]any{map[string]any{}}, n), nil
+		}
+		return notAList(value[0]), nil
+	}
+	if !b.looksInto(name) {
+		return nil, nil
+	}
+	// Numbers become float64 on purpose: exact arithmetic on 1e999999 is a way to stop a server.
+	if err := json.Unmarshal(value, &v); err != nil {
+		return nil, invalidBody().At(pointerTo(name), "holds a number that is out of range")
+	}
+	return v, nil
+}
+
+// notAList is a value of the type that one beginning so has, however large that is.
+func notAList(begin byte) any {
+	switch begin {
+	case '{':
+		return map[string]any{}
+	case '"':
+		return ""
+	case 't', 'f':
+		return false
+	case 'n':
+		return nil
+	}
+	return 0.0
 }
 
 // countEntries counts those of an array of JSON, up to one more than most; ok is false for what is no array.
