@@ -62,6 +62,8 @@ type Circuits interface {
 // Events keeps what an app's backend should know.
 type Events interface {
 	EventPage(ctx context.Context, q messages.EventQuery) (messages.EventPage, error)
+	// EventPlace is the place before an app's events since a time, a zero one for now.
+	EventPlace(ctx context.Context, app ident.App, since time.Time) (messages.Seq, error)
 }
 
 // CredentialChecker reads what an app uploaded. Its errors are fault.Invalid with pointers, and

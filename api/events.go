@@ -19,6 +19,10 @@ func (n nouns) ListEvents(ctx context.Context, r contract.ListEventsRequestObjec
 		return nil, err
 	}
 	q.App = callerOf(ctx).app
+	told := q.After // what the caller knows of
+	if q.After, err = n.eventsSince(ctx, q, r.Params.Since); err != nil {
+		return nil, err
+	}
 	page, err := n.awaitEvents(ctx, q, wait)
 	if err != nil {
 		return nil, err
@@ -27,10 +31,25 @@ func (n nouns) ListEvents(ctx context.Context, r contract.ListEventsRequestObjec
 	for _, e := range page.Events {
 		answer.Events = append(answer.Events, contract.Event{Id: string(e.ID), Type: string(e.Type), CreatedAt: stamp(e.At), Data: json.RawMessage(e.Data)})
 	}
-	if page.Next > q.After {
+	if page.Next > told {
 		answer.Cursor = some(eventCursor(page.Next))
 	}
 	return answer, nil
+}
+
+// eventsSince is the place to read behind: that of the cursor, or that of the time.
+func (n nouns) eventsSince(ctx context.Context, q messages.EventQuery, since *string) (messages.Seq, error) {
+	switch {
+	case since == nil:
+		return q.After, nil
+	case *since == "now":
+		return n.deps.Events.EventPlace(ctx, q.App, time.Time{})
+	}
+	when, err := time.Parse(time.RFC3339, *since)
+	if err != nil || when.IsZero() {
+		return 0, badQuery("since: now, or a time with its zone, such as 2030-01-02T08:00:00Z")
+	}
+	return n.deps.Events.EventPlace(ctx, q.App, when)
 }
 
 // eventQuery checks the parameters of listEvents.
@@ -40,6 +59,9 @@ func eventQuery(p contract.ListEventsParams) (q messages.EventQuery, wait time.D
 	}
 	if q.After, err = eventPlace(p.After); err != nil {
 		return q, 0, err
+	}
+	if p.After != nil && p.Since != nil {
+		return q, 0, badQuery("since: a place to begin at instead of after, so only one of them")
 	}
 	if seconds := or(p.Wait); seconds < 0 || seconds > maxWait {
 		return q, 0, badQuery(fmt.Sprintf("wait: a whole number from 0 to %d, once", maxWait))

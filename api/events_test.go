@@ -127,6 +127,38 @@ func TestEventsArePaged(t *testing.T) {
 	}
 }
 
+// TestEventsSince: now, and a time, are places to begin at, also where nothing happened yet.
+func TestEventsSince(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	app := w.newApp()
+	fresh := w.events(app, "since=now")
+	if len(fresh.Events) != 0 || fresh.More || fresh.Cursor == nil {
+		t.Fatalf("a new app has %+v", fresh)
+	}
+	w.throttle(app, 2)
+	if p := w.events(app, "after="+*fresh.Cursor); len(p.Events) != 4 {
+		t.Errorf("behind the first now: %+v", p)
+	}
+	now := w.events(app, "since=now&types=circuit.*")
+	if len(now.Events) != 0 || now.Cursor == nil {
+		t.Fatalf("now: %+v", now)
+	}
+	w.throttle(app, 1)
+	if p := w.events(app, "after="+*now.Cursor); len(p.Events) != 2 {
+		t.Errorf("behind now: %+v", p)
+	}
+	for when, want := range map[time.Duration]int{-time.Hour: 6, time.Hour: 0} {
+		p := w.events(app, "since="+time.Now().Add(when).UTC().Format(time.RFC3339))
+		if len(p.Events) != want || p.Cursor == nil {
+			t.Errorf("since %v: %+v, want %d", when, p, want)
+		}
+	}
+	for query, code := range map[string]string{"since=yesterday": "bad_query", "since=2030-01-02": "bad_query", "since=now&after=" + *now.Cursor: "bad_query", "since=": "bad_query"} {
+		w.do(call{"GET", "/v1/events?" + query, app.sk, nil, nil}).refused(400, code)
+	}
+}
+
 // TestEventCursorOutlivesItsEvent: after everything was removed an old cursor misses nothing and repeats nothing.
 func TestEventCursorOutlivesItsEvent(t *testing.T) {
 	t.Parallel()

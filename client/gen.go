@@ -801,7 +801,7 @@ type Event struct {
 
 // EventList defines model for EventList.
 type EventList struct {
-	// Cursor For `after`. Left out of an empty first page.
+	// Cursor For `after`. Left out of an empty first page without `since`.
 	Cursor *string `json:"cursor,omitempty"`
 	Events []Event `json:"events"`
 
@@ -1616,6 +1616,10 @@ type ListEventsParams struct {
 
 	// Types Only these types, comma separated: names, families such as `message.*`, or `*`.
 	Types *string `form:"types,omitempty" json:"types,omitempty"`
+
+	// Since Where to begin, instead of `after`: `now`, or a time with its zone such as `2030-01-02T08:00:00Z`. Of a time, by the clocks of those who wrote
+	// the events: a few from up to 5 seconds before may come as well. The answer has a cursor even if the page is empty.
+	Since *string `form:"since,omitempty" json:"since,omitempty"`
 }
 
 // GetInboxParams defines parameters for GetInbox.
@@ -5843,6 +5847,18 @@ func NewListEventsRequest(server string, params *ListEventsParams) (*http.Reques
 		if params.Types != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "types", *params.Types, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Since != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "since", *params.Since, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"rouse/ident"
 	"rouse/messages"
@@ -77,6 +78,20 @@ func (s *Store) EventPage(ctx context.Context, q messages.EventQuery) (messages.
 		}
 	}
 	return r.page, nil
+}
+
+// EventPlace returns the place before the first of an app's events since a time, as far back as there are any; a zero time is now,
+// behind all that are there. Of a time, a few from up to 5 s before may lie behind it, for nodes' clocks differ.
+func (s *Store) EventPlace(ctx context.Context, app ident.App, since time.Time) (messages.Seq, error) {
+	if !since.IsZero() {
+		row, err := s.rowBefore(ctx, app, since.Add(-redeliverSlack))
+		return endOfEvents(row), err
+	}
+	var newest int64
+	if err := s.reads.get(ctx, &newest, newestEvents, string(app)); err != nil {
+		return 0, s.readError("look for events", err)
+	}
+	return endOfEvents(newest), nil
 }
 
 // eventReading is a page that is being read.

@@ -17,6 +17,7 @@ var receiptTests = map[string]func(*testing.T, *world){
 	"reports of a shared message are added up":  reportsAddedUp,
 	"what happens to devices is told":           devicesTold,
 	"only what an app wants is told":            wantedTold,
+	"events are found by their time":            toldSince,
 }
 
 func (w *world) report(d ident.Device, list ...messages.Report) int {
@@ -153,5 +154,33 @@ func wantedTold(t *testing.T, w *world) {
 	}
 	if !slices.Equal(types, []messages.EventType{messages.DeviceRegistered, messages.MessageExpired}) {
 		t.Errorf("told %v", types)
+	}
+}
+
+func toldSince(t *testing.T, w *world) {
+	behind := func(since time.Time) int {
+		t.Helper()
+		place, err := w.EventPlace(w.ctx(), w.app, since)
+		w.must(err)
+		list, _ := w.eventsAfter(place, 100)
+		return len(list)
+	}
+	begin := w.now
+	if n := behind(time.Time{}); n != 0 {
+		t.Errorf("%d events before any", n)
+	}
+	w.happen(4)
+	w.now = begin.Add(time.Minute)
+	w.happen(2)
+	for since, want := range map[time.Time]int{{}: 0, begin.Add(-time.Hour): 6, begin: 6, begin.Add(30 * time.Second): 2, w.now: 2, w.now.Add(time.Hour): 0} {
+		if n := behind(since); n != want {
+			t.Errorf("since %v: %d events, want %d", since, n, want)
+		}
+	}
+	end, err := w.EventPlace(w.ctx(), w.app, time.Time{})
+	w.must(err)
+	w.happen(1)
+	if list, _ := w.eventsAfter(end, 100); len(list) != 1 {
+		t.Errorf("behind the end: %+v", list)
 	}
 }

@@ -800,7 +800,7 @@ type Event struct {
 
 // EventList defines model for EventList.
 type EventList struct {
-	// Cursor For `after`. Left out of an empty first page.
+	// Cursor For `after`. Left out of an empty first page without `since`.
 	Cursor *string `json:"cursor,omitempty"`
 	Events []Event `json:"events"`
 
@@ -1615,6 +1615,10 @@ type ListEventsParams struct {
 
 	// Types Only these types, comma separated: names, families such as `message.*`, or `*`.
 	Types *string `form:"types,omitempty" json:"types,omitempty"`
+
+	// Since Where to begin, instead of `after`: `now`, or a time with its zone such as `2030-01-02T08:00:00Z`. Of a time, by the clocks of those who wrote
+	// the events: a few from up to 5 seconds before may come as well. The answer has a cursor even if the page is empty.
+	Since *string `form:"since,omitempty" json:"since,omitempty"`
 }
 
 // ListMessagesParams defines parameters for ListMessages.
@@ -3324,6 +3328,19 @@ func (siw *ServerInterfaceWrapper) ListEvents(w http.ResponseWriter, r *http.Req
 			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "types"})
 		} else {
 			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "types", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "since" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "since", r.URL.Query(), &params.Since, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "since"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "since", Err: err})
 		}
 		return
 	}
