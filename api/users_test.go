@@ -294,7 +294,7 @@ func TestReadAndEraseAPerson(t *testing.T) {
 			t.Errorf("again: %d %s", n, name)
 		}
 	}
-	for _, bad := range []string{"%00", "%FF", "a%0Ab", strings.Repeat("x", 257)} {
+	for _, bad := range []string{"%00", "%FF", "a%0Ab", "a%C2%85b", "a%E2%80%AEb", strings.Repeat("x", 257)} {
 		w.do(call{"GET", "/v1/users/" + bad, app.sk, nil, nil}).refused(422, "invalid_user")
 		w.do(call{"DELETE", "/v1/users/" + bad, app.sk, nil, nil}).refused(422, "invalid_user")
 	}

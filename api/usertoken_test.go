@@ -172,6 +172,8 @@ func TestBadClaims(t *testing.T) {
 		"long sub":           {parts{"sub": strings.Repeat("x", 257)}, "sub"},
 		"NUL":                {parts{"sub": "an\x00na"}, "sub"},
 		"line break":         {parts{"sub": "anna\n"}, "sub"},
+		"C1":                 {parts{"sub": "anna\u009b"}, "sub"},
+		"turned":             {parts{"sub": "\u202eanna"}, "sub"},
 		"not UTF-8":          {parts{"sub": "anna\ufffd"}, "sub"},
 		"no exp":             {parts{"exp": nil}, "exp"},
 		"exp zero":           {parts{"exp": 0}, "exp"},

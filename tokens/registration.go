@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"rouse/fault"
@@ -119,8 +120,9 @@ func isWord(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
+// hasControl finds controls, those that turn the direction of a text too: what is shown of it would be another text.
 func hasControl(s string) bool {
-	return strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
+	return strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) })
 }
 
 // CheckUser checks an app's own id of a user. The error is fault.Invalid "invalid_user".

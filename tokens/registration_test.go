@@ -132,12 +132,12 @@ func TestCheckPatch(t *testing.T) {
 
 func TestCheckUser(t *testing.T) {
 	t.Parallel()
-	for _, good := range []string{"a", "anna@example.com", "ö", strings.Repeat("x", 256), "a b"} {
+	for _, good := range []string{"a", "anna@example.com", "ö", strings.Repeat("x", 256), "a b", "\u0645\u200d"} {
 		if err := tokens.CheckUser(good); err != nil {
 			t.Errorf("%q: %v", good, err)
 		}
 	}
-	for _, bad := range []string{"", strings.Repeat("x", 257), "a\x00", "a\n", "\xff", "\x7f"} {
+	for _, bad := range []string{"", strings.Repeat("x", 257), "a\x00", "a\n", "\xff", "\x7f", "a\u0080", "\u009fa", "a\u202eb", "\u2066a", "\u200e"} {
 		if err := tokens.CheckUser(bad); fault.KindOf(err) != fault.Invalid {
 			t.Errorf("%q: %v", bad, err)
 		}
