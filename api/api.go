@@ -144,8 +144,8 @@ type Webhooks interface {
 	DeleteWebhook(ctx context.Context, app ident.App, id ident.Webhook) error
 	// RotateWebhookSecret has both secrets sign until then.
 	RotateWebhookSecret(ctx context.Context, app ident.App, id ident.Webhook, secret []byte, until time.Time) error
-	// Redeliver posts one event again, or, with an empty one, all since a time.
-	Redeliver(ctx context.Context, app ident.App, id ident.Webhook, event ident.Event, since, now time.Time) (messages.Webhook, error)
+	// Redeliver posts events again.
+	Redeliver(ctx context.Context, app ident.App, id ident.Webhook, r messages.Redelivery) (messages.Webhook, error)
 }
 
 // Poster posts to webhooks. It checks where a URL leads; its errors are fault.Invalid at /url.
@@ -285,7 +285,7 @@ func New(d Deps) (*API, error) {
 		keys:   newKeyCache(d.Keys.LookupKey),
 		limits: newLimiters(),
 	}
-	a.apps, a.identities = newCache(a.lookupApp, keysKept), newCache(a.lookupIdentities, appsKept)
+	a.apps, a.identities = newCache(d.Apps.App, keysKept), newCache(a.lookupIdentities, appsKept)
 	var err error
 	if a.document, err = readDocument(rouse.Contract()); err != nil {
 		return nil, fmt.Errorf("reading the contract: %w", err)

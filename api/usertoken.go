@@ -34,10 +34,6 @@ type identity struct {
 	key any
 }
 
-func (a *API) lookupApp(ctx context.Context, app ident.App) (tokens.App, error) {
-	return a.deps.Apps.App(ctx, app)
-}
-
 // lookupIdentities reads an app's keys.
 func (a *API) lookupIdentities(ctx context.Context, app ident.App) (identities, error) {
 	list, err := a.deps.IdentityKeys.IdentityKeys(ctx, app)

@@ -57,6 +57,12 @@ type WebhookPatch struct {
 	Enabled     *bool
 }
 
+// Redelivery says what is posted again: one event, or, with an empty one, all since a time, as far back as there are any.
+type Redelivery struct {
+	Event ident.Event
+	Since time.Time
+}
+
 // WebhookTested is what came of a test.
 type WebhookTested struct {
 	OK bool

@@ -122,7 +122,7 @@ func (p *past) audiences(t testing.TB, s *store.Store) {
 		s.PutIdentityKey(ctx, identityKey(p.app, "k", p.now)),
 		s.AddWebhook(ctx, messages.Webhook{ID: p.webhook, App: p.app, URL: "https://example.com/", Events: messages.EventFilter{"*"}, CreatedAt: p.now}, []byte("whsec")))
 	if err == nil {
-		_, err = s.Redeliver(ctx, p.app, p.webhook, list[0].ID, time.Time{}, p.now)
+		_, err = s.Redeliver(ctx, p.app, p.webhook, messages.Redelivery{Event: list[0].ID})
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -226,7 +226,7 @@ func lateNote(t *testing.T, w *world) {
 		change func() error
 	}{
 		{"moved by hand", func() error {
-			_, err := w.Redeliver(w.ctx(), w.app, h.ID, "", w.now.Add(-time.Hour), w.now)
+			_, err := w.Redeliver(w.ctx(), w.app, h.ID, messages.Redelivery{Since: w.now.Add(-time.Hour)})
 			return err
 		}},
 		{"given another secret", func() error { return w.RotateWebhookSecret(w.ctx(), w.app, h.ID, []byte("x"), w.now) }},
@@ -273,7 +273,7 @@ func eventsAgain(t *testing.T, w *world) {
 	term := w.hookOf(h.ID).Term
 	again := func(event ident.Event, since time.Time) messages.Webhook {
 		t.Helper()
-		got, err := w.Redeliver(w.ctx(), w.app, h.ID, event, since, w.now)
+		got, err := w.Redeliver(w.ctx(), w.app, h.ID, messages.Redelivery{Event: event, Since: since})
 		w.must(err)
 		return got
 	}
@@ -299,7 +299,7 @@ func eventsAgain(t *testing.T, w *world) {
 		t.Errorf("since the future: %+v", later)
 	}
 	for _, id := range []ident.Event{ident.NewEvent(), "evt_"} {
-		if _, err := w.Redeliver(w.ctx(), w.app, h.ID, id, time.Time{}, w.now); !isCode(err, "event_not_found") {
+		if _, err := w.Redeliver(w.ctx(), w.app, h.ID, messages.Redelivery{Event: id}); !isCode(err, "event_not_found") {
 			t.Errorf("%s: %v", id, err)
 		}
 	}

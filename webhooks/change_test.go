@@ -105,7 +105,7 @@ func TestEventsAreDeliveredAgain(t *testing.T) {
 		all := o.messages()
 		r.complete(t, all)
 		r.set(func(r *receiver) { r.taken = nil })
-		_, err := o.store.Redeliver(context.Background(), o.app, id, "", since, time.Now())
+		_, err := o.store.Redeliver(context.Background(), o.app, id, messages.Redelivery{Since: since})
 		must(t, err)
 		o.pass(5 * time.Second)
 		r.complete(t, all[2:])
