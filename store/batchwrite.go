@@ -47,7 +47,7 @@ const (
 		last_wake, woken_at, background_at, contact_at) WHERE i.device = n.device AND i.device = ANY (CAST(?1 AS TEXT[]))`
 	releaseBodies = `UPDATE messages AS m SET pending = m.pending - n.released, acked = m.acked + n.acked, expired = m.expired + n.expired,
 		replaced = m.replaced + n.replaced, canceled = m.canceled + n.canceled, dropped = m.dropped + n.dropped,
-		body = CASE WHEN m.pending <= n.released AND (m.due_at IS NULL OR m.canceled_at IS NOT NULL) THEN NULL ELSE m.body END
+		body = CASE WHEN m.pending <= n.released THEN NULL ELSE m.body END
 		FROM unnest(CAST(? AS TEXT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]), CAST(? AS BIGINT[]),
 		CAST(? AS BIGINT[])) AS n (id, released, acked, expired, replaced, canceled, dropped) WHERE m.id = n.id AND m.id = ANY (CAST(?1 AS TEXT[]))`
 )

@@ -20,8 +20,10 @@ const (
 )
 
 const (
-	cancelPost = `UPDATE messages SET canceled_at = CAST(?1 AS BIGINT), notification = NULL, fan_cursor = NULL, due_at = CASE WHEN pending > 0 THEN CAST(?4 AS BIGINT) END,
-		body = CASE WHEN pending > 0 THEN body END WHERE id = ?2 AND app = ?3 AND canceled_at IS NULL AND (pending > 0 OR due_at IS NOT NULL)`
+	cancelPost = `UPDATE messages SET canceled_at = CAST(?1 AS BIGINT), notification = NULL, fan_cursor = NULL,
+		pending = CASE WHEN ` + postPending + ` > 0 THEN ` + postPending + ` + 1 ELSE 0 END,
+		due_at = CASE WHEN ` + postPending + ` > 0 THEN CAST(?4 AS BIGINT) END, body = CASE WHEN ` + postPending + ` > 0 THEN body END
+		WHERE id = ?2 AND app = ?3 AND canceled_at IS NULL AND (pending > 0 OR due_at IS NOT NULL)`
 	messageKnown = `SELECT (SELECT COUNT(*) FROM messages WHERE id = ? AND app = ?) AS posts,
 		(SELECT COUNT(*) FROM (SELECT 1 FROM deliveries WHERE message = ? AND app = ? LIMIT 1) AS one) AS deliveries`
 	pendingAlone = "SELECT " + endingColumns + " FROM deliveries WHERE message = ? AND shared = 0 AND ended_at IS NULL"
@@ -79,7 +81,9 @@ func (t *tx) cancel(app ident.App, id ident.Message, now time.Time) (posted bool
 const (
 	// takeBackPage reads what was stored for a page of devices, whether it is pending or not.
 	takeBackPage = "SELECT " + endingColumns + ", ended_at IS NOT NULL AS over FROM deliveries WHERE message = ? AND device > ? ORDER BY device LIMIT 0 + ?"
-	moveBack     = `UPDATE messages SET fan_cursor = ?1, due_at = CASE WHEN CAST(?2 AS BIGINT) = 1 THEN NULL ELSE due_at END
+	moveBack     = `UPDATE messages SET fan_cursor = ?1, pending = pending - CAST(?2 AS BIGINT),
+		due_at = CASE WHEN CAST(?2 AS BIGINT) = 1 THEN NULL ELSE due_at END,
+		body = CASE WHEN CAST(?2 AS BIGINT) = 1 AND pending <= 1 THEN NULL ELSE body END
 		WHERE id = ?3 AND due_at IS NOT NULL AND canceled_at IS NOT NULL AND COALESCE(fan_cursor, '') = ?4`
 )
 

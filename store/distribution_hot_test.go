@@ -44,7 +44,7 @@ var acrossDevices = []struct{ statement, fault, why string }{
 	{"delete from messages where id in (select id from messages where app", "no key for messages", "deleting an app"},
 	{"delete from idempotency where (app, key) in", "no key for idempotency", "the purge, and deleting an app"},
 	{"with recursive a (app) as (select min(app) from messages", "no key for messages", "what is due goes through all messages; one node does it"},
-	{"select m.id, m.due_at, m.urgency", "no key for messages", "what is due goes through all messages; one node does it"},
+	{"select m.id, coalesce(m.canceled_at, m.send_at, m.created_at)", "no key for messages", "what is due goes through all messages; one node does it"},
 	{"select s.device as id, 1 = 1 as early", "no key for subscriptions", "a topic's page: every machine is asked, by an index"},
 	{"select d.id, d.created_at <= $1 as early", "no key for devices", "a broadcast's page: every machine is asked, by an index"},
 	{"select d.id, 1 = 1 as early from devices", "no key for devices", "who a user's devices are at the time that was chosen"},

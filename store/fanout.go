@@ -161,10 +161,13 @@ func (s *Store) FanOut(ctx context.Context, id ident.Message, limit int, now tim
 	return f.page, nil
 }
 
+const endDue = `UPDATE messages SET due_at = NULL, pending = pending - 1, canceled_at = COALESCE(canceled_at, ?), notification = NULL, body = NULL
+	WHERE id = ? AND due_at IS NOT NULL`
+
 // endFan ends a fan-out whose app is going, or gone.
 func (s *Store) endFan(ctx context.Context, j fanRow, now time.Time) error {
 	return s.write(ctx, "end a fan-out", newOp(func(t *tx) error {
-		_, err := t.exec("UPDATE messages SET due_at = NULL, canceled_at = COALESCE(canceled_at, ?), notification = NULL, body = NULL WHERE id = ?", millis(now), string(j.ID))
+		_, err := t.exec(endDue, millis(now), string(j.ID))
 		return err
 	}))
 }

@@ -32,6 +32,10 @@ var fanoutTests = map[string]func(*testing.T, *world){
 	"many are accepted in one commit":                      acceptMany,
 	"a batch fills an inbox":                               acceptManyFull,
 	"who fans out by another clock waits for nothing":      fanSkewed,
+	"a node of the version before acks under a fan-out":    fanOldAck,
+	"a node of the version before purges what is due":      fanOldPurge,
+	"a node of the version before counts nothing":          fanOldCounts,
+	"a canceled message holds no body":                     cancelBodies,
 }
 
 func everybody(m *messages.Send) { m.To = messages.Target{Broadcast: true} }

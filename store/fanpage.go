@@ -64,10 +64,10 @@ const (
 		FROM json_each(?3) j WHERE inboxes.device = j.value`
 
 	// moveFan takes how many were reached, how many of them need the body, and a tally of the others, without those that cannot be.
-	moveFan = `UPDATE messages SET fan_cursor = ?1, recipients = recipients + ?2, pending = pending + ?3, expired = expired + ?4, dropped = dropped + ?5,
+	moveFan = `UPDATE messages SET fan_cursor = ?1, recipients = recipients + ?2, pending = pending + ?3 - CAST(?6 AS BIGINT), expired = expired + ?4, dropped = dropped + ?5,
 		due_at = CASE WHEN CAST(?6 AS BIGINT) = 1 THEN NULL ELSE due_at END,
 		notification = CASE WHEN CAST(?6 AS BIGINT) = 1 THEN NULL ELSE notification END,
-		body = CASE WHEN CAST(?6 AS BIGINT) = 1 AND pending + ?3 <= 0 THEN NULL ELSE body END
+		body = CASE WHEN CAST(?6 AS BIGINT) = 1 AND pending + ?3 <= 1 THEN NULL ELSE body END
 		WHERE id = ?7 AND due_at IS NOT NULL AND canceled_at IS NULL AND COALESCE(fan_cursor, '') = ?8`
 )
 

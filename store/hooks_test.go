@@ -99,6 +99,14 @@ func (s *Store) Leap(ctx context.Context, by int64) error {
 	}))
 }
 
+// Alter changes rows by hand, as what is no part of this version does.
+func (s *Store) Alter(ctx context.Context, query string, args ...any) error {
+	return s.write(ctx, "alter", newOp(func(t *tx) error {
+		_, err := t.exec(query, args...)
+		return err
+	}))
+}
+
 // CancelOnly is the beginning of Cancel: nothing is taken back yet.
 func (s *Store) CancelOnly(ctx context.Context, app ident.App, id ident.Message, now time.Time) error {
 	return s.write(ctx, "cancel a message", newOp(func(t *tx) error {

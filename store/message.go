@@ -38,7 +38,7 @@ type summaryRow struct {
 }
 
 const (
-	postFields = `id, app, audience, user_id, urgency, recipients, pending, created_at, expires_at, canceled_at, send_at, due_at,
+	postFields = `id, app, audience, user_id, urgency, recipients, ` + postPending + ` AS pending, created_at, expires_at, canceled_at, send_at, due_at,
 		fan_cursor IS NOT NULL AS begun, COALESCE(collapse_key, '') AS collapse_key, COALESCE(correlation_id, '') AS correlation_id,
 		acked, expired, replaced, canceled, dropped, displayed, opened, dismissed`
 	selectPost = "SELECT " + postFields + " FROM messages WHERE id = ?"
@@ -81,11 +81,15 @@ func (r summaryRow) status() messages.Status {
 	return messages.Accepted
 }
 
-// ended returns how many deliveries have ended, by state. whole is false for a send from before they were counted.
-func (r summaryRow) ended() (c messages.Counters, whole bool) {
-	sum := r.Acked + r.Expired + r.Replaced + r.Canceled + r.Dropped
+// ended returns how many deliveries have ended, by state. whole is false if not all were counted: by nodes of a version that did not,
+// which ended them while they ran beside this one, or before it. If there are too many to be looked at, those count as acked.
+func (r summaryRow) ended(many bool) (c messages.Counters, whole bool) {
+	missing := r.Recipients - r.Pending - r.Acked - r.Expired - r.Replaced - r.Canceled - r.Dropped
+	if many {
+		r.Acked, missing = r.Acked+max(0, missing), 0
+	}
 	return messages.Counters{messages.Acked: r.Acked, messages.Expired: r.Expired, messages.Replaced: r.Replaced, messages.Canceled: r.Canceled,
-		messages.Dropped: r.Dropped}, sum+r.Pending == r.Recipients
+		messages.Dropped: r.Dropped}, missing == 0
 }
 
 // selectDeliveries reads deliveries of a message with what their states follow from, selectPendingOf those that are pending.
@@ -196,9 +200,9 @@ func (s *Store) messageOfOne(ctx context.Context, app ident.App, id ident.Messag
 // summed is the summary of a post; of more than most recipients it looks at none.
 func (s *Store) summed(ctx context.Context, post summaryRow, most int) (messages.Summary, error) {
 	sum := post.summary()
-	ended, whole := post.ended()
+	ended, whole := post.ended(post.Recipients > most)
 	query, left := selectPendingOf, post.Pending
-	if !whole { // there were at most maxUserDevices of them
+	if !whole { // of some nobody knows how they ended but they themselves
 		query, left = selectDeliveries, 0
 	} else {
 		maps.Copy(sum.Counters, ended)

@@ -90,7 +90,7 @@ func (m *model) checkMessage(t *rapid.T, id ident.Message, entries []*modelEntry
 	}
 	var bodies int
 	const query = `SELECT (SELECT COUNT(*) FROM deliveries WHERE message = ? AND ended_at IS NOT NULL AND body IS NOT NULL) +
-		(SELECT COUNT(*) FROM messages WHERE id = ? AND body IS NOT NULL AND ? = 0 AND due_at IS NULL) + (SELECT COUNT(*) FROM messages WHERE id = ? AND pending <> ?)`
+		(SELECT COUNT(*) FROM messages WHERE id = ? AND body IS NOT NULL AND ? = 0 AND due_at IS NULL) + (SELECT COUNT(*) FROM messages WHERE id = ? AND ` + postPending + ` <> ?)`
 	m.do(t, m.s.reads.get(context.Background(), &bodies, query, string(id), string(id), pending, string(id), pending))
 	if bodies != 0 {
 		t.Fatalf("%s holds on to a body, or counts wrongly, with %d pending", id, pending)

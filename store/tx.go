@@ -194,10 +194,10 @@ const (
 		woken_at = COALESCE(?8, woken_at), background_at = COALESCE(?9, background_at), contact_at = COALESCE(?10, contact_at),
 		unanswered = ?11 + CASE WHEN ?12 = 1 THEN 0 ELSE unanswered END,
 		last_wake = CASE WHEN CAST(?13 AS BIGINT) > 0 THEN ?13 ELSE last_wake END WHERE device = ?4`
-	// releaseBody adds a tally, in the order of finals. What is still being stored for others keeps its body.
+	// releaseBody adds a tally, in the order of finals.
 	releaseBody = `UPDATE messages SET pending = pending - ?1, acked = acked + ?2, expired = expired + ?3, replaced = replaced + ?4,
 		canceled = canceled + ?5, dropped = dropped + ?6,
-		body = CASE WHEN pending <= ?1 AND (due_at IS NULL OR canceled_at IS NOT NULL) THEN NULL ELSE body END WHERE id = ?7`
+		body = CASE WHEN pending <= ?1 THEN NULL ELSE body END WHERE id = ?7`
 )
 
 func (t *tx) flushInboxes() error {
