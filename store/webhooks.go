@@ -103,10 +103,14 @@ func (s *Store) Webhooks(ctx context.Context, app ident.App) ([]messages.Webhook
 	return list, nil
 }
 
-// needWebhook returns a webhook of the app, or NotFound "webhook_not_found".
+// needWebhook returns a webhook of the app, or NotFound "webhook_not_found". Nobody notes posts to it until the transaction ends.
 func (t *tx) needWebhook(app ident.App, id ident.Webhook) (webhookRow, error) {
 	var r webhookRow
-	err := t.get(&r, selectWebhook, string(id))
+	query := selectWebhook
+	if t.w.store.dialect.shared {
+		query += " FOR UPDATE OF w"
+	}
+	err := t.get(&r, query, string(id))
 	if errors.Is(err, sql.ErrNoRows) || err == nil && r.App != app {
 		return r, webhookNotFound()
 	}
