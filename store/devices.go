@@ -172,11 +172,19 @@ func (s *Store) PatchDevice(ctx context.Context, id ident.Device, p tokens.Patch
 			}
 		}
 		return t.updateDevice(d)
-	}).locking(id))
+	}).locking(id).weighing(patchBytes(p)))
 	if err != nil {
 		return tokens.Device{}, err
 	}
 	return d, nil
+}
+
+// patchBytes is what a patch counts for in a batch.
+func patchBytes(p tokens.Patch) int {
+	if p.User != nil {
+		return leaveBytes
+	}
+	return claimBytes
 }
 
 func set[T any](field *T, to *T) {

@@ -173,7 +173,7 @@ func (s *Store) Subscribe(ctx context.Context, app ident.App, topic string, devi
 	err = s.write(ctx, "subscribe devices", newOp(func(t *tx) (err error) {
 		each, err = t.subscribe(app, topic, devices, now)
 		return err
-	}).locking(devices...))
+	}).locking(devices...).weighing(len(devices)*rowBytes))
 	if err != nil {
 		return nil, err
 	}
@@ -269,7 +269,7 @@ func (s *Store) Unsubscribe(ctx context.Context, app ident.App, topic string, de
 			}
 		}
 		return t.unsubscribe(topic, "", own)
-	}).locking(devices...))
+	}).locking(devices...).weighing(len(devices)*rowBytes))
 	if err != nil {
 		return nil, err
 	}
@@ -306,7 +306,7 @@ func (s *Store) SubscribeUser(ctx context.Context, app ident.App, topic, user st
 			return tooManyTopics("user", tokens.MaxUserTopics)
 		}
 		return t.subscribeUser(app, topic, user, now)
-	}))
+	}).weighing(maxUserDevices*rowBytes))
 }
 
 func (t *tx) subscribeUser(app ident.App, topic, user string, now time.Time) error {
@@ -352,7 +352,7 @@ func (s *Store) UnsubscribeUser(ctx context.Context, app ident.App, topic, user 
 			return err
 		}
 		return t.unsubscribe(topic, user, devices)
-	}))
+	}).weighing(maxUserDevices*rowBytes))
 }
 
 // DeviceTopics returns what a device is subscribed to, itself or through its user, by name.

@@ -223,7 +223,7 @@ func (s *Store) MoveToken(ctx context.Context, id ident.Device, generation int64
 	err = s.write(ctx, "move a token", newOp(func(t *tx) (err error) {
 		changed, err = t.moveToken(id, generation, to)
 		return err
-	}).locking(id))
+	}).locking(id).weighing(claimBytes))
 	return changed && err == nil, err
 }
 

@@ -50,7 +50,7 @@ func (s *Store) BindUser(ctx context.Context, app ident.App, user string, id ide
 			return err
 		}
 		return t.bind(&d, user, now)
-	}).locking(id))
+	}).locking(id).weighing(leaveBytes))
 }
 
 // UnbindUser ends that: what is pending there for the user is canceled, without a gap, and what the device was subscribed to through
@@ -63,7 +63,7 @@ func (s *Store) UnbindUser(ctx context.Context, app ident.App, user string, id i
 			return err
 		}
 		return t.bind(&d, "", now)
-	}).locking(id))
+	}).locking(id).weighing(leaveBytes))
 }
 
 // ownDevice returns NotFound "device_not_found" unless the app has such a registered device.

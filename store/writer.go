@@ -21,6 +21,11 @@ import (
 const (
 	maxBatchOps   = 512
 	maxBatchBytes = 1 << 20
+	// What operations count for in a batch beyond their data. A name that is claimed is a lock of the server's, which has room for some
+	// thousand, of all sessions together. Who leaves an inbox, or closes it, may end all that is pending there.
+	claimBytes = 4 << 10
+	rowBytes   = 128
+	leaveBytes = 64 << 10
 	// flushEvery bounds, with laneHold, how long the lane keeps what no batch took along.
 	flushEvery = 250 * time.Millisecond
 	// probeEvery is how often a writer that failed tries again without being asked.
@@ -62,6 +67,12 @@ type op struct {
 }
 
 func newOp(do func(*tx) error) *op { return &op{do: do, done: make(chan error, 1)} }
+
+// weighing says what the op adds to a batch.
+func (o *op) weighing(bytes int) *op {
+	o.bytes += bytes
+	return o
+}
 
 // locking says what the op locks.
 func (o *op) locking(devices ...ident.Device) *op {
