@@ -222,8 +222,8 @@ func wireApp(app tokens.App) contract.App {
 		Id: string(app.ID), Name: app.Name, InboxOverflow: string(app.InboxOverflow), Registration: string(app.Registration),
 		BroadcastRate: app.BroadcastRate, RateLimit: wireRateLimit(app.Rate), CreatedAt: stamp(app.CreatedAt),
 	}
-	if app.EventTypes != nil {
-		wire.EventTypes = &app.EventTypes
+	if wire.EventTypes = &app.EventTypes; app.EventTypes == nil {
+		wire.EventTypes = &[]string{"*"}
 	}
 	return wire
 }

@@ -223,7 +223,7 @@ func TestSettingsOfApps(t *testing.T) {
 	check(w.do(call{"GET", path, adminKey, nil, nil}).want(200), "server", 1000000, nil, "*")
 	var plain app
 	w.do(call{"GET", "/v1/apps/" + w.newApp().id, adminKey, nil, nil}).want(200).into(&plain)
-	if plain.Registration != "open" || plain.BroadcastRate != 2000 || plain.EventTypes != nil || plain.RateLimit != nil {
+	if plain.Registration != "open" || plain.BroadcastRate != 2000 || plain.EventTypes == nil || !slices.Equal(*plain.EventTypes, []string{"*"}) || plain.RateLimit != nil {
 		t.Errorf("a new app is %+v", plain)
 	}
 	for i, bad := range []struct {

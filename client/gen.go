@@ -383,16 +383,18 @@ type App struct {
 	Circuits  *[]Circuit `json:"circuits,omitempty"`
 	CreatedAt time.Time  `json:"created_at"`
 
-	// EventTypes Which events are written; left out for all.
+	// EventTypes Which events are written, `*` for all; empty for none.
 	EventTypes *[]string `json:"event_types,omitempty"`
 
 	// Id `app_...`
 	Id string `json:"id"`
 
 	// InboxOverflow `reject` or `drop_oldest`.
-	InboxOverflow string         `json:"inbox_overflow"`
-	Name          string         `json:"name"`
-	RateLimit     *RateLimitView `json:"rate_limit,omitempty"`
+	InboxOverflow string `json:"inbox_overflow"`
+	Name          string `json:"name"`
+
+	// RateLimit How many calls are taken, on each node. Left out if there is no limit.
+	RateLimit *RateLimitView `json:"rate_limit,omitempty"`
 
 	// Registration `open`, `token` or `server`.
 	Registration string `json:"registration"`
@@ -403,7 +405,7 @@ type AppCreate struct {
 	// BroadcastRate How many devices a second the fan-outs of the app reach, all together; 2000 if left out.
 	BroadcastRate *int `json:"broadcast_rate,omitempty"`
 
-	// EventTypes Which events are written; all, if left out at creation. An empty list: none.
+	// EventTypes Which events are written: types, families such as `message.*`, or `*`, which is what an app has that was made without. An empty list: none.
 	EventTypes *[]string `json:"event_types,omitempty"`
 
 	// InboxOverflow What a full inbox (1000 un-acked messages or 10 MiB) does with one more: `reject` answers the sender 429 `inbox_full`,
@@ -427,7 +429,7 @@ type AppCreated struct {
 	BroadcastRate int       `json:"broadcast_rate"`
 	CreatedAt     time.Time `json:"created_at"`
 
-	// EventTypes Which events are written; left out for all.
+	// EventTypes Which events are written, `*` for all; empty for none.
 	EventTypes *[]string `json:"event_types,omitempty"`
 
 	// Id `app_...`
@@ -438,8 +440,10 @@ type AppCreated struct {
 	Name          string `json:"name"`
 
 	// PublishableKey For the app, `rouse_pk_...`, without an end.
-	PublishableKey string         `json:"publishable_key"`
-	RateLimit      *RateLimitView `json:"rate_limit,omitempty"`
+	PublishableKey string `json:"publishable_key"`
+
+	// RateLimit How many calls are taken, on each node. Left out if there is no limit.
+	RateLimit *RateLimitView `json:"rate_limit,omitempty"`
 
 	// Registration `open`, `token` or `server`.
 	Registration string `json:"registration"`
@@ -464,7 +468,7 @@ type AppUpdate struct {
 	// BroadcastRate How many devices a second the fan-outs of the app reach, all together; 2000 if left out.
 	BroadcastRate *int `json:"broadcast_rate,omitempty"`
 
-	// EventTypes Which events are written; all, if left out at creation. An empty list: none.
+	// EventTypes Which events are written: types, families such as `message.*`, or `*`, which is what an app has that was made without. An empty list: none.
 	EventTypes *[]string `json:"event_types,omitempty"`
 
 	// InboxOverflow What a full inbox (1000 un-acked messages or 10 MiB) does with one more: `reject` answers the sender 429 `inbox_full`,
@@ -931,9 +935,11 @@ type Key struct {
 	Kind string `json:"kind"`
 
 	// LastUsedAt To within a minute or so. Left out if it never was.
-	LastUsedAt *time.Time     `json:"last_used_at,omitempty"`
-	Name       *string        `json:"name,omitempty"`
-	RateLimit  *RateLimitView `json:"rate_limit,omitempty"`
+	LastUsedAt *time.Time `json:"last_used_at,omitempty"`
+	Name       *string    `json:"name,omitempty"`
+
+	// RateLimit How many calls are taken, on each node. Left out if there is no limit.
+	RateLimit *RateLimitView `json:"rate_limit,omitempty"`
 
 	// Scopes Empty for a publishable key.
 	Scopes []string `json:"scopes"`
@@ -977,9 +983,11 @@ type KeyCreated struct {
 	Kind string `json:"kind"`
 
 	// LastUsedAt To within a minute or so. Left out if it never was.
-	LastUsedAt *time.Time     `json:"last_used_at,omitempty"`
-	Name       *string        `json:"name,omitempty"`
-	RateLimit  *RateLimitView `json:"rate_limit,omitempty"`
+	LastUsedAt *time.Time `json:"last_used_at,omitempty"`
+	Name       *string    `json:"name,omitempty"`
+
+	// RateLimit How many calls are taken, on each node. Left out if there is no limit.
+	RateLimit *RateLimitView `json:"rate_limit,omitempty"`
 
 	// Scopes Empty for a publishable key.
 	Scopes []string `json:"scopes"`
@@ -1231,7 +1239,7 @@ type RateLimitSetting struct {
 	PerSecond float32 `json:"per_second"`
 }
 
-// RateLimitView defines model for RateLimitView.
+// RateLimitView How many calls are taken, on each node. Left out if there is no limit.
 type RateLimitView struct {
 	Burst     int     `json:"burst"`
 	PerSecond float32 `json:"per_second"`
