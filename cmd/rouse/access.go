@@ -20,7 +20,7 @@ type adminAccess struct {
 }
 
 func (a adminAccess) client(term *terminal) (*client.Client, error) {
-	return dial(term, a.URL, a.AdminKey, lender{"ROUSE_ADMIN_KEY", func(p profile) string { return p.AdminKey }})
+	return dial(term, a.URL, a.AdminKey, lender{"ROUSE_ADMIN_KEY", "--admin-key", func(p profile) string { return p.AdminKey }})
 }
 
 // appAccess is how a subcommand reaches a server as an app's backend.
@@ -30,7 +30,7 @@ type appAccess struct {
 }
 
 func (a appAccess) client(term *terminal) (*client.Client, error) {
-	return dial(term, a.URL, a.Key, lender{"ROUSE_SECRET_KEY", func(p profile) string { return p.SecretKey }})
+	return dial(term, a.URL, a.Key, lender{"ROUSE_SECRET_KEY", "--key", func(p profile) string { return p.SecretKey }})
 }
 
 // isOf reports whether what was given, if anything was, is the server and the app of the profile.
@@ -40,9 +40,9 @@ func (a appAccess) isOf(p profile) bool {
 
 // lender is which key of the profile stands in for one that was left out.
 type lender struct {
-	// setting is where the caller would have put a key.
-	setting string
-	key     func(profile) string
+	// setting and flag are where the caller would have put a key.
+	setting, flag string
+	key           func(profile) string
 }
 
 // dial makes a client; what was left out comes from the profile of rouse dev, which term
@@ -50,10 +50,13 @@ type lender struct {
 func dial(term *terminal, base, key string, from lender) (*client.Client, error) {
 	if base == "" || key == "" {
 		p, err := term.profile()
-		if err != nil {
+		var none *usageError
+		switch {
+		case errors.As(err, &none) && base == "":
+			return nil, mistake("%w, or name a server and a key: ROUSE_URL (--url) and %s (%s)", err, from.setting, from.flag)
+		case err != nil && none == nil:
 			return nil, err
-		}
-		if base == "" {
+		case base == "":
 			base = p.URL
 		}
 		if key == "" && base == p.URL {
@@ -61,7 +64,7 @@ func dial(term *terminal, base, key string, from lender) (*client.Client, error)
 		}
 	}
 	if key == "" {
-		return nil, mistake("a key for %s is needed: --key or --admin-key", base)
+		return nil, mistake("a key for %s is needed: set %s, or give %s", base, from.setting, from.flag)
 	}
 	return newClient(base, key)
 }

@@ -97,3 +97,16 @@ func TestDevTellsWhichFlagMovesATakenPort(t *testing.T) {
 		}
 	}
 }
+
+// TestMissingKeyIsNamedAsItsCommandTakesIt, in the setting and in the flag.
+func TestMissingKeyIsNamedAsItsCommandTakesIt(t *testing.T) {
+	t.Parallel()
+	none := "ROUSE_PROFILE=" + filepath.Join(t.TempDir(), "none.json")
+	for words, want := range map[string]string{"tail": "ROUSE_SECRET_KEY, or give --key\n", "apps list": "ROUSE_ADMIN_KEY, or give --admin-key\n"} {
+		refuses(t, []string{none, "ROUSE_URL=http://127.0.0.1:1"}, exitUsage, "a key for http://127.0.0.1:1 is needed: set "+want, strings.Fields(words)...)
+		refuses(t, []string{none}, exitUsage, "start `rouse dev` in another terminal first, or name a server and a key: ROUSE_URL (--url) and "+strings.Fields(want)[0][:11], strings.Fields(words)...)
+	}
+	if _, out := command(t, []string{none}, "device"); !strings.Contains(out, "start `rouse dev`") || strings.Contains(out, "--url") {
+		t.Errorf("device: %s", out)
+	}
+}

@@ -25,7 +25,7 @@ type appSettings struct {
 	InboxOverflow string   `placeholder:"WORD" help:"What a full inbox does with one more message: reject, or drop_oldest."`
 	Registration  string   `placeholder:"WORD" help:"Who registers devices: open (whoever has the publishable key), token (with a user token), server (backends alone)."`
 	BroadcastRate *int     `placeholder:"N" help:"How many devices a second its broadcasts and topics reach, all together; 2000 at first."`
-	EventTypes    []string `placeholder:"TYPE" help:"Which events are written: types, all, or none."`
+	EventTypes    []string `placeholder:"TYPE" help:"Which events are written: types, a family as in message.*, * or all for all, none. At first, all."`
 	RateLimit     string   `placeholder:"N[:BURST]" help:"How many calls a second it may make, on each node, and how many at once; off for no limit."`
 }
 
@@ -59,7 +59,7 @@ type appsCreateCmd struct {
 	adminAccess
 	output
 	appSettings
-	Name string `arg:"" help:"The app's name, for people."`
+	Name string `arg:"" free:"" help:"The app's name, for people."`
 }
 
 // Run makes an app.
@@ -228,7 +228,7 @@ func writeApp(w io.Writer, app client.App) {
 func eventTypes(types *[]string) string {
 	switch {
 	case types == nil:
-		return "all"
+		return "*"
 	case len(*types) == 0:
 		return "none"
 	}
@@ -272,7 +272,7 @@ type appsRenameCmd struct {
 	adminAccess
 	output
 	App  string `arg:"" help:"The app's id, app_..."`
-	Name string `arg:"" help:"Its new name."`
+	Name string `arg:"" free:"" help:"Its new name."`
 }
 
 // Run renames an app.

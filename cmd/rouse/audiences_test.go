@@ -132,6 +132,17 @@ func testTopicsByCommand(t *testing.T, env []string, phones []*testPhone) {
 	}
 	refuses(t, env, exitFailed, nobody+": ", "topics", "subscribe", "sport", nobody)
 	refuses(t, env, exitUsage, "say whom", "topics", "subscribe", "sport")
+	_, out, said = commandIn(t, env, "", "topics", "subscribe", "bad name", nobody, phones[0].device, "--user", "ann")
+	says(t, out, "ann: the name of a topic is", nobody+" and one more: the name of a topic is", "0 subscribed, 3 refused\n")
+	says(t, said, "3 of 3 could not be subscribed")
+	refuses(t, append(env, "ROUSE_SECRET_KEY=rouse_sk_wrong"), exitFailed, "0 subscribed, 0 refused\nrouse: "+nobody+": ", "topics", "subscribe", "sport", nobody)
+	refuses(t, append(env, "ROUSE_URL=http://127.0.0.1:1"), exitFailed, "0 subscribed, 0 refused, of 1 nobody knows\n", "topics", "subscribe", "sport", nobody)
+	// What a URL takes for a step: this one would erase ann.
+	refuses(t, env, exitUsage, `<topic> is ".."`, "topics", "unsubscribe", "..", "--user", "ann")
+	refuses(t, env, exitUsage, `<user> is ".."`, "users", "unbind", "..", phones[0].device)
+	refuses(t, env, exitUsage, `--user is "."`, "topics", "unsubscribe", "sport", "--user", ".")
+	refuses(t, env, exitUsage, "<device> is empty", "devices", "delete", "")
+	says(t, mustCommand(t, env, "users", "show", "ann"), "devices  2\n")
 	var all []client.Topic
 	if out := bothWays(t, env, &all, "topics", "list", "--all"); len(all) != 2 || !strings.Contains(out, "news   3 ") {
 		t.Errorf("topics: %+v\n%s", all, out)
@@ -146,12 +157,11 @@ func testSendsByCommand(t *testing.T, r *rig, env []string, phones []*testPhone)
 	sent := func(args ...string) client.MessageAccepted {
 		t.Helper()
 		_, out, said := commandIn(t, env, "", append([]string{"send", "-o", "json"}, args...)...)
-		var list []client.MessageAccepted
-		unmarshalOne(t, out, &list)
-		if len(list) != 1 {
+		var one client.MessageAccepted
+		if unmarshalOne(t, out, &one); one.Id == "" {
 			t.Fatalf("sent %s%s", out, said)
 		}
-		return list[0]
+		return one
 	}
 	reaches := func(id string, n int) {
 		t.Helper()

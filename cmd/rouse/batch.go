@@ -25,7 +25,7 @@ const progressPause = 2 * time.Second
 
 // batch sends the messages of a file in one stream, and reads what became of each while it sends.
 func (c *sendCmd) batch(ctx context.Context, term *terminal) error {
-	if c.Text != "" || c.At != "" || c.Title != "" || c.Body != "" || c.CollapseKey != "" || c.CorrelationID != "" || c.Count != 1 {
+	if c.Text != "" || c.At != "" || c.Title != "" || c.Body != "" || c.CollapseKey != "" || c.CorrelationID != "" || c.Count != nil {
 		return mistake("--batch takes each message as its line has it; of the other flags only --idempotency-key goes with it")
 	}
 	in, err := term.open(c.Batch)
@@ -138,6 +138,12 @@ func (b *bulk) write(out io.Writer, line []byte, number int) bool {
 	return err == nil
 }
 
+// lineResult is what became of a line of the file, the first of which is 1.
+type lineResult struct {
+	Line int `json:"line"`
+	client.MessageBatchResult
+}
+
 // result counts what became of a message, and shows it: in JSON each, in words what was refused.
 func (b *bulk) result(r client.MessageBatchResult) error {
 	b.mu.Lock()
@@ -154,9 +160,9 @@ func (b *bulk) result(r client.MessageBatchResult) error {
 	b.mu.Unlock()
 	switch {
 	case b.Output == "json":
-		return lines(b.term.out, []client.MessageBatchResult{r})
+		return lines(b.term.out, []lineResult{{number, r}})
 	case refused:
-		fmt.Fprintf(harmless{b.term.out}, "line %d: %v\n", number, problem(r.Error))
+		fmt.Fprintf(harmless{b.term.out}, "line %d: %s\n", number, new(terminal).refusal(r.Error)) // of a line, not of flags
 	}
 	return nil
 }

@@ -12,8 +12,6 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
-
-	"rouse/client"
 )
 
 // itemTo is a message to a device, as a line of a batch.
@@ -46,8 +44,8 @@ func testBatchOfAFile(t *testing.T, on engine) {
 	list := strings.Split(strings.TrimSpace(out), "\n")
 	var statuses []int
 	for n, text := range list {
-		var result client.MessageBatchResult
-		if err := json.Unmarshal([]byte(text), &result); err != nil || result.Index != n || (result.Message == nil) == (result.Error == nil) {
+		var result lineResult
+		if err := json.Unmarshal([]byte(text), &result); err != nil || result.Index != n || result.Line != []int{1, 3, 4, 5}[n] || (result.Message == nil) == (result.Error == nil) {
 			t.Errorf("%v in %s", err, text)
 		}
 		statuses = append(statuses, result.Status)

@@ -153,6 +153,7 @@ func (d *demo) table() {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.name, ms(r.accepted), ms(r.woken), ms(r.fetched), ms(r.acked), r.remark)
 	}
 	_ = w.Flush()
+	fmt.Fprintln(d.out, "A - is a step that was not needed, or not timed by itself. Every message was acked.")
 }
 
 func ms(d time.Duration) string {

@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"rouse/client"
@@ -97,26 +100,29 @@ func (d *demo) sendTo(ctx context.Context, to client.Recipient, when *time.Time)
 
 // told counts what the backend was told meanwhile.
 func (d *demo) told(ctx context.Context) error {
-	acked, registered, all := 0, 0, 0
+	kinds := map[string]int{}
 	events := list[client.Event]{listing: listing{Limit: 1, All: true}, ask: func(ctx context.Context, after *string, limit *int) (page[client.Event], error) {
 		got, err := answer[client.EventList](d.backend.ListEvents(ctx, &client.ListEventsParams{After: after, Limit: limit}))
 		return page[client.Event]{got.Events, got.Cursor, got.More}, during("listing events", err)
 	}}
 	_, err := events.read(ctx, func(list []client.Event) error {
 		for _, e := range list {
-			all++
-			switch e.Type {
-			case "message.acked":
-				acked++
-			case "device.registered":
-				registered++
-			}
+			kinds[e.Type]++
 		}
 		return nil
 	})
-	d.events = fmt.Sprintf("Its backend was told %d events meanwhile: %d message.acked, %d device.registered and others (rouse tail, webhooks).", all, acked, registered)
-	if err == nil && (registered != len(d.phones) || acked < burstSize) {
+	d.events = "Its backend was told of it in events: " + kindsOf(kinds) + " (rouse tail, webhooks)."
+	if err == nil && (kinds["device.registered"] != len(d.phones) || kinds["message.acked"] < burstSize) {
 		err = fmt.Errorf("what happened was not told: %s", d.events)
 	}
 	return err
+}
+
+// kindsOf names what there is of each kind.
+func kindsOf(kinds map[string]int) string {
+	var words []string
+	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+		words = append(words, fmt.Sprintf("%d %s", kinds[kind], kind))
+	}
+	return strings.Join(words, ", ")
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -140,14 +139,6 @@ func atIf(t *time.Time) string {
 		return "-"
 	}
 	return at(*t)
-}
-
-// problem is an error out of an answer for many, told like that of an answer for one.
-func problem(p *client.Problem) error {
-	if p == nil {
-		return errors.New("the server did not say why")
-	}
-	return &client.Error{Problem: *p}
 }
 
 // during says what went wrong, if anything did.

@@ -98,7 +98,7 @@ func testUserTokensByCommand(t *testing.T, on engine) {
 func testModesByCommand(t *testing.T, r *rig, env []string) {
 	t.Helper()
 	var app client.App
-	says(t, bothWays(t, env, &app, "apps", "show", r.app.Id), "inbox overflow  reject\n", "registration    open\n", "broadcast rate  2000 devices", "event types     all\n", "rate limit      off\n")
+	says(t, bothWays(t, env, &app, "apps", "show", r.app.Id), "inbox overflow  reject\n", "registration    open\n", "broadcast rate  2000 devices", "event types     *\n", "rate limit      off\n")
 	out := mustCommand(t, env, "apps", "set", r.app.Id, "--name", "Bakery", "--inbox-overflow", "drop_oldest", "--registration", "token", "--broadcast-rate", "500",
 		"--event-types", "message.acked,device.registered", "--rate-limit", "1000:5000")
 	says(t, out, "Bakery", "drop_oldest", "token", "500 devices", "message.acked,device.registered", "1000:5000")
@@ -106,7 +106,7 @@ func testModesByCommand(t *testing.T, r *rig, env []string) {
 	mustCommand(t, env, "apps", "set", "Bakery", "--event-types", "all", "--registration", "open")
 	refuses(t, env, exitUsage, "--rate-limit", "apps", "set", "Bakery", "--rate-limit", "many")
 	refuses(t, env, exitUsage, "say what to change", "apps", "set", "Bakery")
-	refuses(t, env, exitFailed, "/registration", "apps", "set", "Bakery", "--registration", "closed")
+	refuses(t, env, exitFailed, "--registration: must be open, token or server (422 invalid_body)", "apps", "set", "Bakery", "--registration", "closed")
 
 	var made, next client.KeyCreated
 	_, doc, _ := commandIn(t, env, "", "keys", "create", "Bakery", "--scopes", "topics,read", "--rate-limit", "5", "--name", "feed", "-o", "json")

@@ -78,7 +78,7 @@ func (t *terminal) profile() (profile, error) {
 	}
 	err = readJSON(path, &p)
 	if errors.Is(err, fs.ErrNotExist) {
-		return p, mistake("start `rouse dev` in another terminal first, or name the server with --url and a key")
+		return p, mistake("start `rouse dev` in another terminal first")
 	}
 	return p, err
 }

@@ -46,6 +46,8 @@ type terminal struct {
 	env      map[string]string
 	// lent is the setting in whose place a key of rouse dev's profile was used; empty if none was.
 	lent string
+	// command is what runs; nil before the arguments were understood.
+	command *kong.Node
 }
 
 // Exit codes.
@@ -80,11 +82,15 @@ func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 		return exited
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "rouse: %v\nrouse --help lists what it can do.\n", err)
+		fmt.Fprintf(stderr, "rouse: %v\n%s says what it takes.\n", err, helpFor(err))
 		return exitUsage
 	}
+	term.command = parsed.Selected()
+	if err := astray(parsed); err != nil {
+		return report(stderr, err)
+	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
-	return report(stderr, term.explain(parsed.Run(term)))
+	return report(stderr, term.explain(term.putPlainly(parsed.Run(term))))
 }
 
 // explain adds to a refusal of a key where the key came from, if the caller did not choose it.

@@ -15,7 +15,7 @@ import (
 type sendCmd struct {
 	appAccess
 	output
-	Text           string        `arg:"" optional:"" help:"What to send: JSON, or any text, which goes as {\"text\": ...}. - reads it from standard input."`
+	Text           string        `arg:"" optional:"" free:"" help:"What to send: JSON, or any text, which goes as {\"text\": ...}. - reads it from standard input."`
 	To             string        `help:"A device, dev_... Left out, the phone of rouse dev that registered last." xor:"target"`
 	User           string        `help:"A user instead: all devices bound to it." xor:"target"`
 	Topic          string        `help:"A topic instead: all devices subscribed to it." xor:"target"`
@@ -29,7 +29,7 @@ type sendCmd struct {
 	Title          string        `help:"A title to show in the push itself, in clear for Apple or Google."`
 	Body           string        `help:"Words to show in the push itself, in clear for Apple or Google."`
 	IdempotencyKey string        `help:"The same key again sends nothing that was sent with it, for 24 hours."`
-	Count          int           `default:"1" help:"Send it so many times."`
+	Count          *int          `placeholder:"N" help:"Send it so many times. With -o json then an array."`
 }
 
 // Run sends one message or several, one after the other, or those of a file.
@@ -40,10 +40,10 @@ func (c *sendCmd) Run(ctx context.Context, term *terminal) error {
 	switch {
 	case c.Text == "":
 		return mistake("say what to send, or --batch FILE")
-	case c.Count < 1:
-		return mistake("--count is %d; it is 1 or more", c.Count)
-	case c.Count > 1 && c.IdempotencyKey != "":
-		return mistake("--idempotency-key is for one message; --count is %d", c.Count)
+	case c.times() < 1:
+		return mistake("--count is %d; it is 1 or more", c.times())
+	case c.times() > 1 && c.IdempotencyKey != "":
+		return mistake("--idempotency-key is for one message; --count is %d", c.times())
 	}
 	body, err := c.body(term)
 	if err != nil {
@@ -54,22 +54,32 @@ func (c *sendCmd) Run(ctx context.Context, term *terminal) error {
 		return err
 	}
 	sent, err := c.send(ctx, term, api, body)
-	if c.Output == "json" {
+	switch {
+	case c.Output == "json" && c.Count != nil:
 		// Also after a failure: what was accepted is the server's to deliver.
 		return errors.Join(c.print(term, sent, nil), err)
-	}
-	if err != nil {
+	case err != nil:
 		return err
+	case c.Output == "json":
+		return c.print(term, sent[0], nil)
 	}
 	fmt.Fprintf(term.out, "see what became of it: %s trace %s\n", self(), sent[len(sent)-1].Id)
 	return nil
+}
+
+// times is how often the message is to be sent.
+func (c *sendCmd) times() int {
+	if c.Count == nil {
+		return 1
+	}
+	return *c.Count
 }
 
 // send sends the message --count times and returns what was accepted, also when it fails. In
 // words it tells of each as soon as it is accepted, so that nothing that breaks off hides one.
 func (c *sendCmd) send(ctx context.Context, term *terminal, api *client.Client, body client.MessageSend) ([]client.MessageAccepted, error) {
 	sent := []client.MessageAccepted{}
-	for range c.Count {
+	for range c.times() {
 		m, err := answer[client.MessageAccepted](api.SendMessage(ctx, &client.SendMessageParams{IdempotencyKey: given(c.IdempotencyKey)}, body))
 		switch {
 		case err != nil && len(sent) > 0:

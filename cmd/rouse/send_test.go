@@ -42,6 +42,19 @@ func TestSendTellsWhatWasAcceptedBeforeItFailed(t *testing.T) {
 	if code != exitFailed {
 		t.Errorf("exit %d, want %d", code, exitFailed)
 	}
+	if _, out, _ := commandIn(t, newFailing(t, 0), "", "send", "--to", "dev_1", "-o", "json", "hello"); out != "" {
+		t.Errorf("of none accepted it prints %s", out)
+	}
+	var one client.MessageAccepted
+	_, doc, _ := commandIn(t, newFailing(t, 1), "", "send", "--to", "dev_1", "-o", "json", "hello")
+	if unmarshalOne(t, doc, &one); one.Id != "msg_1" {
+		t.Errorf("one in JSON: %s", doc)
+	}
+	var list []client.MessageAccepted
+	_, doc, _ = commandIn(t, newFailing(t, 1), "", "send", "--to", "dev_1", "-o", "json", "--count", "1", "hello")
+	if unmarshalOne(t, doc, &list); len(list) != 1 {
+		t.Errorf("one by --count in JSON: %s", doc)
+	}
 	if _, out := command(t, newFailing(t, 0), "send", "--to", "dev_1", "hello"); strings.Contains(out, "went out") {
 		t.Errorf("none was accepted, and it says:\n%s", out)
 	}

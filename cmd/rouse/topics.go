@@ -90,7 +90,7 @@ func (c *topicsDeleteCmd) Run(ctx context.Context, term *terminal) error {
 type audience struct {
 	Topic   string   `arg:"" help:"The topic's name: 1 to 128 of A-Za-z0-9._:-"`
 	Devices []string `arg:"" optional:"" help:"Ids of devices, dev_..."`
-	User    []string `sep:"none" help:"A user with all devices, those that come later included. Several: again."`
+	User    []string `sep:"none" segment:"" help:"A user with all devices, those that come later included. Several: again."`
 	From    string   `type:"existingfile" placeholder:"FILE" help:"Ids of devices out of a file, one a line, however many; - reads standard input. With -o json then a line each."`
 }
 
@@ -106,7 +106,7 @@ func (c *topicsSubscribeCmd) Run(ctx context.Context, term *terminal) error {
 	if err != nil {
 		return err
 	}
-	return enlist{
+	e := enlist{
 		output: c.output, audience: c.audience, term: term, past: "subscribed",
 		devices: func(ctx context.Context, ids []string) (*http.Response, error) {
 			return api.SubscribeDevices(ctx, c.Topic, client.DeviceIds{DeviceIds: ids})
@@ -114,7 +114,8 @@ func (c *topicsSubscribeCmd) Run(ctx context.Context, term *terminal) error {
 		user: func(ctx context.Context, user string) (*http.Response, error) {
 			return api.SubscribeUser(ctx, c.Topic, user)
 		},
-	}.run(ctx)
+	}
+	return e.run(ctx)
 }
 
 type topicsUnsubscribeCmd struct {
@@ -129,7 +130,7 @@ func (c *topicsUnsubscribeCmd) Run(ctx context.Context, term *terminal) error {
 	if err != nil {
 		return err
 	}
-	return enlist{
+	e := enlist{
 		output: c.output, audience: c.audience, term: term, past: "unsubscribed",
 		devices: func(ctx context.Context, ids []string) (*http.Response, error) {
 			return api.UnsubscribeDevices(ctx, c.Topic, client.DeviceIds{DeviceIds: ids})
@@ -137,7 +138,8 @@ func (c *topicsUnsubscribeCmd) Run(ctx context.Context, term *terminal) error {
 		user: func(ctx context.Context, user string) (*http.Response, error) {
 			return api.UnsubscribeUser(ctx, c.Topic, user)
 		},
-	}.run(ctx)
+	}
+	return e.run(ctx)
 }
 
 // enlist is subscribing or unsubscribing an audience.
@@ -146,6 +148,7 @@ type enlist struct {
 	audience
 	term    *terminal
 	past    string // what was done
+	n       roll   // written while it runs
 	devices func(ctx context.Context, ids []string) (*http.Response, error)
 	user    func(ctx context.Context, user string) (*http.Response, error)
 }
@@ -158,23 +161,20 @@ type enlisted struct {
 	Error    *client.Problem `json:"error,omitempty"`
 }
 
-// roll counts what became of many.
-type roll struct{ done, refused int }
+// roll counts what became of many; of those that are unknown there was no answer.
+type roll struct{ done, refused, unknown int }
 
 // enlistAtOnce is how many devices go in one call.
 const enlistAtOnce = 500
 
 // run goes through the audience and fails if one of it was refused.
-func (e enlist) run(ctx context.Context) error {
+func (e *enlist) run(ctx context.Context) error {
 	if len(e.Devices) == 0 && len(e.User) == 0 && e.From == "" {
 		return mistake("say whom: ids of devices, --user USER, or --from FILE")
 	}
 	var all []enlisted
-	var n roll
 	tell := func(results []enlisted) error {
-		for _, r := range results {
-			e.count(&n, r)
-		}
+		e.count(results)
 		if e.Output == "json" && e.From != "" {
 			return lines(e.term.out, results)
 		}
@@ -182,10 +182,11 @@ func (e enlist) run(ctx context.Context) error {
 		return nil
 	}
 	err := e.each(ctx, tell)
+	n := e.n
 	if e.Output != "json" {
-		fmt.Fprintf(e.term.out, "%d %s, %d refused\n", n.done, e.past, n.refused)
+		fmt.Fprintln(e.term.out, n.words(e.past))
 	} else if e.From == "" {
-		err = errors.Join(e.print(e.term, map[string]any{"results": all}, nil), err)
+		err = errors.Join(e.print(e.term, map[string]any{"results": append([]enlisted{}, all...)}, nil), err)
 	}
 	if err == nil && n.refused > 0 {
 		err = fmt.Errorf("%d of %d could not be %s", n.refused, n.done+n.refused, e.past)
@@ -193,29 +194,63 @@ func (e enlist) run(ctx context.Context) error {
 	return err
 }
 
-// count notes a result; in words a refusal is told at once.
-func (e enlist) count(n *roll, r enlisted) {
-	if r.Error == nil {
-		n.done++
-		return
+func (n roll) words(past string) string {
+	words := fmt.Sprintf("%d %s, %d refused", n.done, past, n.refused)
+	if n.unknown > 0 {
+		words += fmt.Sprintf(", of %d nobody knows", n.unknown)
 	}
-	n.refused++
-	if e.Output != "json" {
-		fmt.Fprintf(harmless{e.term.out}, "%s%s: %v\n", r.DeviceID, r.UserID, problem(r.Error))
+	return words
+}
+
+// count notes results; in words refusals are told at once, those with one reason together.
+func (e *enlist) count(results []enlisted) {
+	for len(results) > 0 {
+		r, n := results[0], 1
+		for n < len(results) && r.Error != nil && results[n].Error == r.Error {
+			n++
+		}
+		results = results[n:]
+		if r.Error == nil {
+			e.n.done++
+			continue
+		}
+		e.n.refused += n
+		if e.Output != "json" {
+			fmt.Fprintf(harmless{e.term.out}, "%s: %s\n", andOthers(r.DeviceID+r.UserID, n), e.term.refusal(r.Error))
+		}
 	}
 }
 
+// andOthers names the first of n.
+func andOthers(first string, n int) string {
+	switch n {
+	case 1:
+		return first
+	case 2:
+		return first + " and one more"
+	}
+	return fmt.Sprintf("%s and %d more", first, n-1)
+}
+
+// refusedAll is the refusal of a whole call that is about those it names, nil if there is none: a wrong key concerns more than them.
+func refusedAll(err error) *client.Problem {
+	var refused *client.Error
+	if errors.As(err, &refused) && (refused.Status == http.StatusUnprocessableEntity || refused.Status == http.StatusNotFound) {
+		return &refused.Problem
+	}
+	return nil
+}
+
 // each does it for users, then devices, then those of the file.
-func (e enlist) each(ctx context.Context, tell func([]enlisted) error) error {
+func (e *enlist) each(ctx context.Context, tell func([]enlisted) error) error {
 	for _, user := range e.User {
 		r := enlisted{UserID: user, Status: http.StatusNoContent}
 		_, err := answer[nothing](e.user(ctx, user))
-		var refused *client.Error
-		if errors.As(err, &refused) && refused.Status == http.StatusUnprocessableEntity {
-			r.Status, r.Error, err = refused.Status, &refused.Problem, nil
+		if refused := refusedAll(err); refused != nil {
+			r.Status, r.Error, err = refused.Status, refused, nil
 		}
 		if err != nil {
-			return fmt.Errorf("user %s: %w", user, err)
+			return e.failed("user "+user, 1, err)
 		}
 		if err := tell([]enlisted{r}); err != nil {
 			return err
@@ -228,7 +263,7 @@ func (e enlist) each(ctx context.Context, tell func([]enlisted) error) error {
 }
 
 // file reads ids, a line each, and does it for as many as fit in a call.
-func (e enlist) file(ctx context.Context, tell func([]enlisted) error) error {
+func (e *enlist) file(ctx context.Context, tell func([]enlisted) error) error {
 	in, err := e.term.open(e.From)
 	if err != nil {
 		return fmt.Errorf("reading the ids: %w", err)
@@ -254,16 +289,22 @@ func (e enlist) file(ctx context.Context, tell func([]enlisted) error) error {
 }
 
 // chunks does it for devices, call by call.
-func (e enlist) chunks(ctx context.Context, ids []string, tell func([]enlisted) error) error {
+func (e *enlist) chunks(ctx context.Context, ids []string, tell func([]enlisted) error) error {
 	for len(ids) > 0 {
 		n := min(len(ids), enlistAtOnce)
 		got, err := answer[client.SubscriptionResults](e.devices(ctx, ids[:n]))
-		if err != nil {
-			return fmt.Errorf("devices from %s on: %w", ids[0], err)
+		results := make([]enlisted, 0, n)
+		if refused := refusedAll(err); refused != nil {
+			for _, id := range ids[:n] {
+				results = append(results, enlisted{DeviceID: id, Status: refused.Status, Error: refused})
+			}
+			err = nil
 		}
-		results := make([]enlisted, len(got.Results))
-		for i, r := range got.Results {
-			results[i] = enlisted{DeviceID: r.DeviceId, Status: r.Status, Error: r.Error}
+		if err != nil {
+			return e.failed(andOthers(ids[0], n), n, err)
+		}
+		for _, r := range got.Results {
+			results = append(results, enlisted{DeviceID: r.DeviceId, Status: r.Status, Error: r.Error})
 		}
 		if err := tell(results); err != nil {
 			return err
@@ -271,4 +312,13 @@ func (e enlist) chunks(ctx context.Context, ids []string, tell func([]enlisted) 
 		ids = ids[n:]
 	}
 	return nil
+}
+
+// failed says whom a call that failed was about, and that nothing behind it was tried.
+func (e *enlist) failed(whom string, n int, err error) error {
+	var answered *client.Error
+	if !errors.As(err, &answered) || answered.Temporary() {
+		e.n.unknown += n
+	}
+	return fmt.Errorf("%s: %w; whoever comes behind was not tried", whom, err)
 }

@@ -26,7 +26,7 @@ type webhooksCreateCmd struct {
 	appAccess
 	output
 	Target      string   `arg:"" name:"target" help:"Where events are posted: https://..."`
-	Events      []string `default:"*" placeholder:"TYPE" help:"Which: types, a family as in message.*, or * for all."`
+	Events      []string `default:"*" placeholder:"TYPE" help:"Which: types, a family as in message.*, or * for all. Left out, all."`
 	Description string   `help:"What it is for."`
 }
 
@@ -42,6 +42,9 @@ func (c *webhooksCreateCmd) Run(ctx context.Context, term *terminal) error {
 	}
 	return c.print(term, made, func(w io.Writer) {
 		fmt.Fprintf(w, "id\t%s\nurl\t%s\nevents\t%s\nsecret\t%s\nThe secret is not shown again.\n", made.Id, made.Url, strings.Join(made.Events, ","), made.Secret)
+		if len(c.Events) == 1 && c.Events[0] == "*" {
+			fmt.Fprintln(w, "It gets all events; fewer with --events, as in --events 'message.*,device.token_dead'.")
+		}
 	})
 }
 

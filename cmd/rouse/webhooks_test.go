@@ -122,6 +122,8 @@ func testWebhooksByCommand(t *testing.T, on engine) {
 	refuses(t, env, exitUsage, "--since", "webhooks", "redeliver", id, "--since", "soon")
 	testWebhookThatFails(t, r, env, id, to)
 	mustCommand(t, env, "webhooks", "delete", id)
+	all2, _, _ := strings.Cut(mustCommand(t, env, "webhooks", "create", to.url), "secret")
+	says(t, all2, "events  *\n")
 	refuses(t, env, exitFailed, "webhook_not_found", "webhooks", "show", id)
 	refuses(t, env, exitFailed, "invalid_webhook", "webhooks", "create", "https://192.168.0.1/hook")
 }
