@@ -32,14 +32,14 @@ func (c *deviceCmd) Run(ctx context.Context, term *terminal) error {
 	if err != nil {
 		return err
 	}
-	h := &handset{term: term, profile: p, radio: newRadio(p.ControlURL), provider: c.Provider, told: c.Report}
+	h := &handset{term: term, profile: p, radio: newRadio(p.ControlURL), provider: c.Provider, told: c.Report, user: c.User, topics: c.Topic}
 	if h.file, err = p.loadPhone(c.Name); err != nil {
 		return err
 	}
 	if h.file.Provider != "" && h.file.Provider != c.Provider {
 		return mistake("the phone %q is of provider %s; give the new one another --name", c.Name, h.file.Provider)
 	}
-	if err = h.live(ctx, c.User, c.Topic); ctx.Err() == nil {
+	if err = h.live(ctx); ctx.Err() == nil {
 		return err
 	}
 	fmt.Fprintln(term.out, "switched off")
@@ -54,6 +54,10 @@ type handset struct {
 	provider string
 	file     phoneFile
 	phone    *phone
+	// user and topics are whose it shall be and what it shall subscribe to; settled says that it did.
+	user    string
+	topics  []string
+	settled bool
 	// heard is the number of the last push of the token.
 	heard int
 	// demoted says that the last push of high priority came with less.
@@ -63,16 +67,8 @@ type handset struct {
 }
 
 // live switches the phone on, and then sleeps and wakes until ctx ends.
-func (h *handset) live(ctx context.Context, user string, topics []string) error {
+func (h *handset) live(ctx context.Context) error {
 	if err := h.switchOn(ctx); err != nil {
-		return err
-	}
-	if user != "" {
-		if err := h.bind(ctx, user); err != nil {
-			return err
-		}
-	}
-	if err := h.join(ctx, topics); err != nil {
 		return err
 	}
 	if h.provider == "none" {
@@ -84,20 +80,39 @@ func (h *handset) live(ctx context.Context, user string, topics []string) error 
 	return h.sleep(ctx)
 }
 
-// switchOn registers the phone, or refreshes the token of one that registered before.
+// switchOn makes the server know the phone, whose it is and its topics; one that it forgot becomes all that anew.
 func (h *handset) switchOn(ctx context.Context) error {
+	if err := h.register(ctx); err != nil || h.settled {
+		return err
+	}
+	if h.user != "" {
+		if err := h.bind(ctx, h.user); err != nil {
+			return err
+		}
+	}
+	err := h.join(ctx, h.topics)
+	h.settled = err == nil
+	return err
+}
+
+// register registers the phone, or refreshes the token of one that registered before.
+func (h *handset) register(ctx context.Context) (err error) {
 	if err := h.tune(ctx); err != nil {
 		return err
 	}
 	if h.file.Device != "" {
-		err := h.returnHome(ctx)
-		if err == nil || !isGone(err) {
+		if err := h.returnHome(ctx); err == nil || !isGone(err) {
 			return err
 		}
-		h.say("the server no longer knows this phone; it registers anew")
+		h.say("the server no longer knows this phone: it was unregistered, or its user was erased. It registers anew")
+		h.settled = false
+		defer func() {
+			if err == nil && h.user == "" {
+				h.say("belongs to nobody; --user USER binds it to a user")
+			}
+		}()
 	}
 	h.file.Installation = "terminal-" + strings.ToLower(rand.Text())
-	var err error
 	h.phone, err = enrol(ctx, enrolment{
 		url: h.profile.URL, publishableKey: h.profile.PublishableKey,
 		installation: h.file.Installation, provider: h.provider, token: h.file.Token,
@@ -134,15 +149,19 @@ func (h *handset) returnHome(ctx context.Context) (err error) {
 	if h.phone, err = knownPhone(h.profile.URL, h.file.Device, h.file.Secret); err != nil {
 		return err
 	}
-	if h.provider == "none" {
-		_, err = answer[client.Device](h.phone.api.GetOwnDevice(ctx))
-	} else {
-		err = h.phone.refresh(ctx, h.file.Token)
+	if h.provider != "none" {
+		if err := h.phone.refresh(ctx, h.file.Token); err != nil {
+			return err
+		}
 	}
+	known, err := answer[client.Device](h.phone.api.GetOwnDevice(ctx))
 	if err != nil {
 		return err
 	}
 	h.say("back as %s, provider %s: it is the phone %q, registered before; another --name makes another", h.file.Device, h.provider, h.file.Name)
+	if known.UserId != nil && *known.UserId != "" && h.user == "" {
+		h.say("belongs to user %s, as before", *known.UserId)
+	}
 	return h.save()
 }
 
@@ -186,29 +205,42 @@ func (h *handset) sleep(ctx context.Context) error {
 	h.say("asleep; Ctrl-C switches it off")
 	away := false
 	for ctx.Err() == nil {
-		err := h.nap(ctx)
+		err := h.turn(ctx, away)
 		switch {
-		case errors.Is(err, errUnknownToken):
-			err = h.switchOn(ctx)
+		case ctx.Err() != nil:
 		case err == nil && away:
 			h.say("the server is back")
 			away = false
+		case err != nil:
+			if !away {
+				h.say("%v; trying again", err)
+				away = true
+			}
+			wait(ctx, patience)
 		}
-		if err == nil || ctx.Err() != nil {
-			continue
-		}
-		if !away {
-			h.say("%v; trying again", err)
-			away = true
-		}
-		wait(ctx, patience)
 	}
 	return ctx.Err()
 }
 
-// nap is one listening call, and the waking up if a push came.
-func (h *handset) nap(ctx context.Context) error {
-	pushes, err := h.radio.pushes(ctx, h.file.Token, h.heard, sleepWait)
+// turn is one nap. After trouble it is a short one, behind which the server itself is asked, so that it shows at once when all is well again.
+func (h *handset) turn(ctx context.Context, trouble bool) error {
+	held := sleepWait
+	if trouble {
+		held = 0
+	}
+	err := h.nap(ctx, held)
+	if err == nil && trouble {
+		_, err = answer[client.Device](h.phone.api.GetOwnDevice(ctx))
+	}
+	if errors.Is(err, errUnknownToken) || isGone(err) {
+		err = h.switchOn(ctx)
+	}
+	return err
+}
+
+// nap is one listening call of so many seconds, and the waking up if a push came.
+func (h *handset) nap(ctx context.Context, held int) error {
+	pushes, err := h.radio.pushes(ctx, h.file.Token, h.heard, held)
 	if err != nil {
 		return err
 	}
@@ -266,12 +298,21 @@ func (h *handset) fetch(ctx context.Context, pushed time.Time) error {
 // poll is a phone without a provider: it waits on its long poll until ctx ends.
 func (h *handset) poll(ctx context.Context) error {
 	h.say("waiting on its long poll; Ctrl-C switches it off")
-	return h.phone.receive(ctx,
-		func(m fetched) {
-			h.show(m, time.Time{})
-			h.receipt(ctx, m.Id)
-		},
-		func(err error) { h.outlast(ctx, err) })
+	for {
+		err := h.phone.receive(ctx,
+			func(m fetched) {
+				h.show(m, time.Time{})
+				h.receipt(ctx, m.Id)
+			},
+			func(err error) { h.outlast(ctx, err) })
+		if ctx.Err() != nil || !isGone(err) {
+			return err
+		}
+		if err := h.switchOn(ctx); err != nil {
+			return err
+		}
+		wait(ctx, patience) // were it forgotten again and again
+	}
 }
 
 // outlast tells of trouble once and waits until the server answers again, or ctx ends. A parked

@@ -109,3 +109,61 @@ func TestPollingDeviceTellsThatTheServerIsBack(t *testing.T) {
 		t.Errorf("exit %d\n%s", code, phone.out)
 	}
 }
+
+// TestSleepingDeviceTellsThatTheServerIsBack as soon as it is asked again, although no push comes.
+func TestSleepingDeviceTellsThatTheServerIsBack(t *testing.T) {
+	t.Parallel()
+	var listened atomic.Int32
+	radio := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Query().Get("wait") == "0":
+			_, _ = io.WriteString(w, `{"pushes":[]}`)
+		case listened.Add(1) == 1:
+			w.WriteHeader(http.StatusBadGateway)
+		default:
+			<-r.Context().Done()
+		}
+	}))
+	t.Cleanup(radio.Close)
+	var away atomic.Bool
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		switch {
+		case r.URL.Path == "/v1/inbox":
+			away.Store(true)
+			_, _ = io.WriteString(w, `{"messages":[],"cursor":"c","more":false}`)
+		case r.Method == http.MethodGet && away.Swap(false): // the server itself is back a moment later
+			w.WriteHeader(http.StatusBadGateway)
+		default:
+			_, _ = io.WriteString(w, `{"id":"dev_1","user_id":"ann"}`)
+		}
+	}))
+	t.Cleanup(server.Close)
+	t.Cleanup(http.DefaultTransport.(*http.Transport).CloseIdleConnections)
+	env := oldPhone(t, profile{URL: server.URL, ControlURL: radio.URL}, phoneFile{Name: "fcm", Provider: "fcm", Token: "token"})
+	phone := startCommand(t, env, "device")
+	phone.says(t, `(?s)back as dev_1.*belongs to user ann, as before.*asleep.*trying again.*the server is back`)
+	if code := phone.stop(); code != exitOK || strings.Count(phone.out.String(), "trying again") != 1 {
+		t.Errorf("exit %d\n%s", code, phone.out)
+	}
+}
+
+// TestDeviceOfAnErasedUser registers anew: as the user's that it is started with, else as nobody's, and says so.
+func TestDeviceOfAnErasedUser(t *testing.T) {
+	t.Parallel()
+	w := newDevWorld(t)
+	box := startCommand(t, w.env, "device", "--provider", "none", "--user", "ann", "--topic", "news")
+	box.says(t, `(?s)belongs to user ann.*waiting on its long poll`)
+	mustCommand(t, w.env, "users", "erase", "ann", "--yes")
+	box.says(t, `(?s)no longer knows this phone: .*erased.*registered as dev_.*belongs to user ann.*subscribed to news`)
+	id := strings.Fields(mustCommand(t, w.env, "send", "--user", "ann", "again"))[0]
+	box.says(t, id)
+	box.stop()
+	mustCommand(t, w.env, "users", "erase", "ann", "--yes")
+	box = startCommand(t, w.env, "device", "--provider", "none")
+	device := box.says(t, `(?s)no longer knows this phone.*registered as (dev_\S+),.*belongs to nobody; --user`)[1]
+	box.stop()
+	mustCommand(t, w.env, "users", "bind", "bob", device)
+	box = startCommand(t, w.env, "device", "--provider", "none")
+	box.says(t, `back as `+device+`(?s).*belongs to user bob, as before`)
+}

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"rouse/client"
-	"rouse/messages"
 )
 
 type tailCmd struct {
@@ -38,12 +37,8 @@ func (c *tailCmd) Run(ctx context.Context, term *terminal) error {
 	if err != nil {
 		return err
 	}
-	f := &follower{api: api, term: term, types: joined(c.Types), since: since, cursor: given(c.After)}
-	f.show = c.show
-	err = f.begin(ctx, c.After == "" && since == nil)
-	if err == nil {
-		err = f.follow(ctx)
-	}
+	f := &follower{api: api, term: term, types: joined(c.Types), since: since, cursor: given(c.After), show: c.show}
+	err = f.follow(ctx)
 	if ctx.Err() == nil {
 		return fmt.Errorf("following events: %w", err)
 	}
@@ -69,56 +64,37 @@ type follower struct {
 	api  *client.Client
 	term *terminal
 	show func(*terminal, []client.Event) error
-	// types is as the call wants it. Events before since are passed over.
+	// types is as the call wants it. Events before since are passed over; nil is now.
 	types *string
 	since *time.Time
-	// cursor is behind the last event that was shown; nil before the first.
+	// cursor is behind the last event that was shown; nil before the first answer.
 	cursor *string
+	// begun says that a call was accepted.
+	begun bool
 	// failures in a row.
 	failures int
-}
-
-// rare is a type that hardly ever happens: by asking for it alone the server itself passes over all others.
-const rare = string(messages.WebhookDisabled)
-
-// begin finds the end of what happened, if only what comes is wanted.
-func (f *follower) begin(ctx context.Context, now bool) error {
-	for now {
-		got, err := f.ask(ctx, new(rare), 0)
-		switch {
-		case err != nil:
-			if err := f.outlast(ctx, err); err != nil {
-				return err
-			}
-		case !got.More:
-			f.back()
-			now = false
-			fallthrough
-		default:
-			f.advance(got)
-		}
-	}
-	fmt.Fprintln(f.term.err, "following; Ctrl-C ends it")
-	return nil
 }
 
 // follow shows what comes until ctx ends, or the server says what trying again cannot mend.
 func (f *follower) follow(ctx context.Context) error {
 	for {
-		began := time.Now()
-		got, err := f.ask(ctx, f.types, tailWait)
+		began, held := time.Now(), tailWait
+		if !f.begun || f.failures > 0 {
+			held = 0 // whether it is accepted shows at once
+		}
+		got, err := f.ask(ctx, held)
 		if err != nil {
 			if err := f.outlast(ctx, err); err != nil {
 				return err
 			}
 			continue
 		}
-		f.back()
+		f.accepted()
 		if err := f.show(f.term, f.wanted(got.Events)); err != nil {
 			return err
 		}
 		f.advance(got)
-		if len(got.Events) == 0 && !got.More && time.Since(began) < tailWait*time.Second/2 {
+		if len(got.Events) == 0 && !got.More && held > 0 && time.Since(began) < tailWait*time.Second/2 {
 			wait(ctx, firstPause/2+rand.N(firstPause)) // a server that is stopping answers early
 		}
 		if ctx.Err() != nil {
@@ -127,9 +103,16 @@ func (f *follower) follow(ctx context.Context) error {
 	}
 }
 
-func (f *follower) ask(ctx context.Context, types *string, wait int) (client.EventList, error) {
+func (f *follower) ask(ctx context.Context, held int) (client.EventList, error) {
 	limit := maxAsk
-	return answer[client.EventList](f.api.ListEvents(ctx, &client.ListEventsParams{After: f.cursor, Limit: &limit, Wait: &wait, Types: types}))
+	params := client.ListEventsParams{After: f.cursor, Limit: &limit, Wait: &held, Types: f.types}
+	if f.cursor == nil {
+		params.Since = new("now")
+		if f.since != nil {
+			params.Since = new(f.since.UTC().Format(time.RFC3339Nano))
+		}
+	}
+	return answer[client.EventList](f.api.ListEvents(ctx, &params))
 }
 
 func (f *follower) advance(got client.EventList) {
@@ -164,10 +147,14 @@ func (f *follower) outlast(ctx context.Context, trouble error) error {
 	return ctx.Err()
 }
 
-// back tells that the trouble is over.
-func (f *follower) back() {
+// accepted tells, once, that it follows, and that a trouble is over.
+func (f *follower) accepted() {
 	if f.failures > 0 {
 		f.failures = 0
 		fmt.Fprintln(f.term.err, "the server is back")
+	}
+	if !f.begun {
+		f.begun = true
+		fmt.Fprintln(f.term.err, "following; Ctrl-C ends it")
 	}
 }
