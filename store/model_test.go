@@ -114,6 +114,7 @@ func agrees(t *testing.T, s *Store, crash func(*rapid.T, func()) *Store) {
 			actions["crash"], actions["crashInASend"], actions["crashInAFanOut"] = m.crashed, m.crashedInASend, m.crashedInAFanOut
 		}
 		t.Repeat(actions)
+		m.callOffAll(t)
 	})
 }
 

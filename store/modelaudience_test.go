@@ -155,6 +155,14 @@ func (m *model) due(t *rapid.T) *modelFan {
 	return rapid.SampledFrom(due).Draw(t, "fan-out")
 }
 
+// callOffAll leaves nothing due: those that play next on the database would be listed with it.
+func (m *model) callOffAll(t *rapid.T) {
+	for _, f := range m.fans {
+		_, err := m.s.Cancel(context.Background(), m.app, f.id, m.now)
+		m.do(t, err)
+	}
+}
+
 func (m *model) checkJobs(t *rapid.T, want []*modelFan) {
 	jobs, err := m.s.FanJobs(context.Background(), m.now, 1000)
 	m.do(t, err)
