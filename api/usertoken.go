@@ -2,8 +2,10 @@ package api
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -72,7 +74,22 @@ func (keys identities) check(app ident.App, token string, now time.Time) (string
 	if _, err := parser.ParseWithClaims(token, claims, keys.choose); err != nil {
 		return "", refusedToken(err)
 	}
+	if saysTwice(token) {
+		return "", badUserToken("it names something twice, and which of the two counts JSON does not say")
+	}
 	return readClaims(claims, app, now)
+}
+
+// saysTwice reports whether the header or the claims of a token that was parsed name something twice.
+func saysTwice(token string) bool {
+	return slices.ContainsFunc(strings.Split(token, ".")[:2], func(part string) bool {
+		raw, err := base64.RawURLEncoding.DecodeString(part)
+		if err != nil || len(raw) == 0 {
+			return true // it was parsed, so this cannot be
+		}
+		w := walk{raw: raw}
+		return w.peek() == '{' && w.unique("") != nil
+	})
 }
 
 // choose returns the key that a token has to be signed with.
