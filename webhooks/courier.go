@@ -196,13 +196,13 @@ func (c *courier) save(ctx context.Context, now time.Time, anything bool) bool {
 // tell logs what a note changed.
 func (c *courier) tell(n messages.WebhookNote) {
 	if c.desk.lost > 0 {
-		c.log.Warn("events were given up: the webhook did not take them for 3 days", "events", c.desk.lost, "error", n.LastError)
+		c.log.Warn("events were given up: the webhook did not take them for "+days(messages.EventPatience), "events", c.desk.lost, "error", n.LastError)
 		c.p.metrics.lost.Add(float64(c.desk.lost))
 		c.desk.lost = 0
 	}
 	switch {
 	case n.Disable != "":
-		c.log.Warn("a webhook is disabled: it took nothing for 5 days, or wants nothing any more", "error", n.LastError)
+		c.log.Warn("a webhook is disabled: it took nothing for "+days(messages.WebhookPatience)+", or wants nothing any more", "error", n.LastError)
 		c.p.metrics.disabled.Inc()
 		c.p.o.Hints.Hint(messages.Hint{Kind: messages.HintEvents, App: c.app})
 	case n.FailingSince.IsZero() && c.stricken:

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"rouse/messages"
 )
 
 type metrics struct {
@@ -18,10 +20,10 @@ func newMetrics(r prometheus.Registerer, p *Poster) (*metrics, error) {
 			Name: "rouse_webhook_posts_total", Help: "Events posted to webhooks, by result: taken, refused (by a status), unanswered.",
 		}, []string{"result"}),
 		lost: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "rouse_webhook_events_given_up_total", Help: "Events that a webhook did not take for 3 days while it took others.",
+			Name: "rouse_webhook_events_given_up_total", Help: "Events that a webhook did not take for " + days(messages.EventPatience) + " while it took others.",
 		}),
 		disabled: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "rouse_webhooks_disabled_total", Help: "Webhooks that were disabled because they took nothing for 5 days, or wanted nothing any more.",
+			Name: "rouse_webhooks_disabled_total", Help: "Webhooks that were disabled because they took nothing for " + days(messages.WebhookPatience) + ", or wanted nothing any more.",
 		}),
 	}
 	if r == nil {

@@ -36,6 +36,9 @@ func jitter(d time.Duration) time.Duration {
 	return d - d/5 + time.Duration(rand.Int64N(int64(2*d/5)+1))
 }
 
+// days says a time of whole days in words.
+func days(d time.Duration) string { return strconv.Itoa(int(d/(24*time.Hour))) + " days" }
+
 // givenUp reports whether an event was offered for long enough.
 func givenUp(r messages.WebhookRetry, now time.Time) bool {
 	return !now.Before(r.FirstAt.Add(messages.EventPatience))
