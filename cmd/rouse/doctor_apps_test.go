@@ -2,6 +2,8 @@ package main
 
 import (
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -144,5 +146,25 @@ func TestUntil(t *testing.T) {
 		if got := until(now.Add(left), now); got != want {
 			t.Errorf("in %v: %s, want %s", left, got, want)
 		}
+	}
+}
+
+// TestDoctorTellsOfAnAppThatNothingCanRegisterWith: it wants user tokens, and nobody can check one.
+func TestDoctorTellsOfAnAppThatNothingCanRegisterWith(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	admin := []string{"ROUSE_URL=" + r.child.at.api, "ROUSE_ADMIN_KEY=" + r.admin}
+	mustCommand(t, admin, "apps", "set", r.app.Id, "--registration", "token")
+	code, x := r.doctor("--offline")
+	if f := x.want(t, "identity_keys", providers.FindingFail, "none"); code != exitFailed || f.App != r.app.Id {
+		t.Errorf("exit %d, of %q", code, f.App)
+	}
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte(strings.Repeat("s3cret, ", 5)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustCommand(t, admin, "identity-keys", "put", r.app.Id, "main", "--secret-file", secret)
+	if _, x = r.doctor("--offline"); x.has("identity_keys") {
+		t.Errorf("with a key: %+v", x.get(t, "identity_keys"))
 	}
 }
