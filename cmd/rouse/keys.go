@@ -95,7 +95,7 @@ func (c *keysListCmd) Run(ctx context.Context, term *terminal) error {
 			if key.ExpiresAt != nil {
 				expires = at(*key.ExpiresAt)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", key.Id, key.Kind, orDash(key.Name), strings.Join(key.Scopes, ","), at(key.CreatedAt), expires, atIf(key.LastUsedAt), rateWords(key.RateLimit))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", key.Id, key.Kind, orDash(key.Name), wordsOrDash(key.Scopes), at(key.CreatedAt), expires, atIf(key.LastUsedAt), rateWords(key.RateLimit))
 		}
 	})
 }
@@ -106,7 +106,7 @@ type keysRotateCmd struct {
 	App       string         `arg:"" help:"The app: its id, app_..., or its name exactly."`
 	Key       string         `arg:"" help:"The key's id, key_..."`
 	Overlap   *time.Duration `placeholder:"TIME" help:"How long the old key works on, up to 2160h; 24h if left out, 0s ends it at once."`
-	ExpiresIn *time.Duration `placeholder:"TIME" help:"When the new one ends, such as 720h. Left out, never."`
+	ExpiresIn *time.Duration `placeholder:"TIME" help:"When the new one ends, such as 720h. Left out, never, even if the old one had an end."`
 }
 
 // Run replaces a key.

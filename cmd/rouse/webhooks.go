@@ -250,7 +250,11 @@ func (c *webhooksRedeliverCmd) Run(ctx context.Context, term *terminal) error {
 		return fmt.Errorf("posting again: %w", err)
 	}
 	return c.print(term, h, func(w io.Writer) {
-		fmt.Fprintln(w, "they will be posted")
+		if h.Enabled {
+			fmt.Fprintln(w, "they will be posted")
+		} else {
+			fmt.Fprintln(w, "they will be posted once it is switched on")
+		}
 		writeWebhook(w, h)
 	})
 }
