@@ -67,6 +67,29 @@ func TestFanOutsUseIndexesOnPostgres(t *testing.T) {
 	}
 }
 
+// A page from the middle of a broadcast reads no inboxes from before it, even if PostgreSQL goes through both side by side.
+func TestAPageOfDeliveriesBeginsWhereItBegins(t *testing.T) {
+	t.Parallel()
+	s := nodes(t, 1)[0]
+	defer s.Close()
+	furnishForPlans(t, s)
+	conn, err := s.writes.Connx(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for _, off := range []string{"nestloop", "hashjoin"} {
+		if _, err := conn.ExecContext(t.Context(), "SET enable_"+off+" = off"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, query := range []string{selectDeliveries, selectPendingOf} {
+		if plan := planPG(t, s, conn, query); len(walks(plan)) > 0 || !strings.Contains(strings.Join(plan, " "), "Merge") {
+			t.Errorf("it walks:\n%s", strings.Join(plan, "\n"))
+		}
+	}
+}
+
 // audiences has fan-outs, batches and lists do what they do.
 func (j *journey) audiences() {
 	later := func(m *messages.Send) { m.SendAt = j.now.Add(1) }

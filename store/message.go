@@ -100,8 +100,9 @@ const (
 	COALESCE(i.seen, 0) AS seen, COALESCE(i.woken_normal, 0) AS woken_normal, COALESCE(i.woken_high, 0) AS woken_high,
 	d.displayed_at, d.opened_at, d.dismissed_at
 	FROM deliveries d LEFT JOIN inboxes i ON i.device = d.device `
-	deliveriesOf     = "SELECT " + deliveryFields + "WHERE d.message = ? AND d.device > ? "
-	byDevice         = "ORDER BY d.device LIMIT 0 + ?"
+	// deliveriesOf says of inboxes, too, where they begin: PostgreSQL may read them in their order beside the deliveries, from the first one on.
+	deliveriesOf     = "SELECT " + deliveryFields + "AND i.device > ?2 WHERE d.message = ?1 AND d.device > ?2 "
+	byDevice         = "ORDER BY d.device LIMIT 0 + ?3"
 	selectDeliveries = deliveriesOf + byDevice
 	selectPendingOf  = deliveriesOf + "AND d.ended_at IS NULL " + byDevice
 )

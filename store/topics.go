@@ -17,7 +17,7 @@ const (
 		WHERE app = ? AND topic >= ? AND topic <= ? GROUP BY topic`
 	selectSubscribers = "SELECT DISTINCT device FROM subscriptions WHERE app = ? AND topic = ? ORDER BY device LIMIT 0 + ?"
 	deleteTopicUsers  = `DELETE FROM user_topics WHERE (app, user_id, topic) IN
-		(SELECT app, user_id, topic FROM user_topics WHERE app = ? AND topic = ? LIMIT 0 + ?)`
+		(SELECT app, user_id, topic FROM user_topics WHERE app = ? AND topic = ? ORDER BY user_id LIMIT 0 + ?)`
 )
 
 func topicNotFound() *fault.Error {
