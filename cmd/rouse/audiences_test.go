@@ -166,11 +166,11 @@ func testSendsByCommand(t *testing.T, r *rig, env []string, phones []*testPhone)
 	reaches := func(id string, n int) {
 		t.Helper()
 		var m client.Message
-		await(t, func() bool {
+		eventually(t, patient, func() (bool, string) {
 			_, out, _ := commandIn(t, env, "", "messages", "show", id, "-o", "json")
 			unmarshalOne(t, out, &m)
-			return m.Status == "accepted" && m.Recipients == n
-		}, func() string { return fmt.Sprintf("%+v never reached %d", m, n) })
+			return m.Status == "accepted" && m.Recipients == n, fmt.Sprintf("%+v is not for %d", m, n)
+		})
 	}
 	news := sent("--topic", "news", "--correlation-id", "c1", `{"n":1}`)
 	reaches(news.Id, 3)

@@ -6,7 +6,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"rouse/client"
 	"rouse/providers/sim"
@@ -31,15 +30,15 @@ func testBadCredentialIsToldEverywhere(t *testing.T, on engine) {
 	comes := func(want []string, words ...string) string {
 		t.Helper()
 		var out string
-		await(t, func() bool {
+		eventually(t, patient, func() (bool, string) {
 			out = mustCommand(t, env, words...)
 			for _, w := range want {
 				if !strings.Contains(out, w) {
-					return false
+					return false, "it does not say " + w + ":\n" + out
 				}
 			}
-			return true
-		}, func() string { return "never said " + strings.Join(want, ", ") + ":\n" + out })
+			return true, ""
+		})
 		return out
 	}
 	comes([]string{"open: apns, production, credential, InvalidProviderToken, since", "tried next"}, "apps", "show", r.app.Id)
@@ -51,6 +50,15 @@ func testBadCredentialIsToldEverywhere(t *testing.T, on engine) {
 	if err := json.Unmarshal([]byte(mustCommand(t, env, "events", "-o", "json")), &all); err != nil || len(all.Events) != 3 || all.Cursor == nil {
 		t.Fatalf("%v, %+v", err, all)
 	}
+	var recent client.EventList
+	if err := json.Unmarshal([]byte(mustCommand(t, env, "events", "--since", "1h", "--limit", "2", "-o", "json")), &recent); err != nil || len(recent.Events) != 2 || recent.Events[0].Id != all.Events[0].Id {
+		t.Errorf("of the last hour: %v, %+v", err, recent)
+	}
+	if at := time.Now().Add(time.Hour).Format(time.RFC3339); mustCommand(t, env, "events", "--since", at) != "no events\n" {
+		t.Error("there are events of an hour ahead")
+	}
+	refuses(t, env, exitUsage, "--since", "events", "--since", "soon")
+	refuses(t, env, exitUsage, "--after", "events", "--since", "1h", "--after", *all.Cursor)
 	r.sim.ClearRules()
 	if err := putDemoCredentials(t.Context(), r.client(r.admin), r.sim, r.app.Id); err != nil {
 		t.Fatal(err)
@@ -61,21 +69,6 @@ func testBadCredentialIsToldEverywhere(t *testing.T, on engine) {
 	}
 	if code, out := command(t, env, "events", "--after", "yesterday"); code != exitFailed || !strings.Contains(out, "bad_cursor") {
 		t.Errorf("a cursor of one's own: exit %d\n%s", code, out)
-	}
-}
-
-// await asks until ok, on a ticker, and fails with what why says.
-func await(t *testing.T, ok func() bool, why func() string) {
-	t.Helper()
-	deadline := time.After(patient)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatal(why())
-		}
 	}
 }
 

@@ -68,7 +68,7 @@ func testEventsArePostedAsTheyAreListed(t *testing.T, on engine) {
 	}
 	listed := r.rawEvents()
 	for id := range listed {
-		await(t, func() bool { return len(m.of(id)) > 0 }, func() string { return id + " never came" })
+		eventually(t, patient, func() (bool, string) { return len(m.of(id)) > 0, id + " did not come" })
 		if got := m.of(id)[0]; got != listed[id] {
 			t.Errorf("posted %s\nlisted %s", got, listed[id])
 		}
@@ -78,7 +78,7 @@ func testEventsArePostedAsTheyAreListed(t *testing.T, on engine) {
 	for id := range listed {
 		before := len(m.of(id))
 		mustCommand(t, r.adminEnv(), "webhooks", "redeliver", hook.Id, "--event", id)
-		await(t, func() bool { return len(m.of(id)) > before }, func() string { return id + " did not come again" })
+		eventually(t, patient, func() (bool, string) { return len(m.of(id)) > before, id + " did not come again" })
 	}
 }
 

@@ -123,10 +123,10 @@ func TestPhonesJoinTopicsAndReport(t *testing.T) {
 	tail.says(t, `message.opened +`+id)
 	tail.says(t, `message.dismissed +`+id)
 	var told string
-	await(t, func() bool {
+	eventually(t, patient, func() (bool, string) {
 		told = mustCommand(t, w.env, "trace", id)
-		return strings.Contains(told, "2 acked, 1 opened, 1 dismissed")
-	}, func() string { return "the trace never told of both:\n" + told })
+		return strings.Contains(told, "2 acked, 1 opened, 1 dismissed"), "the trace does not tell of both:\n" + told
+	})
 	if strings.Count(told, "  opened ")+strings.Count(told, "  dismissed ") != 2 {
 		t.Errorf("the timelines tell of no report:\n%s", told)
 	}
