@@ -23,7 +23,8 @@ type eventsCmd struct {
 type eventsListCmd struct {
 	appAccess
 	output
-	After string   `help:"Only what came behind this cursor, which -o json prints with the events." placeholder:"CURSOR"`
+	Since string   `xor:"from" placeholder:"TIME" help:"Only what happened since then: a time, or 2h for two hours ago. A few from up to 5 seconds before may come as well."`
+	After string   `xor:"from" help:"Only what came behind this cursor, which -o json prints with the events." placeholder:"CURSOR"`
 	Types []string `placeholder:"TYPE" help:"Only these types, or families as in message.*"`
 	Limit int      `default:"0" placeholder:"N" help:"How many at most. Left out, all that are kept."`
 	All   bool     `help:"With -o json, a line each instead of one document."`
@@ -34,12 +35,16 @@ func (c *eventsListCmd) Run(ctx context.Context, term *terminal) error {
 	if c.Limit < 0 || c.All && c.Limit > 0 {
 		return mistake("--limit is 1 or more, and does not go with --all")
 	}
+	since, err := pastIf("--since", c.Since, time.Now())
+	if err != nil {
+		return err
+	}
 	api, err := c.client(term)
 	if err != nil {
 		return err
 	}
 	var failing failures
-	l := c.list(api)
+	l := c.list(api, since)
 	l.line = func(w io.Writer, e client.Event) {
 		failing.note(e)
 		writeEvent(w, e)
@@ -54,11 +59,15 @@ func (c *eventsListCmd) Run(ctx context.Context, term *terminal) error {
 }
 
 // list is all of the events, or the first of them. As one document it is to the end, too.
-func (c *eventsListCmd) list(api *client.Client) list[client.Event] {
+func (c *eventsListCmd) list(api *client.Client, since *time.Time) list[client.Event] {
 	l := list[client.Event]{
 		listing: listing{After: c.After, Limit: c.Limit, All: c.All}, output: c.output, name: "events", none: "no events",
 		ask: func(ctx context.Context, after *string, limit *int) (page[client.Event], error) {
-			got, err := answer[client.EventList](api.ListEvents(ctx, &client.ListEventsParams{After: after, Limit: limit, Types: joined(c.Types)}))
+			params := client.ListEventsParams{After: after, Limit: limit, Types: joined(c.Types)}
+			if after == nil {
+				params.Since = sinceWords(since)
+			}
+			got, err := answer[client.EventList](api.ListEvents(ctx, &params))
 			return page[client.Event]{got.Events, got.Cursor, got.More}, during("listing events", err)
 		},
 	}
@@ -69,6 +78,14 @@ func (c *eventsListCmd) list(api *client.Client) list[client.Event] {
 		l.Limit, l.All = 1, true
 	}
 	return l
+}
+
+// sinceWords is a time as the parameter wants it, nil for none.
+func sinceWords(since *time.Time) *string {
+	if since == nil {
+		return nil
+	}
+	return new(since.UTC().Format(time.RFC3339Nano))
 }
 
 // joined is what a parameter of several words wants, nil for none.

@@ -107,9 +107,8 @@ func (f *follower) ask(ctx context.Context, held int) (client.EventList, error) 
 	limit := maxAsk
 	params := client.ListEventsParams{After: f.cursor, Limit: &limit, Wait: &held, Types: f.types}
 	if f.cursor == nil {
-		params.Since = new("now")
-		if f.since != nil {
-			params.Since = new(f.since.UTC().Format(time.RFC3339Nano))
+		if params.Since = sinceWords(f.since); params.Since == nil {
+			params.Since = new("now")
 		}
 	}
 	return answer[client.EventList](f.api.ListEvents(ctx, &params))
