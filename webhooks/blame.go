@@ -133,6 +133,13 @@ func (d *desk) pause(now time.Time) {
 	d.hook.NextAt = later(d.hook.NextAt, d.until)
 }
 
+func sooner(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
 func later(a, b time.Time) time.Time {
 	if a.Before(b) {
 		return b

@@ -80,7 +80,7 @@ func (c *courier) run(ctx context.Context) {
 		return
 	}
 	c.term.Store(hook.Term)
-	c.desk = newDesk(hook)
+	c.desk = newDesk(hook, time.Now())
 	secrets := hook.Secrets
 	posts, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()

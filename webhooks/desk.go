@@ -90,12 +90,15 @@ type desk struct {
 	lost   int // events given up since it was asked last
 }
 
-func newDesk(h messages.WebhookDesk) *desk {
+// newDesk is what was noted of a webhook. The clock of who noted it may have been ahead: nothing is put off for longer than it could be.
+func newDesk(h messages.WebhookDesk, now time.Time) *desk {
 	d := &desk{
 		hook: h.Webhook, cursor: h.Place, more: true, noted: h.Place, room: mostPosts / 4, down: h.Attempts > 0,
 		apart: map[order][]messages.WebhookRetry{}, flying: map[order]bool{}, failed: map[order]bool{},
 	}
+	d.hook.FailingSince, d.hook.NextAt = sooner(h.FailingSince, now), sooner(h.NextAt, now.Add(atMost(mostPause)))
 	for _, r := range h.Retries {
+		r.FirstAt, r.NextAt = sooner(r.FirstAt, now), sooner(r.NextAt, now.Add(atMost(steps[len(steps)-1])))
 		o := orderOf(r.Device, r.Place)
 		d.apart[o] = append(d.apart[o], r)
 	}

@@ -36,6 +36,9 @@ func jitter(d time.Duration) time.Duration {
 	return d - d/5 + time.Duration(rand.Int64N(int64(2*d/5)+1))
 }
 
+// atMost is the most that jitter makes of it.
+func atMost(d time.Duration) time.Duration { return d + d/5 }
+
 // days says a time of whole days in words.
 func days(d time.Duration) string { return strconv.Itoa(int(d/(24*time.Hour))) + " days" }
 
