@@ -87,11 +87,9 @@ func (w *walk) each(do func(name string) error) error {
 			w.at++
 			w.peek()
 		}
-		name := ""
+		name := strconv.Itoa(i) // an entry's, unless it has one
 		if object {
 			name = w.name()
-		} else {
-			name = strconv.Itoa(i)
 		}
 		if err := do(name); err != nil {
 			return err
