@@ -84,3 +84,16 @@ func cancelBodies(t *testing.T, w *world) {
 		t.Errorf("%d are pending, %v due", w.pending(), w.jobs(10))
 	}
 }
+
+// eraseOld: who takes a device from a user as that version did leaves what is pending there.
+func eraseOld(t *testing.T, w *world) {
+	d := w.userDevices("anna", 1)[0]
+	w.acceptUser("anna")
+	kept := w.accept(d)
+	w.must(w.Alter(w.ctx(), "UPDATE devices SET user_id = '' WHERE id = ?", string(d)))
+	got, err := w.EraseUser(w.ctx(), w.app, "anna", w.now)
+	w.must(err)
+	if p := w.inbox(d, 10); got.Deliveries != 1 || got.Devices != 0 || len(p.Items) != 1 || p.Items[0].ID != kept.ID || w.pending() != 1 {
+		t.Errorf("%+v, left %+v, %d pending", got, p, w.pending())
+	}
+}

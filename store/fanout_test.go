@@ -36,6 +36,7 @@ var fanoutTests = map[string]func(*testing.T, *world){
 	"a node of the version before purges what is due":      fanOldPurge,
 	"a node of the version before counts nothing":          fanOldCounts,
 	"a canceled message holds no body":                     cancelBodies,
+	"a person is erased where an old node left something":  eraseOld,
 }
 
 func everybody(m *messages.Send) { m.To = messages.Target{Broadcast: true} }
