@@ -4482,7 +4482,10 @@ func NewDeleteAppRequest(server string, appId AppId) (*http.Request, error) {
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/apps/%s", pathParam0)
+	operationPath, err := pathOf("/v1/apps/%s", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -4516,7 +4519,10 @@ func NewGetAppRequest(server string, appId AppId) (*http.Request, error) {
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/apps/%s", pathParam0)
+	operationPath, err := pathOf("/v1/apps/%s", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -4561,7 +4567,10 @@ func NewUpdateAppRequestWithBody(server string, appId AppId, contentType string,
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/apps/%s", pathParam0)
+	operationPath, err := pathOf("/v1/apps/%s", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -4597,7 +4606,10 @@ func NewListCredentialsRequest(server string, appId AppId) (*http.Request, error
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/apps/%s/credentials", pathParam0)
+	operationPath, err := pathOf("/v1/apps/%s/credentials", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -4631,7 +4643,10 @@ func NewDeleteApnsCredentialRequest(server string, appId AppId) (*http.Request, 
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/apps/%s/credentials/apns", pathParam0)
+	operationPath, err := pathOf("/v1/apps/%s/credentials/apns", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -4676,7 +4691,10 @@ func NewPutApnsCredentialRequestWithBody(server string, appId AppId, contentType
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/apps/%s/credentials/apns", pathParam0)
+	operationPath, err := pathOf("/v1/apps/%s/credentials/apns", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -4712,7 +4730,10 @@ func NewVerifyApnsCredentialRequest(server string, appId AppId) (*http.Request, 
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/apps/%s/credentials/apns/verify", pathParam0)
+	operationPath, err := pathOf("/v1/apps/%s/credentials/apns/verify", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -4746,7 +4767,10 @@ func NewDeleteFcmCredentialRequest(server string, appId AppId) (*http.Request, e
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/apps/%s/credentials/fcm", pathParam0)
+	operationPath, err := pathOf("/v1/apps/%s/credentials/fcm", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -4791,7 +4815,10 @@ func NewPutFcmCredentialRequestWithBody(server string, appId AppId, contentType 
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/apps/%s/credentials/fcm", pathParam0)
+	operationPath, err := pathOf("/v1/apps/%s/credentials/fcm", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -4827,7 +4854,10 @@ func NewVerifyFcmCredentialRequest(server string, appId AppId) (*http.Request, e
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/apps/%s/credentials/fcm/verify", pathParam0)
+	operationPath, err := pathOf("/v1/apps/%s/credentials/fcm/verify", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -4861,7 +4891,10 @@ func NewListIdentityKeysRequest(server string, appId AppId) (*http.Request, erro
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/apps/%s/identity-keys", pathParam0)
+	operationPath, err := pathOf("/v1/apps/%s/identity-keys", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -4902,7 +4935,10 @@ func NewDeleteIdentityKeyRequest(server string, appId AppId, kid Kid) (*http.Req
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/apps/%s/identity-keys/%s", pathParam0, pathParam1)
+	operationPath, err := pathOf("/v1/apps/%s/identity-keys/%s", pathParam0, pathParam1)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -4954,7 +4990,10 @@ func NewPutIdentityKeyRequestWithBody(server string, appId AppId, kid Kid, conte
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/apps/%s/identity-keys/%s", pathParam0, pathParam1)
+	operationPath, err := pathOf("/v1/apps/%s/identity-keys/%s", pathParam0, pathParam1)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -4990,7 +5029,10 @@ func NewListKeysRequest(server string, appId AppId) (*http.Request, error) {
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/apps/%s/keys", pathParam0)
+	operationPath, err := pathOf("/v1/apps/%s/keys", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -5035,7 +5077,10 @@ func NewCreateKeyRequestWithBody(server string, appId AppId, contentType string,
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/apps/%s/keys", pathParam0)
+	operationPath, err := pathOf("/v1/apps/%s/keys", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -5078,7 +5123,10 @@ func NewDeleteKeyRequest(server string, appId AppId, keyId string) (*http.Reques
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/apps/%s/keys/%s", pathParam0, pathParam1)
+	operationPath, err := pathOf("/v1/apps/%s/keys/%s", pathParam0, pathParam1)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -5130,7 +5178,10 @@ func NewRotateKeyRequestWithBody(server string, appId AppId, keyId KeyId, conten
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/apps/%s/keys/%s/rotate", pathParam0, pathParam1)
+	operationPath, err := pathOf("/v1/apps/%s/keys/%s/rotate", pathParam0, pathParam1)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -5354,7 +5405,10 @@ func NewUnsubscribeOwnTopicRequest(server string, topic TopicName) (*http.Reques
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/device/topics/%s", pathParam0)
+	operationPath, err := pathOf("/v1/device/topics/%s", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -5388,7 +5442,10 @@ func NewSubscribeOwnTopicRequest(server string, topic TopicName) (*http.Request,
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/device/topics/%s", pathParam0)
+	operationPath, err := pathOf("/v1/device/topics/%s", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -5655,7 +5712,10 @@ func NewDeleteDeviceRequest(server string, deviceId DeviceId) (*http.Request, er
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/devices/%s", pathParam0)
+	operationPath, err := pathOf("/v1/devices/%s", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -5689,7 +5749,10 @@ func NewGetDeviceRequest(server string, deviceId DeviceId) (*http.Request, error
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/devices/%s", pathParam0)
+	operationPath, err := pathOf("/v1/devices/%s", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -5734,7 +5797,10 @@ func NewUpdateDeviceRequestWithBody(server string, deviceId DeviceId, contentTyp
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/devices/%s", pathParam0)
+	operationPath, err := pathOf("/v1/devices/%s", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -5770,7 +5836,10 @@ func NewWakeDeviceRequest(server string, deviceId DeviceId) (*http.Request, erro
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/devices/%s/wake", pathParam0)
+	operationPath, err := pathOf("/v1/devices/%s/wake", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -6076,7 +6145,10 @@ func NewGetInboxMessageRequest(server string, messageId MessageId) (*http.Reques
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/inbox/%s", pathParam0)
+	operationPath, err := pathOf("/v1/inbox/%s", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -6370,7 +6442,10 @@ func NewGetMessageRequest(server string, messageId MessageId) (*http.Request, er
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/messages/%s", pathParam0)
+	operationPath, err := pathOf("/v1/messages/%s", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -6404,7 +6479,10 @@ func NewCancelMessageRequest(server string, messageId MessageId) (*http.Request,
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/messages/%s/cancel", pathParam0)
+	operationPath, err := pathOf("/v1/messages/%s/cancel", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -6438,7 +6516,10 @@ func NewListDeliveriesRequest(server string, messageId MessageId, params *ListDe
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/messages/%s/deliveries", pathParam0)
+	operationPath, err := pathOf("/v1/messages/%s/deliveries", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -6577,7 +6658,10 @@ func NewDeleteTopicRequest(server string, topic TopicName) (*http.Request, error
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/topics/%s", pathParam0)
+	operationPath, err := pathOf("/v1/topics/%s", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -6611,7 +6695,10 @@ func NewGetTopicRequest(server string, topic TopicName) (*http.Request, error) {
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/topics/%s", pathParam0)
+	operationPath, err := pathOf("/v1/topics/%s", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -6652,7 +6739,10 @@ func NewUnsubscribeDeviceRequest(server string, topic TopicName, deviceId Device
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/topics/%s/devices/%s", pathParam0, pathParam1)
+	operationPath, err := pathOf("/v1/topics/%s/devices/%s", pathParam0, pathParam1)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -6693,7 +6783,10 @@ func NewSubscribeDeviceRequest(server string, topic TopicName, deviceId DeviceId
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/topics/%s/devices/%s", pathParam0, pathParam1)
+	operationPath, err := pathOf("/v1/topics/%s/devices/%s", pathParam0, pathParam1)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -6738,7 +6831,10 @@ func NewSubscribeDevicesRequestWithBody(server string, topic TopicName, contentT
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/topics/%s/subscriptions", pathParam0)
+	operationPath, err := pathOf("/v1/topics/%s/subscriptions", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -6785,7 +6881,10 @@ func NewUnsubscribeDevicesRequestWithBody(server string, topic TopicName, conten
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/topics/%s/unsubscriptions", pathParam0)
+	operationPath, err := pathOf("/v1/topics/%s/unsubscriptions", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -6828,7 +6927,10 @@ func NewUnsubscribeUserRequest(server string, topic TopicName, user UserId) (*ht
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/topics/%s/users/%s", pathParam0, pathParam1)
+	operationPath, err := pathOf("/v1/topics/%s/users/%s", pathParam0, pathParam1)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -6869,7 +6971,10 @@ func NewSubscribeUserRequest(server string, topic TopicName, user UserId) (*http
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/topics/%s/users/%s", pathParam0, pathParam1)
+	operationPath, err := pathOf("/v1/topics/%s/users/%s", pathParam0, pathParam1)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -6903,7 +7008,10 @@ func NewDeleteUserRequest(server string, user UserId) (*http.Request, error) {
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/users/%s", pathParam0)
+	operationPath, err := pathOf("/v1/users/%s", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -6937,7 +7045,10 @@ func NewGetUserRequest(server string, user UserId) (*http.Request, error) {
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/users/%s", pathParam0)
+	operationPath, err := pathOf("/v1/users/%s", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -6978,7 +7089,10 @@ func NewUnbindUserDeviceRequest(server string, user UserId, deviceId DeviceId) (
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/users/%s/devices/%s", pathParam0, pathParam1)
+	operationPath, err := pathOf("/v1/users/%s/devices/%s", pathParam0, pathParam1)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -7019,7 +7133,10 @@ func NewBindUserDeviceRequest(server string, user UserId, deviceId DeviceId) (*h
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/users/%s/devices/%s", pathParam0, pathParam1)
+	operationPath, err := pathOf("/v1/users/%s/devices/%s", pathParam0, pathParam1)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -7120,7 +7237,10 @@ func NewDeleteWebhookRequest(server string, webhookId WebhookId) (*http.Request,
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/webhooks/%s", pathParam0)
+	operationPath, err := pathOf("/v1/webhooks/%s", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -7154,7 +7274,10 @@ func NewGetWebhookRequest(server string, webhookId WebhookId) (*http.Request, er
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/webhooks/%s", pathParam0)
+	operationPath, err := pathOf("/v1/webhooks/%s", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -7199,7 +7322,10 @@ func NewUpdateWebhookRequestWithBody(server string, webhookId WebhookId, content
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/webhooks/%s", pathParam0)
+	operationPath, err := pathOf("/v1/webhooks/%s", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -7246,7 +7372,10 @@ func NewRedeliverEventsRequestWithBody(server string, webhookId WebhookId, conte
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/webhooks/%s/redeliver", pathParam0)
+	operationPath, err := pathOf("/v1/webhooks/%s/redeliver", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -7293,7 +7422,10 @@ func NewRotateWebhookSecretRequestWithBody(server string, webhookId WebhookId, c
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/webhooks/%s/rotate-secret", pathParam0)
+	operationPath, err := pathOf("/v1/webhooks/%s/rotate-secret", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -7329,7 +7461,10 @@ func NewTestWebhookRequest(server string, webhookId WebhookId) (*http.Request, e
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/webhooks/%s/test", pathParam0)
+	operationPath, err := pathOf("/v1/webhooks/%s/test", pathParam0)
+	if err != nil {
+		return nil, err
+	}
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
