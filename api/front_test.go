@@ -14,6 +14,7 @@ import (
 	"rouse/api"
 	"rouse/fault"
 	"rouse/ident"
+	"rouse/internal/testkit"
 	"rouse/tokens"
 )
 
@@ -86,7 +87,7 @@ func TestTroubleInside(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			log := &syncBuffer{}
-			a, err := api.New(api.Deps{Keys: broken{fail: c.fail}, Log: slog.New(slog.NewJSONHandler(log, nil))})
+			a, err := api.New(api.Deps{Keys: broken{fail: c.fail}, Apps: testkit.Store(t), Log: slog.New(slog.NewJSONHandler(log, nil))})
 			if err != nil {
 				t.Fatal(err)
 			}
