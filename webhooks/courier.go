@@ -30,10 +30,11 @@ const (
 
 // courier posts to one webhook. Its desk is touched by run's goroutine alone.
 type courier struct {
-	p   *Poster
-	id  ident.Webhook
-	app ident.App
-	log *slog.Logger
+	p     *Poster
+	id    ident.Webhook
+	app   ident.App
+	share *slots // its app's
+	log   *slog.Logger
 	// cancel ends it; closed ended says that it has.
 	cancel context.CancelFunc
 	ended  chan struct{}
@@ -243,14 +244,27 @@ func (c *courier) post(now time.Time, secrets messages.WebhookSecrets) {
 	if c.desk.inFlight() == 0 {
 		free = 1 // each may always have one under way, whatever others have
 	}
-	slots := c.p.slots.take(max(c.desk.spare()-free, 0))
+	slots := c.take(max(c.desk.spare()-free, 0))
 	c.short = free+slots == 0 && c.desk.spare() > 0
 	jobs := c.desk.next(now, free+slots)
 	for i, j := range jobs {
 		j.slot = i >= free
 		c.running.Go(func() { c.results <- c.attempt(j, secrets) })
 	}
-	c.p.slots.give(slots - max(len(jobs)-free, 0))
+	c.give(slots - max(len(jobs)-free, 0))
+}
+
+// take takes up to n places, of its app's and of all, and returns how many.
+func (c *courier) take(n int) int {
+	n = c.share.take(n)
+	got := c.p.slots.take(n)
+	c.share.give(n - got)
+	return got
+}
+
+func (c *courier) give(n int) {
+	c.share.give(n)
+	c.p.slots.give(n)
 }
 
 // attempt makes one post. It runs beside run, and touches of a job only what does not change.
@@ -285,7 +299,7 @@ func (c *courier) event(j *job) (e messages.Event, found bool, err error) {
 
 func (c *courier) settle(r result) {
 	if r.job.slot {
-		c.p.slots.give(1)
+		c.give(1)
 	}
 	switch {
 	case r.failed:

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -29,6 +30,8 @@ const (
 	lookGap = 200 * time.Millisecond
 	// allPosts bounds the posts under way to all webhooks, but for the one that each may always have.
 	allPosts = 1024
+	// appPosts bounds those of one app in the same way: a few apps whose receivers hang leave the others room.
+	appPosts = 128
 	// allTests bounds the tests under way: whoever makes too many holds up nobody's events.
 	allTests = 64
 	// testAgain is when to come again with a test for which there is no place.
@@ -92,6 +95,7 @@ type Poster struct {
 	mu       sync.Mutex
 	couriers map[ident.Webhook]*courier // guarded by mu, as the next; lead's goroutine writes
 	apps     map[ident.App][]*courier   // the same by app, for hints
+	shares   map[ident.App]*slots       // what the posts of an app share
 }
 
 // New makes a Poster; Run starts it. The error is one of metrics that are registered already.
@@ -99,7 +103,8 @@ func New(o Options) (*Poster, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	p := &Poster{o: o, mail: newMailer(guard{o.Allow}, o.Dial, o.Roots), looks: make(chan struct{}, 1), couriers: map[ident.Webhook]*courier{}}
+	p := &Poster{o: o, mail: newMailer(guard{o.Allow}, o.Dial, o.Roots), looks: make(chan struct{}, 1), couriers: map[ident.Webhook]*courier{},
+		shares: map[ident.App]*slots{}}
 	p.slots.left.Store(allPosts)
 	p.tests.left.Store(allTests)
 	var err error
@@ -247,12 +252,24 @@ func (p *Poster) employ(ctx context.Context, turns []messages.WebhookTurn) {
 	for _, c := range p.couriers {
 		p.apps[c.app] = append(p.apps[c.app], c)
 	}
+	maps.DeleteFunc(p.shares, func(app ident.App, _ *slots) bool { return len(p.apps[app]) == 0 })
+}
+
+// share returns what an app's couriers share.
+func (p *Poster) share(app ident.App) *slots {
+	s := p.shares[app]
+	if s == nil {
+		s = &slots{}
+		s.left.Store(appPosts)
+		p.shares[app] = s
+	}
+	return s
 }
 
 // courier starts one.
 func (p *Poster) courier(ctx context.Context, t messages.WebhookTurn) *courier {
 	ctx, cancel := context.WithCancel(ctx)
-	c := &courier{p: p, id: t.ID, app: t.App, log: p.o.Log.With("app", t.App, "webhook", t.ID), cancel: cancel, ended: make(chan struct{}),
+	c := &courier{p: p, id: t.ID, app: t.App, share: p.share(t.App), log: p.o.Log.With("app", t.App, "webhook", t.ID), cancel: cancel, ended: make(chan struct{}),
 		looks: make(chan struct{}, 1), results: make(chan result, mostPosts)}
 	c.newest.Store(int64(t.Newest))
 	go func() {

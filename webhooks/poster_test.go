@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -250,6 +251,39 @@ func TestAReceiverThatHangsDelaysNoOther(t *testing.T) {
 			if e.at.Sub(e.CreatedAt) > time.Second {
 				t.Errorf("%s came after %v", e.ID, e.at.Sub(e.CreatedAt))
 			}
+		}
+		o.pass(20 * time.Second) // what hangs is cut off
+	})
+}
+
+// An app whose receivers hang holds its share of posts, and what each webhook may have besides.
+func TestAnAppHasItsShareOfPosts(t *testing.T) {
+	t.Parallel()
+	inOffice(t, func(o *office) {
+		hangs := o.receiver()
+		for range messages.MaxWebhooks {
+			o.hook(hangs, "message.*")
+		}
+		hangs.set(func(r *receiver) { r.shared = true })
+		var devices []ident.Device
+		for range 20 {
+			devices = append(devices, o.device())
+			o.happen(devices[len(devices)-1], 1)
+		}
+		o.pass(5 * time.Second) // which each takes, so that it is given more at a time
+		var posts atomic.Int64
+		hangs.set(func(r *receiver) {
+			r.answer = func(_ http.ResponseWriter, q *http.Request, _ got) {
+				posts.Add(1)
+				<-q.Context().Done()
+			}
+		})
+		for _, d := range devices {
+			o.happen(d, 1)
+		}
+		o.pass(5 * time.Second)
+		if n := posts.Load(); n < 128 || n > 128+messages.MaxWebhooks {
+			t.Errorf("%d posts are under way to %d webhooks of one app", n, messages.MaxWebhooks)
 		}
 		o.pass(20 * time.Second) // what hangs is cut off
 	})
