@@ -152,9 +152,10 @@ func (s *Store) FanOut(ctx context.Context, id ident.Message, limit int, now tim
 		return s.takeBack(ctx, j, limit, now)
 	}
 	f := fanning{job: j, now: fromMillis(millis(now))}
-	if f.devices, f.cursor, f.last, err = s.audience(ctx, j, limit); err != nil {
+	if f.audience, err = s.nextAudience(ctx, j, limit); err != nil {
 		return messages.FanPage{}, s.readError("list an audience", err)
 	}
+	defer s.readAhead(ctx, j, f.audience, limit)()
 	if err := s.write(ctx, "store a page of a fan-out", newOp(f.store).locking(f.devices...)); err != nil {
 		return messages.FanPage{}, err
 	}
@@ -203,14 +204,13 @@ const (
 	audienceUser  = "SELECT d.id, 1 = 1 AS early FROM devices d WHERE d.app = ? AND d.user_id = ? AND d.user_id <> '' AND d.id > ? ORDER BY d.id LIMIT 0 + ?"
 )
 
-// audience returns the devices that the next page may reach, in their order, where the page ends, and whether it is the last. It reads up
-// to limit rows, whoever of them is to be reached.
-func (s *Store) audience(ctx context.Context, j fanRow, limit int) (devices []ident.Device, cursor string, last bool, err error) {
+// audience returns the devices that the next page may reach. It reads up to limit rows, whoever of them is to be reached.
+func (s *Store) audience(ctx context.Context, j fanRow, limit int) (a audience, err error) {
 	var query string
 	var args []any
 	switch j.Audience {
 	case toDevice:
-		return []ident.Device{ident.Device(j.Name)}, j.Name, true, nil
+		return audience{[]ident.Device{ident.Device(j.Name)}, j.Name, true}, nil
 	case toTopic:
 		query, args = audienceTopic, []any{string(j.App), j.Name, j.Cursor, limit}
 	case toUser:
@@ -223,13 +223,14 @@ func (s *Store) audience(ctx context.Context, j fanRow, limit int) (devices []id
 		Early bool         `db:"early"`
 	}
 	if err := s.reads.list(ctx, &rows, query, args...); err != nil {
-		return nil, "", false, err
+		return a, err
 	}
-	cursor = j.Cursor
+	a.cursor, a.last = j.Cursor, len(rows) < limit
 	for _, r := range rows {
-		if cursor = string(r.ID); r.Early {
-			devices = append(devices, r.ID)
+		if a.cursor = string(r.ID); r.Early {
+			a.devices = append(a.devices, r.ID)
 		}
 	}
-	return slices.Compact(devices), cursor, len(rows) < limit, nil // a device may have a topic for several reasons
+	a.devices = slices.Compact(a.devices) // a device may have a topic for several reasons
+	return a, nil
 }

@@ -14,11 +14,9 @@ import (
 
 // fanning is one page of a fan-out on its way through a writer.
 type fanning struct {
-	job     fanRow
-	devices []ident.Device
-	cursor  string // where the page ends
-	last    bool   // no page follows it
-	now     time.Time
+	job fanRow
+	audience
+	now time.Time
 
 	send   *messages.Send
 	absent map[ident.Device]bool

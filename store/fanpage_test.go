@@ -212,7 +212,7 @@ func TestAPageFromBeforeComesToNothing(t *testing.T) {
 		c.must(s.reads.get(t.Context(), &j, selectFan, string(r.ID)))
 		frozen := fanning{job: j, now: now}
 		var err error
-		frozen.devices, frozen.cursor, frozen.last, err = s.audience(t.Context(), j, 4)
+		frozen.audience, err = s.audience(t.Context(), j, 4)
 		c.must(err)
 		for range 2 {
 			_, err := s.FanOut(t.Context(), r.ID, 4, now)
@@ -225,7 +225,7 @@ func TestAPageFromBeforeComesToNothing(t *testing.T) {
 		// And one from before it was canceled.
 		c.must(s.reads.get(t.Context(), &j, selectFan, string(r.ID)))
 		frozen = fanning{job: j, now: now}
-		frozen.devices, frozen.cursor, frozen.last, err = s.audience(t.Context(), j, 4)
+		frozen.audience, err = s.audience(t.Context(), j, 4)
 		c.must(err)
 		_, err = s.Cancel(t.Context(), c.app, r.ID, now)
 		c.must(err)
@@ -423,7 +423,7 @@ func (c *hall) look(id ident.Message, now time.Time) *fanning {
 	f := &fanning{now: now}
 	c.must(c.s.reads.get(c.t.Context(), &f.job, selectFan, string(id)))
 	var err error
-	f.devices, f.cursor, f.last, err = c.s.audience(c.t.Context(), f.job, 100)
+	f.audience, err = c.s.audience(c.t.Context(), f.job, 100)
 	c.must(err)
 	return f
 }

@@ -70,14 +70,15 @@ type Store struct {
 	gate    sync.RWMutex // held for reading while an op is queued, for writing to set ended
 	ended   bool         // guarded by gate: Run is over, nothing will be served
 
-	running atomic.Bool
-	beating atomic.Pointer[error] // why the last beat failed, nil if it did not; Beat writes
-	starts  sync.Once
-	started chan struct{} // closed once Run serves
-	keyUses keyUses
-	purge   purgeCursor
-	horizon horizon
-	types   atomic.Pointer[eventTypes]
+	running  atomic.Bool
+	beating  atomic.Pointer[error] // why the last beat failed, nil if it did not; Beat writes
+	starts   sync.Once
+	started  chan struct{} // closed once Run serves
+	keyUses  keyUses
+	purge    purgeCursor
+	horizon  horizon
+	types    atomic.Pointer[eventTypes]
+	fanAhead fanAhead
 	// unlocked leaves shards unlocked: tests show with it what the locks are for.
 	unlocked bool
 }
