@@ -1,6 +1,5 @@
 //go:build ignore
 
-// This program has the generated client make its paths with pathOf.
 package main
 
 import (
@@ -9,6 +8,7 @@ import (
 	"regexp"
 )
 
+// path is where the generated client makes one out of names: pathOf is to do it.
 var path = regexp.MustCompile(`operationPath := fmt\.Sprintf\((.*%s.*)\)\n`)
 
 func main() {
