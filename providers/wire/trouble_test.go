@@ -195,7 +195,7 @@ func TestNobodyAnswers(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if n := r.conns.Load(); n != 2 {
+	if n := r.conns.Load(); n < 2 || n > 3 { // a third if somebody is still in line when the others give up
 		t.Errorf("%d connections, want 2", n)
 	}
 }
