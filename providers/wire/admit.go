@@ -47,20 +47,32 @@ func closeAll(done []*conn) {
 // returns the connections to close. The caller holds mu.
 func (p *Pool) admit() (done []*conn) {
 	done = p.prune()
-	for p.waiters.Len() > 0 {
+	for p.waits() {
 		c := p.pick()
 		if c == nil {
 			break
 		}
 		p.grant(grant{conn: c})
 	}
-	if p.waiters.Len() > 0 && p.inFlight < p.o.Slots {
+	if p.waits() && p.inFlight < p.o.Slots {
 		p.lookAgain()
 		if p.dialing == nil && p.needsConn() {
 			p.dialSoon()
 		}
 	}
 	return done
+}
+
+// waits reports whether anybody waits. Those at the front who have given up are let go: nothing is opened, or handed out, for them.
+// The caller holds mu.
+func (p *Pool) waits() bool {
+	for front := p.waiters.Front(); front != nil; front = p.waiters.Front() {
+		if front.Value.(*waiter).ctx.Err() == nil {
+			return true
+		}
+		p.waiters.Remove(front)
+	}
+	return false
 }
 
 const (

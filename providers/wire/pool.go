@@ -102,6 +102,7 @@ type Pool struct {
 // waiter is one request without a connection yet. ready is buffered, so that
 // granting never blocks.
 type waiter struct {
+	ctx   context.Context // the caller's
 	ready chan grant
 }
 
@@ -211,7 +212,7 @@ func (p *Pool) acquire(ctx context.Context) (*conn, error) {
 			return c, nil
 		}
 	}
-	w := &waiter{ready: make(chan grant, 1)}
+	w := &waiter{ctx: ctx, ready: make(chan grant, 1)}
 	place := p.waiters.PushBack(w)
 	p.admitAndUnlock()
 	select {
