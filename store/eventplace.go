@@ -13,8 +13,8 @@ import (
 
 // Where an app's events of some time are, or one of them.
 
-// redeliverSlack is how far the clocks of those who write events may differ for none to be missed.
-const redeliverSlack = 5 * time.Second
+// eventSlack is how far the clocks of those who write events may differ for none to be missed.
+const eventSlack = 5 * time.Second
 
 const (
 	oldestEvents  = "SELECT COALESCE(MIN(seq), 0) FROM events WHERE app = ?"

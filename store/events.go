@@ -84,7 +84,7 @@ func (s *Store) EventPage(ctx context.Context, q messages.EventQuery) (messages.
 // behind all that are there. Of a time, a few from up to 5 s before may lie behind it, for nodes' clocks differ.
 func (s *Store) EventPlace(ctx context.Context, app ident.App, since time.Time) (messages.Seq, error) {
 	if !since.IsZero() {
-		row, err := s.rowBefore(ctx, app, since.Add(-redeliverSlack))
+		row, err := s.rowBefore(ctx, app, since.Add(-eventSlack))
 		return endOfEvents(row), err
 	}
 	var newest int64

@@ -43,14 +43,7 @@ func TestFanOutsUseIndexes(t *testing.T) {
 
 func TestFanOutsUseIndexesOnPostgres(t *testing.T) {
 	t.Parallel()
-	s := nodes(t, 1)[0]
-	defer s.Close()
-	furnishForPlans(t, s)
-	conn, err := s.writes.Connx(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	s, conn := forPlans(t)
 	all := map[string]string{"boxes": fanBoxes + fanByItself + fanBoxesFrom,
 		"boxes of a topic": fanBoxes + fanVia + fanBoxesFrom + fanSubscribed, "boxes of a user": fanBoxes + fanByItself + fanBoxesFrom + fanOfUser,
 		"holders": fanHoldersArrays, "insert": fanInsertArrays, "end": endedAtOnce, "list a device's": listDevice, "singles": selectSinglesOf}
@@ -70,14 +63,7 @@ func TestFanOutsUseIndexesOnPostgres(t *testing.T) {
 // A page from the middle of a broadcast reads no inboxes from before it, even if PostgreSQL goes through both side by side.
 func TestAPageOfDeliveriesBeginsWhereItBegins(t *testing.T) {
 	t.Parallel()
-	s := nodes(t, 1)[0]
-	defer s.Close()
-	furnishForPlans(t, s)
-	conn, err := s.writes.Connx(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	s, conn := forPlans(t)
 	for _, off := range []string{"nestloop", "hashjoin"} {
 		if _, err := conn.ExecContext(t.Context(), "SET enable_"+off+" = off"); err != nil {
 			t.Fatal(err)

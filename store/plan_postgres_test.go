@@ -73,18 +73,25 @@ func planPG(t *testing.T, s *Store, conn *sqlx.Conn, query string) (steps []stri
 	return steps
 }
 
-// No statement of the daily work may walk a whole table or index that grows with traffic. The planner is told to avoid that, so that
-// what is left cannot be avoided.
-func TestEveryHotStatementUsesAnIndexOnPostgres(t *testing.T) {
-	t.Parallel()
+// forPlans returns a store on PostgreSQL with enough in it for plans to mean something, and a connection to ask for them.
+func forPlans(t *testing.T) (*Store, *sqlx.Conn) {
+	t.Helper()
 	s := nodes(t, 1)[0]
-	defer s.Close()
+	t.Cleanup(func() { s.Close() })
 	furnishForPlans(t, s)
 	conn, err := s.writes.Connx(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	t.Cleanup(func() { conn.Close() })
+	return s, conn
+}
+
+// No statement of the daily work may walk a whole table or index that grows with traffic. The planner is told to avoid that, so that
+// what is left cannot be avoided.
+func TestEveryHotStatementUsesAnIndexOnPostgres(t *testing.T) {
+	t.Parallel()
+	s, conn := forPlans(t)
 	all := maps.Clone(hotStatements)
 	all["devices of a user"], all["others of a user"] = selectDevicesOf, countOthers
 	all["boxes in one trip"], all["heads in one trip"], all["last wakes in one trip"] = selectBoxes.arrays, selectHeads, selectLastWakes

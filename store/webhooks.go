@@ -223,13 +223,12 @@ func (s *Store) RotateWebhookSecret(ctx context.Context, app ident.App, id ident
 	return err
 }
 
-// Redeliver posts events again; which of them are of after r.Since is by their own clocks, so a few from up to 5 s before may come as
-// well. NotFound "webhook_not_found", "event_not_found".
+// Redeliver posts events again: one, or all since a time, by their own clocks, so that a few from up to 5 s before may come as well. NotFound "webhook_not_found", "event_not_found".
 func (s *Store) Redeliver(ctx context.Context, app ident.App, id ident.Webhook, r messages.Redelivery) (messages.Webhook, error) {
 	if r.Event != "" {
 		return s.redeliverOne(ctx, app, id, r.Event)
 	}
-	row, err := s.rowBefore(ctx, app, r.Since.Add(-redeliverSlack))
+	row, err := s.rowBefore(ctx, app, r.Since.Add(-eventSlack))
 	if err != nil {
 		return messages.Webhook{}, err
 	}
