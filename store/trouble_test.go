@@ -204,7 +204,7 @@ func TestALockedDatabaseIsWaitedForThenTold(t *testing.T) {
 	unlock := lock(t, path)
 	waited := make(chan error, 1)
 	go func() { waited <- send() }()
-	waitFor(t, func() bool { return s.queued() == 0 })
+	waitFor(t, func() bool { return s.queued() == 1 })
 	if got := inInbox(t, s, device); len(got) != 1 {
 		t.Errorf("readers see %d under the other's lock", len(got))
 	}
