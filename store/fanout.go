@@ -21,6 +21,10 @@ import (
 // dueBefore is how long before now what is to be stored at once is due: whose turn it is, another node says, by its own clock.
 const dueBefore = 24 * time.Hour
 
+// audienceSlack is how long after a send its audience is settled. Whoever came before it is in, as long as the clock of the node they came
+// to is ahead of the sender's by no more than this.
+const audienceSlack = 5 * time.Second
+
 // maxFanPage bounds the devices of one page, so that no batch is held up by it.
 const maxFanPage = 1000
 
@@ -173,12 +177,13 @@ func (s *Store) endFan(ctx context.Context, j fanRow, now time.Time) error {
 	}))
 }
 
-// since is when the audience was settled: who came later is not reached.
-func (j fanRow) since() int64 {
+// until is when the audience is settled: who comes later is not reached.
+func (j fanRow) until() int64 {
+	sent := j.CreatedAt
 	if j.SendAt != nil {
-		return *j.SendAt
+		sent = *j.SendAt
 	}
-	return j.CreatedAt
+	return sent + audienceSlack.Milliseconds()
 }
 
 // send is the message as it comes into an inbox now. Of its data only the size is true: that lies in its row.
@@ -216,7 +221,7 @@ func (s *Store) audience(ctx context.Context, j fanRow, limit int) (a audience, 
 	case toUser:
 		query, args = audienceUser, []any{string(j.App), j.Name, j.Cursor, limit}
 	default:
-		query, args = audienceAll, []any{j.since(), string(j.App), j.Cursor, limit}
+		query, args = audienceAll, []any{j.until(), string(j.App), j.Cursor, limit}
 	}
 	var rows []struct {
 		ID    ident.Device `db:"id"`

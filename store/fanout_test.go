@@ -105,7 +105,7 @@ func (w *world) jobs(limit int) (ids []ident.Message) {
 func fanBroadcast(t *testing.T, w *world) {
 	early := func(e *tokens.Enrol) { e.Now = w.now.Add(-time.Hour) }
 	var devices []ident.Device
-	for range 7 {
+	for range 6 {
 		devices = append(devices, w.device(early))
 	}
 	gone := w.device(early)
@@ -123,7 +123,8 @@ func fanBroadcast(t *testing.T, w *world) {
 		t.Errorf("accepted as %+v", r)
 	}
 	w.status(m.ID, messages.FanningOut, 0)
-	late := w.device(func(e *tokens.Enrol) { e.Now = w.now.Add(time.Second) })
+	devices = append(devices, w.device(func(e *tokens.Enrol) { e.Now = w.now.Add(5 * time.Second) })) // before it, by a clock that is ahead
+	late := w.device(func(e *tokens.Enrol) { e.Now = w.now.Add(6 * time.Second) })
 	w.now = w.now.Add(time.Minute)
 	jobs, err := w.FanJobs(w.ctx(), w.now, 10)
 	w.must(err)
@@ -170,7 +171,7 @@ func fanTopic(t *testing.T, w *world) {
 	_, err := w.Unsubscribe(w.ctx(), w.app, "news", devices[3:4])
 	w.must(err)
 	r := testkit.Accept(t, w.Store, w.send("", toTopic("news")))
-	w.now = w.now.Add(time.Second)
+	w.now = w.now.Add(6 * time.Second)
 	w.subscribe("news", devices[4])
 	if n, _ := reached(w.fan(r.ID, 1)); n != 3 {
 		t.Errorf("reached %d", n)

@@ -153,7 +153,7 @@ func (f *fanning) askBoxes(p *plan, devices []ident.Device, most, bytes int64) e
 	if err != nil {
 		return err
 	}
-	also, via, args := "", fanByItself, []any{list, string(f.job.App), f.job.Name, f.job.since()}
+	also, via, args := "", fanByItself, []any{list, string(f.job.App), f.job.Name, f.job.until()}
 	used := 2
 	switch f.job.Audience {
 	case toTopic:
@@ -316,7 +316,7 @@ func (f *fanning) insert(t *tx, fast []place) error {
 	}
 	args = append(slices.Insert(args, 9, user), string(text))
 	if f.job.Audience == toTopic {
-		args = append(args, f.job.since())
+		args = append(args, f.job.until())
 	}
 	if _, err := t.exec(query, args...); err != nil {
 		return err
