@@ -39,8 +39,9 @@ type far struct {
 	beat time.Duration // beatEvery, but in tests
 	open atomic.Int32  // ways that are connected; each is owned by its keep
 
-	sent  uint64            // batches told; whoever is in tell owns it
-	heard map[string]uint64 // number of each other node's last batch; whoever hears owns it
+	sent   uint64 // batches told; whoever is in tell owns it
+	echoes echoes
+	heard  map[string]uint64 // number of each other node's last batch; whoever hears owns it
 
 	voices *voices
 }
@@ -80,14 +81,14 @@ func (f *far) listening() {
 	f.near.lose()
 }
 
-// hear hands on what arrived; mine says that this node sent it, so its listeners know it already.
-func (f *far) hear(payload string) (mine bool) {
+// hear hands on what arrived. Of this node's own batches, which its listeners know already, it returns the number instead, for others 0.
+func (f *far) hear(payload string) (own uint64) {
 	b, ok := decode(payload)
 	if !ok {
-		return false
+		return 0
 	}
 	if b.node == f.node {
-		return true
+		return b.number
 	}
 	f.voices.note(b.node, time.Now())
 	if f.missed(b) || b.lost {
@@ -96,7 +97,7 @@ func (f *far) hear(payload string) (mine bool) {
 	if len(b.hints) > 0 {
 		f.near.Hint(b.hints...)
 	}
-	return false
+	return 0
 }
 
 // missed notes the batch's number and says whether one before it never came.
@@ -153,6 +154,7 @@ func (f *far) flush(ctx context.Context, within time.Duration, limit int, send f
 		if err := send(ctx, payloads); err != nil {
 			// Some of it may have arrived: then it is heard twice, under the same numbers.
 			f.out.add(hints, lost)
+			f.echoes.takeBack(f.sent)
 			return err
 		}
 		f.sent += uint64(len(payloads))
@@ -169,6 +171,7 @@ func (f *far) pack(hints []messages.Hint, lost bool, limit int) (payloads []stri
 		b := batch{node: f.node, number: f.sent + uint64(len(payloads)) + 1, lost: lost, hints: hints[taken:]}
 		payload, n := b.encode(limit)
 		payloads, taken, lost = append(payloads, payload), taken+n, false
+		f.echoes.pack(b.number)
 	}
 	return payloads, taken
 }

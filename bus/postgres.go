@@ -78,6 +78,7 @@ func (b *Postgres) listen(ctx context.Context, conn *pgx.Conn, up func()) error 
 	}
 	// After LISTEN: whoever looks now sees what was notified before it.
 	b.listening()
+	b.echoes.begin()
 	echo := time.Now()
 	for {
 		wait, cancel := context.WithDeadline(ctx, echo.Add(b.silence))
@@ -89,9 +90,10 @@ func (b *Postgres) listen(ctx context.Context, conn *pgx.Conn, up func()) error 
 		if err != nil {
 			return err
 		}
-		if b.hear(n.Payload) {
+		// Through a pooler LISTEN succeeds, and nothing ever comes but what its connection to the server has heard by then.
+		if own := b.hear(n.Payload); b.echoes.proves(own) {
 			echo = time.Now()
-			up() // only now: through a pooler LISTEN succeeds, and nothing ever comes
+			up()
 		}
 	}
 }
