@@ -27,11 +27,31 @@ type modelSub struct {
 type modelFan struct {
 	*modelEntry
 	to     messages.Target
-	since  time.Time // who came later is not reached
+	since  time.Time
 	cursor ident.Device
 	over   bool
 	// reached counts devices.
 	reached int
+	// ahead is the next page as it was when the last one was stored: that may be what the store goes by.
+	ahead *modelRows
+}
+
+// until is when the audience is settled: who comes later is not reached.
+func (f *modelFan) until() time.Time { return f.since.Add(audienceSlack) }
+
+// modelRows are the devices that a page goes through, one row for each reason.
+type modelRows struct {
+	devices []ident.Device
+	limit   int
+	last    bool
+}
+
+// end is where the page ends, from where it begins.
+func (r *modelRows) end(cursor ident.Device) ident.Device {
+	if n := len(r.devices); n > 0 {
+		return r.devices[n-1]
+	}
+	return cursor
 }
 
 // bind makes an inbox a user's. Whoever had it before leaves nothing there.
@@ -184,7 +204,7 @@ func (m *model) fanOut(t *rapid.T) {
 	f, limit := m.due(t), rapid.IntRange(1, 3).Draw(t, "limit")
 	p, err := m.s.FanOut(context.Background(), f.id, limit, m.now)
 	m.do(t, err)
-	if n := m.page(t, f, limit); p.Reached != n || p.Done != f.over {
+	if n := m.page(t, f, m.rows(f, limit, m.stands(t, f))); p.Reached != n || p.Done != f.over {
 		t.Fatalf("a page reached %d, done %t; the model %d, %t", p.Reached, p.Done, n, f.over)
 	}
 }
@@ -200,22 +220,37 @@ func (m *model) crashedInAFanOut(t *rapid.T) {
 		}
 	})
 	m.reread(t)
-	var now struct {
-		Cursor ident.Device
-		Over   bool
-	}
-	const query = "SELECT COALESCE(fan_cursor, '') AS cursor, due_at IS NULL AS over FROM messages WHERE id = ?"
-	m.do(t, m.s.reads.get(context.Background(), &now, query, string(f.id)))
+	now := m.stands(t, f)
 	if now.Cursor != f.cursor || now.Over {
-		m.page(t, f, limit)
+		m.page(t, f, m.rows(f, limit, now))
 	}
 	if now.Cursor != f.cursor || now.Over != f.over {
 		t.Fatalf("after a crash the fan-out stands at %+v, the model at %q, %t", now, f.cursor, f.over)
 	}
 }
 
-// rows are the devices that a page may go through, one row for each reason.
-func (m *model) rows(f *modelFan) (rows []ident.Device) {
+// modelStand is where a fan-out stands in the database.
+type modelStand struct {
+	Cursor ident.Device
+	Over   bool
+}
+
+func (m *model) stands(t *rapid.T, f *modelFan) (at modelStand) {
+	const query = "SELECT COALESCE(fan_cursor, '') AS cursor, due_at IS NULL AS over FROM messages WHERE id = ?"
+	m.do(t, m.s.reads.get(context.Background(), &at, m.s.dialect.rebind(query), string(f.id)))
+	return at
+}
+
+// rows are the devices that the page which came to stand there went through: those of now, or those that were read ahead.
+func (m *model) rows(f *modelFan, limit int, at modelStand) *modelRows {
+	if r := f.ahead; r != nil && r.limit == limit && r.end(f.cursor) == at.Cursor && r.last == at.Over {
+		return r
+	}
+	return m.rowsNow(f, limit)
+}
+
+func (m *model) rowsNow(f *modelFan, limit int) *modelRows {
+	var rows []ident.Device
 	switch {
 	case f.to.Topic != "":
 		for _, s := range m.subs {
@@ -234,20 +269,18 @@ func (m *model) rows(f *modelFan) (rows []ident.Device) {
 	}
 	rows = slices.DeleteFunc(rows, func(d ident.Device) bool { return d <= f.cursor })
 	slices.Sort(rows)
-	return rows
+	return &modelRows{rows[:min(limit, len(rows))], limit, len(rows) < limit || f.to.Device != ""}
 }
 
 // page stores the model's page and returns how many it reached.
-func (m *model) page(t *rapid.T, f *modelFan, limit int) (reached int) {
-	rows := m.rows(f)
-	f.over = len(rows) < limit || f.to.Device != ""
-	rows = rows[:min(limit, len(rows))]
-	if len(rows) > 0 {
-		f.cursor = rows[len(rows)-1]
+func (m *model) page(t *rapid.T, f *modelFan, rows *modelRows) (reached int) {
+	f.cursor, f.over, f.ahead = rows.end(f.cursor), rows.last, nil
+	if f.to.Fans() && !f.over {
+		f.ahead = m.rowsNow(f, rows.limit)
 	}
 	var boxes []*modelInbox
 	for _, b := range m.boxes {
-		if slices.Contains(rows, b.id) && m.early(f, b.id) {
+		if slices.Contains(rows.devices, b.id) && m.early(f, b.id) {
 			boxes = append(boxes, b)
 		}
 	}
@@ -274,7 +307,7 @@ func (m *model) page(t *rapid.T, f *modelFan, limit int) (reached int) {
 // through is the user whose the message is in an inbox: of a topic, if the device has that by its user alone.
 func (m *model) through(f *modelFan, b *modelInbox) string {
 	itself := func(s modelSub) bool {
-		return s.device == b.id && s.topic == f.to.Topic && s.via == "" && !s.since.After(f.since)
+		return s.device == b.id && s.topic == f.to.Topic && s.via == "" && !s.since.After(f.until())
 	}
 	if f.to.Topic == "" || slices.ContainsFunc(m.subs, itself) {
 		return f.to.User
@@ -285,7 +318,7 @@ func (m *model) through(f *modelFan, b *modelInbox) string {
 // early reports whether the device was subscribed in time.
 func (m *model) early(f *modelFan, d ident.Device) bool {
 	return f.to.Topic == "" || slices.ContainsFunc(m.subs, func(s modelSub) bool {
-		return s.device == d && s.topic == f.to.Topic && !s.since.After(f.since)
+		return s.device == d && s.topic == f.to.Topic && !s.since.After(f.until())
 	})
 }
 
