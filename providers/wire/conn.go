@@ -72,6 +72,9 @@ func (c *conn) room() bool {
 		return false
 	}
 	free := c.cc.Available()
+	if !c.warm && c.cc.InFlight() > 0 {
+		free = 0 // one that was given up is not cleared away yet, and the server may allow no second
+	}
 	if free > 0 {
 		c.shutSince = time.Time{}
 	} else if c.inFlight == 0 && c.shutSince.IsZero() {
