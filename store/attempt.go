@@ -106,7 +106,7 @@ func (t *tx) together(m merged) (culprits []*op, err error) {
 		return nil, errors.Join(errLane, err)
 	}
 	t.part(nil)
-	if err := t.w.travel(); err != nil {
+	if err := t.w.answers(); err != nil {
 		return m.acks, err
 	}
 	if culprit, err := t.settleAcks(last); err != nil {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -48,6 +49,15 @@ func (w *writer) travel() error {
 	w.trips++
 	defer func() { w.spoke = time.Now() }()
 	return w.store.dialect.travel(w, list)
+}
+
+// answers travels if somebody needs the answer to anything that waits. What is only to be done goes with what comes after it, the
+// commit at the latest.
+func (w *writer) answers() error {
+	if !slices.ContainsFunc(w.waiting, func(e errand) bool { return e.read != nil || e.done != nil }) {
+		return nil
+	}
+	return w.travel()
 }
 
 // part has what the tx asks for and changes from now on belong to a part of the batch; nil is none in particular.

@@ -8,6 +8,7 @@ import (
 
 	"rouse/ident"
 	"rouse/messages"
+	"rouse/tokens"
 )
 
 // Round trips are what a batch costs where the database is a network away.
@@ -66,10 +67,21 @@ func TestTripsOfABatch(t *testing.T) {
 		}
 		return ops
 	}
+	page := func() *op {
+		hall := newHall(t, s, tokens.OverflowReject, time.Now())
+		m := sendTo(hall.app, "")
+		m.To = messages.Target{Broadcast: true}
+		if _, err := s.Accept(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+		f := hall.look(m.ID, time.Now())
+		return newOp(f.store).locking(f.devices...)
+	}
 	for name, c := range map[string]struct {
 		ops  []*op
 		most int
 	}{
+		"a page of a broadcast": {[]*op{page()}, 2}, "a page and sends": {append(sends(false), page()), 3},
 		"plain sends": {sends(false), 2}, "sends with keys": {sends(true), 3}, "acks": {acks(), 2},
 		"both": {append(sends(false), acks()...), 2},
 	} {
