@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	natsserver "github.com/nats-io/nats-server/v2/server"
-
 	"rouse/internal/testkit"
 )
 
@@ -19,6 +17,7 @@ import (
 type wire struct {
 	listener net.Listener
 	mu       sync.Mutex
+	address  string        // of the server, empty if there is none; guarded by mu
 	dead     bool          // guarded by mu
 	cut      chan struct{} // closed when what is connected goes dead; guarded by mu
 	open     sync.WaitGroup
@@ -26,7 +25,7 @@ type wire struct {
 
 func newWire(t *testing.T, listener net.Listener, network, address string) *wire {
 	t.Helper()
-	w := &wire{listener: listener, cut: make(chan struct{})}
+	w := &wire{listener: listener, address: address, cut: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
 	w.open.Go(func() {
 		for {
@@ -34,18 +33,22 @@ func newWire(t *testing.T, listener net.Listener, network, address string) *wire
 			if err != nil {
 				return
 			}
-			w.open.Go(func() { w.carry(ctx, client, network, address) })
+			w.open.Go(func() { w.carry(ctx, client, network) })
 		}
 	})
 	t.Cleanup(func() { _ = listener.Close(); cancel(); w.open.Wait() })
 	return w
 }
 
-// carry joins the two ends until one closes. Dead, it swallows what comes.
-func (w *wire) carry(ctx context.Context, client net.Conn, network, address string) {
+// carry joins the two ends until one closes. Dead, it swallows what comes; without a server it closes.
+func (w *wire) carry(ctx context.Context, client net.Conn, network string) {
 	w.mu.Lock()
-	cut, dead := w.cut, w.dead
+	address, cut, dead := w.address, w.cut, w.dead
 	w.mu.Unlock()
+	if address == "" {
+		_ = client.Close()
+		return
+	}
 	var d net.Dialer
 	server, err := d.DialContext(ctx, network, address)
 	if err != nil {
@@ -81,6 +84,13 @@ func forward(from, to net.Conn, cut <-chan struct{}) {
 	}
 }
 
+// leads makes connections lead to that server from now on; to none if the address is empty.
+func (w *wire) leads(address string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.address = address
+}
+
 // kill makes the connections that are open go dead, and those that will be made too, if new is true.
 func (w *wire) kill(forever bool) {
 	w.mu.Lock()
@@ -111,7 +121,7 @@ var wired = map[string]func(t *testing.T) (through, straight node, w *wire){
 		return b, straight, w
 	},
 	"nats": func(t *testing.T) (node, node, *wire) {
-		address := newNATSServer(t, natsserver.RANDOM_PORT).Addr().String()
+		address := newNATSServer(t).Addr().String()
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
@@ -133,8 +143,7 @@ func TestADeadConnectionIsNoticedAndReplaced(t *testing.T) {
 			before := a.said()
 			w.kill(false)
 			a.until("told of the gap", func() bool { return a.lost > before })
-			b.Hint(hint(1))
-			a.hears(hint(1))
+			b.reaches(a, hint(1))
 			a.Hint(hint(2))
 			b.hears(hint(2))
 		})
@@ -158,7 +167,7 @@ func TestANodeEndsThoughNothingAnswers(t *testing.T) {
 // TestWhatNATSDropsIsTold: the subscription holds one message, and a hundred come before anybody asks.
 func TestWhatNATSDropsIsTold(t *testing.T) {
 	t.Parallel()
-	url := "nats://" + newNATSServer(t, natsserver.RANDOM_PORT).Addr().String()
+	url := "nats://" + newNATSServer(t).Addr().String()
 	b, other := newNATS(t, url), newNATS(t, url)
 	conn, closed, err := b.connect(t.Context())
 	if err != nil {

@@ -25,6 +25,10 @@ const (
 // that a pooler answers in the server's place. The error is ErrDeaf if it was not heard within 2 s, or says why there is no way to the
 // server. No node hears of it.
 func ProbePostgres(ctx context.Context, dsn string) (took time.Duration, pooled bool, err error) {
+	return probePostgres(ctx, dsn, probeWait)
+}
+
+func probePostgres(ctx context.Context, dsn string, within time.Duration) (took time.Duration, pooled bool, err error) {
 	config, err := parse(dsn)
 	if err != nil {
 		return 0, false, err
@@ -34,7 +38,7 @@ func ProbePostgres(ctx context.Context, dsn string) (took time.Duration, pooled 
 	defer d.end()
 	err = d.with(ctx, func(ear *pgx.Conn) error {
 		return d.with(ctx, func(mouth *pgx.Conn) (err error) {
-			took, pooled, err = echo(ctx, ear, mouth)
+			took, pooled, err = echo(ctx, ear, mouth, within)
 			return err
 		})
 	})
@@ -42,7 +46,7 @@ func ProbePostgres(ctx context.Context, dsn string) (took time.Duration, pooled 
 }
 
 // echo has one connection hear what the other says.
-func echo(ctx context.Context, ear, mouth *pgx.Conn) (took time.Duration, pooled bool, err error) {
+func echo(ctx context.Context, ear, mouth *pgx.Conn, within time.Duration) (took time.Duration, pooled bool, err error) {
 	var process uint32
 	if err := ear.QueryRow(ctx, "SELECT pg_backend_pid()").Scan(&process); err != nil {
 		return 0, false, err
@@ -57,7 +61,7 @@ func echo(ctx context.Context, ear, mouth *pgx.Conn) (took time.Duration, pooled
 	if _, err := mouth.Exec(ctx, "SELECT pg_notify($1, $2)", probeChannel, word); err != nil {
 		return 0, pooled, err
 	}
-	wait, cancel := context.WithTimeout(ctx, probeWait)
+	wait, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	for {
 		n, err := ear.WaitForNotification(wait)
@@ -75,6 +79,10 @@ func echo(ctx context.Context, ear, mouth *pgx.Conn) (took time.Duration, pooled
 // ProbeNATS publishes a word under the subject of a node that does not exist, and returns how long it took to be heard, as
 // ProbePostgres does. Nodes hear it, and pass over it.
 func ProbeNATS(ctx context.Context, url string) (took time.Duration, err error) {
+	return probeNATS(ctx, url, probeWait)
+}
+
+func probeNATS(ctx context.Context, url string, within time.Duration) (took time.Duration, err error) {
 	conn, err := nats.Connect(url, nats.Name("rouse doctor"), nats.NoReconnect(), nats.Timeout(stallLimit))
 	if err != nil {
 		return 0, err
@@ -84,7 +92,7 @@ func ProbeNATS(ctx context.Context, url string) (took time.Duration, err error) 
 	if err != nil {
 		return 0, err
 	}
-	wait, cancel := context.WithTimeout(ctx, probeWait)
+	wait, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	if err := conn.FlushWithContext(wait); err != nil {
 		return 0, err

@@ -16,7 +16,7 @@ import (
 func TestAProbeHearsItself(t *testing.T) {
 	t.Parallel()
 	dsn := testkit.Postgres(t)
-	took, pooled, err := ProbePostgres(t.Context(), dsn)
+	took, pooled, err := probePostgres(t.Context(), dsn, patience)
 	if err != nil || pooled || took <= 0 {
 		t.Errorf("directly: %v, %v, %v", took, pooled, err)
 	}
@@ -48,7 +48,7 @@ func TestAProbeOfNATS(t *testing.T) {
 	}
 	node := listen(t, newNATS(t, at("good")), nil)
 	before := node.said()
-	if took, err := ProbeNATS(t.Context(), at("good")); err != nil || took <= 0 {
+	if took, err := probeNATS(t.Context(), at("good"), patience); err != nil || took <= 0 {
 		t.Errorf("%v, %v", took, err)
 	}
 	for _, user := range []string{"dumb", "deaf", "unknown"} {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"slices"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -67,16 +66,17 @@ var mortal = map[string]func(t *testing.T) rig{
 }
 
 func openNATS(t *testing.T) rig {
-	s := newNATSServer(t, natsserver.RANDOM_PORT)
-	address := s.Addr().String()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newNATSServer(t)
+	// The address stays the test's own: that of a server which is away anybody may take.
+	w := newWire(t, l, "tcp", s.Addr().String())
 	return rig{
-		join: func(t *testing.T) node { return newNATS(t, "nats://"+address) },
-		stop: func(*testing.T) { s.Shutdown(); s.WaitForShutdown() },
-		start: func(t *testing.T) {
-			_, port, _ := net.SplitHostPort(address)
-			n, _ := strconv.Atoi(port)
-			s = newNATSServer(t, n)
-		},
+		join:  func(t *testing.T) node { return newNATS(t, "nats://"+l.Addr().String()) },
+		stop:  func(*testing.T) { w.leads(""); s.Shutdown(); s.WaitForShutdown() },
+		start: func(t *testing.T) { s = newNATSServer(t); w.leads(s.Addr().String()) },
 	}
 }
 
@@ -98,9 +98,9 @@ func newNATS(t *testing.T, url string) *NATS {
 	return b
 }
 
-func newNATSServer(t *testing.T, port int) *natsserver.Server {
+func newNATSServer(t *testing.T) *natsserver.Server {
 	t.Helper()
-	s, err := natsserver.NewServer(&natsserver.Options{Host: "127.0.0.1", Port: port, NoLog: true, NoSigs: true})
+	s, err := natsserver.NewServer(&natsserver.Options{Host: "127.0.0.1", Port: natsserver.RANDOM_PORT, NoLog: true, NoSigs: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,6 +207,19 @@ func (e *ears) until(what string, is func() bool) {
 func (e *ears) hears(h messages.Hint) {
 	e.t.Helper()
 	e.until("heard", func() bool { return slices.Contains(e.hints, h) })
+}
+
+// reaches has e say a hint, and once more whenever the other was told of a gap, until the other hears it.
+func (e *ears) reaches(other *ears, h messages.Hint) {
+	e.t.Helper()
+	gaps := -1
+	other.until("reached", func() bool {
+		if other.lost != gaps {
+			gaps = other.lost
+			e.Hint(h)
+		}
+		return slices.Contains(other.hints, h)
+	})
 }
 
 // said is how often e was told that hints are lost.
