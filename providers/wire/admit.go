@@ -90,7 +90,7 @@ func (p *Pool) lookAgain() {
 		if !c.shut() {
 			continue
 		}
-		c.draining = time.Since(c.shutSince) > shutLimit
+		c.draining = time.Since(c.shutSince) > p.o.Shut
 		if !p.looking {
 			p.looking = true
 			p.later(lookAgainAfter, func() { p.looking = false })
@@ -167,7 +167,12 @@ func (p *Pool) firstOf(c *conn) {
 		return
 	}
 	c.coldSince = time.Now()
-	c.reminder = p.later(coldLimit, func() {})
+	c.reminder = p.later(p.o.Cold, func() {})
+}
+
+// overdue reports whether the first answer is late enough that others need not wait for it.
+func (p *Pool) overdue(c *conn) bool {
+	return !c.warm && !c.coldSince.IsZero() && time.Since(c.coldSince) >= p.o.Cold
 }
 
 // needsConn reports whether one more connection is called for: there is none, or all are as full as we fill them.
@@ -178,7 +183,7 @@ func (p *Pool) needsConn() bool {
 	for _, c := range p.conns {
 		switch {
 		case !c.usable() || c.cc.Err() != nil:
-		case c.overdue():
+		case p.overdue(c):
 			overdue++
 		case !c.warm || c.inFlight < c.capacity:
 			return false

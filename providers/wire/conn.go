@@ -87,11 +87,6 @@ func (c *conn) room() bool {
 // under way on it. For a moment that is normal, until the last stream is cleared away.
 func (c *conn) shut() bool { return c.inFlight == 0 && !c.shutSince.IsZero() && c.usable() }
 
-// overdue reports whether the first answer is late enough that others need not wait for it.
-func (c *conn) overdue() bool {
-	return !c.warm && !c.coldSince.IsZero() && time.Since(c.coldSince) >= coldLimit
-}
-
 // dial opens a connection within the context. The TLS handshake is ours, so
 // that the reader can watch what the server says when it goes away.
 func (p *Pool) dial(ctx context.Context) (*conn, error) {

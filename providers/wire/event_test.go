@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"slices"
@@ -82,12 +81,27 @@ func TestEvents(t *testing.T) {
 func TestSilenceIsTold(t *testing.T) {
 	t.Parallel()
 	var d diary
-	r := newRaw(t, func(_ int64, c net.Conn) { deaf(c) })
-	p := r.pool(func(o *Options) { o.Observe = d.note })
+	arrived := make(chan struct{})
+	r := newRaw(t, func(_ int64, c net.Conn) {
+		p, _ := greet(c)
+		p.serve(func(stream uint32) {
+			if stream == 1 {
+				p.answer(stream)
+			} else {
+				close(arrived) // and not a word more
+			}
+		})
+	})
+	p := r.pool(func(o *Options) { unhurried(o); o.Observe, o.Fair = d.note, 1 })
 	defer p.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	defer cancel()
-	if _, err := send(ctx, p); reasonOf(err) != Timeout {
+	if _, err := send(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	ctx, done := newExpiring(t), make(chan error, 1)
+	go func() { _, err := send(ctx, p); done <- err }()
+	<-arrived
+	ctx.open()
+	if err := <-done; reasonOf(err) != Timeout {
 		t.Error(err)
 	}
 	if got, want := d.read(), []string{"opened", "lost timeout"}; !slices.Equal(got, want) {

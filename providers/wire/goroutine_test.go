@@ -41,11 +41,9 @@ func TestWaitingCostsNoGoroutine(t *testing.T) {
 			all.Go(func() { _, _ = send(ctx, p) })
 		}
 	})
-	waitUntil(ctx, t, "all slots are taken", func() bool {
-		p.mu.Lock()
-		defer p.mu.Unlock()
+	waitUntil(ctx, t, "all slots are taken", p.holds(func() bool {
 		return p.inFlight == slots && p.waiters.Len() == callers-slots && s.inHand.Load() == slots
-	})
+	}))
 	got := labelled(t, t.Name())
 	if got < callers || got > callers+slots+handful {
 		t.Errorf("%d goroutines for %d callers and %d slots, want at most %d", got, callers, slots, callers+slots+handful)

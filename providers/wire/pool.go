@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"crypto/tls"
@@ -40,6 +41,8 @@ type Options struct {
 	Prepare func(req *http.Request, epoch uint64)
 	// Observe is told what happens to the connections; nil for nobody. It may be called from several goroutines at once and must not block.
 	Observe func(Event)
+	// Cold, Shut and Fair take the place of coldLimit, shutLimit and fairChance in tests, where a busy machine is no news of the server; 0 for those.
+	Cold, Shut, Fair time.Duration
 }
 
 func (o Options) address() string {
@@ -116,6 +119,7 @@ func New(o Options) *Pool {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	o.Cold, o.Shut, o.Fair = cmp.Or(o.Cold, coldLimit), cmp.Or(o.Shut, shutLimit), cmp.Or(o.Fair, fairChance)
 	return &Pool{o: o, epoch: 1}
 }
 
@@ -142,7 +146,7 @@ func (p *Pool) Send(req *http.Request, limit int64) (Reply, error) {
 	begun := time.Now()
 	reply, failure := exchange(c, req, limit)
 	p.report(c, failure)
-	p.release(c, fateOf(c, begun, reply, failure))
+	p.release(c, p.fateOf(c, begun, reply, failure))
 	if failure != nil {
 		return reply, failure
 	}
@@ -260,7 +264,7 @@ const (
 // a slot may have no time left to wait for an answer.
 const fairChance = 500 * time.Millisecond
 
-func fateOf(c *conn, begun time.Time, reply Reply, failure *Error) fate {
+func (p *Pool) fateOf(c *conn, begun time.Time, reply Reply, failure *Error) fate {
 	took := time.Since(begun)
 	switch {
 	case reply.Status != 0:
@@ -269,7 +273,7 @@ func fateOf(c *conn, begun time.Time, reply Reply, failure *Error) fate {
 		return spoilt
 	case failure.Reason != Timeout && failure.Reason != Canceled:
 		return unanswered
-	case took < fairChance:
+	case took < p.o.Fair:
 		return hasty
 	case failure.Reason == Timeout && c.watch.silentSince(begun.Add(took/2)):
 		return silent
@@ -291,7 +295,7 @@ func (p *Pool) release(c *conn, f fate) {
 		c.reminder.Stop()
 		p.barren, p.notBefore = 0, time.Time{}
 	case unanswered, silent, hasty, spoilt:
-		condemned := !c.warm && (f != hasty || c.overdue())
+		condemned := !c.warm && (f != hasty || p.overdue(c))
 		if condemned {
 			p.wasBarren()
 		}
