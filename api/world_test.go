@@ -65,8 +65,9 @@ type setup struct {
 	// door and inboxes, if set, stand before the store's own.
 	door    func(api.Door) api.Door
 	inboxes func(api.Inboxes) api.Inboxes
-	// messages too.
+	// messages and events too.
 	messages func(api.Messages) api.Messages
+	events   func(api.Events) api.Events
 	// server, if set, changes it before it starts; one of HTTP/2 speaks TLS.
 	server func(*httptest.Server)
 }
@@ -110,6 +111,9 @@ func (s setup) serve(t testing.TB, w *world, hints testkit.Bus) {
 	}
 	if s.messages != nil {
 		deps.Messages = s.messages(w.store)
+	}
+	if s.events != nil {
+		deps.Events = s.events(w.store)
 	}
 	if s.noAdmin {
 		deps.Admin = tokens.Hash{}
