@@ -189,11 +189,10 @@ func TestParkedPollGetsTheMessage(t *testing.T) {
 	if got := counted(t, w, "rouse_waiters"); got != 1 {
 		t.Errorf("rouse_waiters is %v", got)
 	}
-	began := time.Now()
 	id := w.send(app, p, "hello")
 	page, _ := x.page(t)
-	if len(page.Messages) != 1 || page.Messages[0].ID != id || time.Since(began) > 5*time.Second {
-		t.Errorf("after %s: %+v", time.Since(began), page)
+	if len(page.Messages) != 1 || page.Messages[0].ID != id {
+		t.Errorf("got %+v", page)
 	}
 	if h := w.heard.until(t, messages.HintServed, 0); !h.Parked || h.Seq == 0 || string(h.App) != app.id {
 		t.Errorf("hinted %+v", h)
@@ -268,7 +267,7 @@ func TestPollTimesOut(t *testing.T) {
 	p := w.newPhone(w.newApp())
 	began := time.Now()
 	page, header := w.wait(p, "wait=1").page(t)
-	if took := time.Since(began); took < 800*time.Millisecond || took > 5*time.Second {
+	if took := time.Since(began); took < 800*time.Millisecond {
 		t.Errorf("took %s", took)
 	}
 	if len(page.Messages) != 0 || page.Cursor == "" || page.More || header.Get("Retry-After") != "" {
@@ -327,8 +326,8 @@ func TestDrainAnswersEverybody(t *testing.T) {
 	late := w.newPhone(app)
 	began := time.Now()
 	a := w.do(call{"GET", "/v1/inbox?wait=55", late.key, nil, nil}).want(200)
-	if time.Since(began) > 5*time.Second || a.header.Get("Retry-After") == "" {
-		t.Errorf("took %s, Retry-After %q", time.Since(began), a.header.Get("Retry-After"))
+	if took := time.Since(began); took > 45*time.Second || a.header.Get("Retry-After") == "" {
+		t.Errorf("took %s, Retry-After %q", took, a.header.Get("Retry-After"))
 	}
 	w.send(app, late, 1)
 	if page := w.inbox(late, "?wait=55"); len(page.Messages) != 1 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -115,11 +116,10 @@ func TestMessageReachesAPollOnAnotherNode(t *testing.T) {
 		app := a.newApp()
 		p := a.newPhone(app)
 		x := b.wait(p, "wait=55")
-		began := time.Now()
 		id := a.send(app, p, "hello")
 		page, _ := x.page(t)
-		if len(page.Messages) != 1 || page.Messages[0].ID != id || time.Since(began) > 5*time.Second {
-			t.Errorf("after %s: %+v", time.Since(began), page)
+		if len(page.Messages) != 1 || page.Messages[0].ID != id {
+			t.Errorf("got %+v", page)
 		}
 	})
 }
@@ -196,7 +196,7 @@ func TestTwoReceiversOfOneDeviceDoNotSpin(t *testing.T) {
 	t.Parallel()
 	all := nodes(t, 2)
 	p := all[0].newPhone(all[0].newApp())
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var running sync.WaitGroup
 	for _, w := range all {
@@ -208,13 +208,19 @@ func TestTwoReceiversOfOneDeviceDoNotSpin(t *testing.T) {
 			_ = (&rouse.Receiver{Client: c}).Run(ctx, func(context.Context, rouse.InboxPage) error { return nil })
 		})
 	}
-	running.Wait()
-	n := 0
-	for _, w := range all {
-		n += w.heard.count(messages.HintPolling)
+	polls := func() (n int) {
+		for _, w := range all {
+			n += w.heard.count(messages.HintPolling)
+		}
+		return n
 	}
-	if n < 3 || n > 30 {
-		t.Errorf("%d polls in 3 s", n)
+	begun := time.Now()
+	poll(t, func() bool { return polls() >= 3 && time.Since(begun) > 3*time.Second })
+	cancel()
+	running.Wait()
+	// Each waits for at least 250 ms before it takes the place again, 500 ms the next time, and so on.
+	if n, took := polls(), time.Since(begun); n > 30 {
+		t.Errorf("%d polls in %s", n, took)
 	}
 }
 
@@ -339,7 +345,9 @@ func TestBoundOnOneNodeSentOnAnother(t *testing.T) {
 // balancer sends requests to a, and to b once a stops.
 type balancer struct {
 	a, b  *world
-	moved *atomic.Bool
+	moved atomic.Bool
+	// away is for how many seconds the client was told to stay away last. The client writes it.
+	away int
 }
 
 func (l *balancer) Do(r *http.Request) (*http.Response, error) {
@@ -349,19 +357,23 @@ func (l *balancer) Do(r *http.Request) (*http.Response, error) {
 	}
 	r.URL.Host = strings.TrimPrefix(to.server.URL, "http://")
 	r.Host = r.URL.Host
-	return to.http.Do(r)
+	answer, err := to.http.Do(r)
+	if err == nil && answer.Header.Get("Retry-After") != "" {
+		l.away, err = strconv.Atoi(answer.Header.Get("Retry-After"))
+	}
+	return answer, err
 }
 
-// TestReceiverMovesToAnotherNode: its node stops, it stays away as long as it was told, and finds what came meanwhile on
-// another. No message is late by more than 5 s.
+// TestReceiverMovesToAnotherNode: its node stops, it stays away as long as it was told, which is no longer than 4 s, and finds
+// what came meanwhile on another.
 func TestReceiverMovesToAnotherNode(t *testing.T) {
 	t.Parallel()
 	all := nodes(t, 2)
 	a, b := all[0], all[1]
 	app := a.newApp()
 	p := a.newPhone(app)
-	var stopped atomic.Bool
-	c, err := rouse.NewClientWithResponses(a.server.URL, rouse.WithKey(p.key), rouse.WithHTTPClient(&balancer{a: a, b: b, moved: &stopped}))
+	between := &balancer{a: a, b: b}
+	c, err := rouse.NewClientWithResponses(a.server.URL, rouse.WithKey(p.key), rouse.WithHTTPClient(between))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -386,15 +398,16 @@ func TestReceiverMovesToAnotherNode(t *testing.T) {
 		t.Errorf("got %q", s)
 	}
 	a.heard.until(t, messages.HintPolling, 1)
-	stopped.Store(true)
+	between.moved.Store(true)
 	began := time.Now()
 	a.drain()
+	poll(t, func() bool { return api.Waiting(a.api) == 0 }) // or the poll there may still find it
 	b.send(app, p, "meanwhile")
 	if s := <-got; s != "meanwhile" {
 		t.Errorf("got %q", s)
 	}
-	if took := time.Since(began); took < 500*time.Millisecond || took > 5*time.Second {
-		t.Errorf("it came %s after the stop began", took)
+	if took := time.Since(began); between.away < 1 || between.away > 4 || took < time.Duration(between.away)*time.Second {
+		t.Errorf("it came %s after the stop began, told to stay away for %d s", took, between.away)
 	}
 	b.heard.until(t, messages.HintPolling, 0)
 	b.send(app, p, "after")
