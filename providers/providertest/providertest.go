@@ -110,8 +110,8 @@ const (
 	patience = 10 * time.Second
 	// grace is what the contract allows over a deadline.
 	grace = time.Second
-	// prompt is more than any answer takes, and less than the waits that scripted answers ask for.
-	prompt = 2 * time.Second
+	// brief is the deadline of what gets no answer.
+	brief = 2 * time.Second
 )
 
 // start brings up a world; it is gone when the test is over.
@@ -173,12 +173,56 @@ func (w *world) push(p providers.Push, limit time.Duration) providers.Outcome {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), limit)
 	defer cancel()
-	begun := time.Now()
-	out := w.provider.Push(ctx, p)
-	if took := time.Since(begun); took > limit+grace {
-		w.t.Errorf("a push with %v took %v", limit, took)
+	return w.pushIn(ctx, p)
+}
+
+// pushIn is push with a context that ends when the test says so.
+func (w *world) pushIn(ctx context.Context, p providers.Push) providers.Outcome {
+	w.t.Helper()
+	defer w.inTime(ctx, "a push")()
+	return w.provider.Push(ctx, p)
+}
+
+// inTime checks, when what it returns is called, that the context ended no longer than grace ago. When it did says a goroutine of its
+// own: a machine that stands still makes nobody late.
+func (w *world) inTime(ctx context.Context, what string) func() {
+	w.t.Helper()
+	over := make(chan time.Time, 1)
+	stop := context.AfterFunc(ctx, func() { over <- time.Now() })
+	return func() {
+		w.t.Helper()
+		if stop() {
+			return
+		}
+		if late := time.Since(<-over); late > grace {
+			w.t.Errorf("%s came back %v after its context ended", what, late)
+		}
 	}
-	return out
+}
+
+// expiring is a context whose deadline passes when the test says so.
+type expiring struct {
+	context.Context
+	over   chan struct{}
+	expire func()
+}
+
+func newExpiring(ctx context.Context) expiring {
+	over := make(chan struct{})
+	return expiring{ctx, over, sync.OnceFunc(func() { close(over) })}
+}
+
+// Done is closed when the deadline has passed.
+func (e expiring) Done() <-chan struct{} { return e.over }
+
+// Err says that it has.
+func (e expiring) Err() error {
+	select {
+	case <-e.over:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
 }
 
 // works asserts that the provider wakes a fresh device now.

@@ -23,7 +23,7 @@ func testTurnedAway(t *testing.T, f Fixture) {
 			t.Parallel()
 			w := f.start(t, Settings{})
 			remove := w.sim.AddRule(sim.Rule{Provider: f.Provider, Action: away.Action})
-			out := w.push(NewPush(f.Token(w.sim)), prompt)
+			out := w.push(NewPush(f.Token(w.sim)), patience)
 			if diff := cmp.Diff(away.Want, out, ignoreTook()); diff != "" {
 				t.Errorf("outcome (-want +got):\n%s", diff)
 			}
@@ -177,15 +177,19 @@ func testGreetings(t *testing.T, f Fixture) {
 	for _, greeting := range greetings {
 		t.Run(greeting.Name, func(t *testing.T) {
 			t.Parallel()
-			w := f.start(t, Settings{Timeout: prompt})
+			limit := patience
+			if greeting.Action.Fault == sim.FaultTLSStall {
+				limit = brief
+			}
+			w := f.start(t, Settings{Timeout: limit})
 			remove := w.sim.AddRule(sim.Rule{Provider: f.Provider, Connection: nth, Action: greeting.Action})
-			out := w.push(NewPush(f.Token(w.sim)), prompt)
+			out := w.push(NewPush(f.Token(w.sim)), limit)
 			if diff := cmp.Diff(greeting.Want, out, ignoreTook()); diff != "" {
 				t.Errorf("outcome (-want +got):\n%s", diff)
 			}
 			remove()
 			if greeting.Action.Fault == sim.FaultTLSStall {
-				w.push(NewPush(f.Token(w.sim)), prompt) // it may have met the end of the same dial
+				w.push(NewPush(f.Token(w.sim)), limit) // it may have met the end of the same dial
 			}
 			w.works()
 		})
