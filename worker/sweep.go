@@ -177,19 +177,14 @@ func (w *Worker) step(ctx context.Context, r *rung, now time.Time, pages *sync.W
 	return nil
 }
 
-// handOver brings a page into the memories of its devices' homes; false if ctx ended first.
+// handOver brings a page into the memories of its devices' homes; false if ctx ended first. It begins without waiting, not
+// even for a timer that has ended: where two goroutines of a test's bubble meet such timers at once, the race detector may crash (golang/go#78156).
 func (w *Worker) handOver(ctx context.Context, page []found) bool {
 	h, answers := w.desk.begin(page, time.Now())
 	defer w.desk.end(h)
-	again := time.NewTimer(0)
+	again := time.NewTimer(tellEvery)
 	defer again.Stop()
 	for {
-		select {
-		case <-answers:
-		case <-again.C:
-		case <-ctx.Done():
-			return false
-		}
 		s := w.desk.step(h, time.Now(), w.o.Nodes.Mine)
 		if len(s.tell) > 0 {
 			w.o.Hints.Hint(s.tell...)
@@ -204,6 +199,12 @@ func (w *Worker) handOver(ctx context.Context, page []found) bool {
 			return true
 		}
 		again.Reset(time.Until(s.next))
+		select {
+		case <-answers:
+		case <-again.C:
+		case <-ctx.Done():
+			return false
+		}
 	}
 }
 
