@@ -254,7 +254,7 @@ func TestNodesOnPostgreSQLShareAPause(t *testing.T) {
 		}
 	}
 	nodes[0].accepts(t, app, at(0))
-	eventually(t, 40*time.Second, func() (bool, string) { return len(p.sent()) == 1, "nothing was pushed" })
+	eventually(t, patience, func() (bool, string) { return len(p.sent()) == 1, "nothing was pushed" })
 	open := func(n int) func() (bool, string) {
 		return func() (bool, string) {
 			all, err := nodes[1].store.Circuits(t.Context(), app)
@@ -262,7 +262,7 @@ func TestNodesOnPostgreSQLShareAPause(t *testing.T) {
 			return len(all) == n, "the circuits are others"
 		}
 	}
-	eventually(t, 10*time.Second, open(1))
+	eventually(t, patience, open(1))
 	right.Store(true)
-	eventually(t, 100*time.Second, open(0))
+	eventually(t, 2*patience, open(0)) // the pause is a minute and its jitter
 }
