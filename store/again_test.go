@@ -102,6 +102,34 @@ func TestALostConnectionCostsNobodyAnything(t *testing.T) {
 	}
 }
 
+// A connection that breaks while a node starts does not keep it from starting.
+func TestAStartIsDoneAgainWhenItsConnectionBreaks(t *testing.T) {
+	t.Parallel()
+	all := nodes(t, 2)
+	s, travel := all[0], all[0].dialect.travel
+	var once sync.Once
+	s.dialect.travel = func(w *writer, list []errand) error {
+		once.Do(func() {
+			if err := w.driver(func(c *pgx.Conn) error {
+				_, err := all[1].writes.Exec("SELECT pg_terminate_backend($1)", c.PgConn().PID())
+				return err
+			}); err != nil {
+				t.Error(err)
+			}
+		})
+		return travel(w, list)
+	}
+	t.Cleanup(func() {
+		if err := all[1].Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	start(t, s)
+	if err := s.MoveSweepCursor(t.Context(), "started", 1); err != nil {
+		t.Error(err)
+	}
+}
+
 // A statement that fails spoils its transaction: those it was in with are done again without it.
 func TestAStatementThatFailsHurtsNobodyElseOnPostgres(t *testing.T) {
 	t.Parallel()

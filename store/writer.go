@@ -167,7 +167,12 @@ func (s *Store) startWriters() (err error) {
 	if err := s.dialect.check(context.Background(), first.conn); err != nil {
 		return err
 	}
-	return first.proveRing()
+	for range maxTries {
+		if err = first.proveRing(); !first.again(err) {
+			break
+		}
+	}
+	return err
 }
 
 // writer owns a writing connection and what waits for it. The fields from conn on are touched by its goroutine alone.
