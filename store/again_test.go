@@ -102,6 +102,29 @@ func TestALostConnectionCostsNobodyAnything(t *testing.T) {
 	}
 }
 
+// The server counts a silence from its answer, which a node that is held up reads later: for the node it began when it asked.
+func TestASilenceBeginsWithTheQuestion(t *testing.T) {
+	t.Parallel()
+	s := nodes(t, 1)[0]
+	travel := s.dialect.travel
+	var asked time.Time // the writer's, as spoke
+	s.dialect.travel = func(w *writer, list []errand) error {
+		asked = time.Now()
+		return travel(w, list)
+	}
+	start(t, s)
+	if err := s.write(t.Context(), "ask", newOp(func(x *tx) error {
+		x.w.send(errand{query: "SELECT 1"})
+		err := x.w.travel()
+		if x.w.spoke.After(asked) {
+			t.Errorf("it began %v after the question", x.w.spoke.Sub(asked))
+		}
+		return err
+	}).locking(ident.NewDevice())); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A connection that breaks while a node starts does not keep it from starting.
 func TestAStartIsDoneAgainWhenItsConnectionBreaks(t *testing.T) {
 	t.Parallel()

@@ -47,7 +47,7 @@ func (w *writer) travel() error {
 	list := w.waiting
 	w.waiting = nil
 	w.trips++
-	defer func() { w.spoke = time.Now() }()
+	w.spoke = time.Now() // the server's silence may begin at once, however late its answer is read here
 	return w.store.dialect.travel(w, list)
 }
 

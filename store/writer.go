@@ -190,7 +190,7 @@ type writer struct {
 	waiting []errand  // for the next trip
 	trips   int       // of this transaction
 	part    error     // whom to blame for what is sent now
-	spoke   time.Time // when the server last answered a trip
+	spoke   time.Time // when the server was last asked something
 }
 
 func (w *writer) loop(ctx context.Context) {
