@@ -15,7 +15,7 @@ import (
 func doubled(t *testing.T, unlocked bool) (installations, held int) {
 	t.Helper()
 	j := onPieces(t)
-	second := openFile(t, "", func(o *Options) { o.DSN = j.dsn })
+	second := unhurried(openFile(t, "", func(o *Options) { o.DSN = j.dsn }))
 	start(t, second)
 	j.s.unlocked, second.unlocked = unlocked, unlocked
 	var all sync.WaitGroup

@@ -34,7 +34,7 @@ func onPieces(t *testing.T, change ...func(*Options)) *journey {
 		t.Fatal(err)
 	}
 	j := &journey{t: t, recorder: record(t, dsn), ctx: context.Background(), app: ident.NewApp(), now: time.Now()}
-	j.s = openFile(t, "", append([]func(*Options){func(o *Options) { o.DSN = j.dsn }}, change...)...)
+	j.s = unhurried(openFile(t, "", append([]func(*Options){func(o *Options) { o.DSN = j.dsn }}, change...)...))
 	start(t, j.s)
 	j.must(j.s.CreateApp(j.ctx, tokens.App{ID: j.app, Name: "app", InboxOverflow: tokens.OverflowDropOldest, CreatedAt: j.now}, nil))
 	for range 12 {

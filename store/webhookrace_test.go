@@ -29,17 +29,18 @@ func TestAChangeOfAWebhookDoesNotUndoItsDisabling(t *testing.T) {
 		t.Fatal(err)
 	}
 	noted := make(chan error, 1)
-	_, err = all[0].changeWebhook(ctx, app, h.ID, func(t *tx, r webhookRow) error {
+	_, err = all[0].changeWebhook(ctx, app, h.ID, func(x *tx, r webhookRow) error {
 		go func() {
 			_, err := all[1].NotePosts(ctx, messages.WebhookNote{ID: h.ID, App: app, Term: d.Term, Place: d.Place, Disable: messages.WebhookFailing, Now: now})
 			noted <- err
 		}()
-		select {
-		case err := <-noted: // it did not wait: what was read is old
-			noted <- err
-		case <-time.After(300 * time.Millisecond):
-		}
-		_, err := t.exec(updateWebhook, r.URL, r.Events, "for the till", r.DisabledAt, r.DisabledReason, 0, string(h.ID))
+		waitFor(t, func() bool {
+			var waits int
+			const query = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+			err := all[1].reads.get(ctx, &waits, query)
+			return err != nil || waits > 0 || len(noted) > 0 // it did not wait: what was read is old
+		})
+		_, err := x.exec(updateWebhook, r.URL, r.Events, "for the till", r.DisabledAt, r.DisabledReason, 0, string(h.ID))
 		return err
 	})
 	if err != nil {
