@@ -28,6 +28,7 @@ func TestTripsOfABatch(t *testing.T) {
 		look := newOp(func(x *tx) error {
 			s.dialect.commit = func(w *writer) error { // of the next batch; the writer's goroutine alone calls it
 				s.dialect.commit = func(w *writer) error {
+					w.spoke = time.Now().Add(time.Hour) // after a silence a commit would go alone
 					err := inner(w)
 					commit <- w.trips
 					s.dialect.commit = inner
