@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -276,15 +277,21 @@ func TestBrokenConnectionsLeaveEachEndTold(t *testing.T) {
 	s := nodes(t, 1, fourMessages)[0]
 	start(t, s)
 	p := newPlay(t, s, tokens.OverflowDropOldest)
+	var broken atomic.Int64
 	played := make(chan struct{})
-	go func() { p.run(25); close(played) }()
-	broken := 0
+	go func() {
+		defer close(played)
+		p.run(25)
+		for broken.Load() == 0 {
+			p.run(1)
+		}
+	}()
 	for over := false; !over; {
 		var n int
 		const cut = `SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
 			AND state <> 'idle'`
 		if err := s.reads.get(context.Background(), &n, cut); err == nil {
-			broken += n
+			broken.Add(int64(n))
 		}
 		select {
 		case <-played:
@@ -292,9 +299,7 @@ func TestBrokenConnectionsLeaveEachEndTold(t *testing.T) {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-	if broken == 0 {
-		t.Error("no connection was broken")
-	}
+	s.reads.db.SetMaxIdleConns(0) // one that was broken when it had just answered does not know it yet
 	waitFor(t, func() bool { return s.Ready(context.Background()) == nil })
 	eachEndIsToldOnce(t, s, p.app)
 }
