@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io/fs"
@@ -20,7 +19,8 @@ import (
 // liveRows is how many rows each big table has when a migration meets it. A million takes a few minutes.
 var liveRows = flag.Int("live-rows", 20_000, "rows of each big table in TestMigrationsHoldNobodyUp")
 
-// longestBlock is how long a migration may hold up a send, whatever the size of the tables.
+// longestBlock is how long a send may wait for a migration's lock, whatever the size of the tables. The server watches over it: what
+// else this machine keeps waiting is not the migration's fault.
 const longestBlock = time.Second
 
 // fills puts n rows into what a schema has, by the table that it came with.
@@ -72,7 +72,7 @@ var sends = map[string][]string{
 	"events": {"INSERT INTO events (id, app, type, created_at, data) VALUES ('e', 'app', 't', 1, '')"},
 }
 
-// traffic does what a node does, all the time, and knows the longest that any of it took.
+// traffic does what a node does, all the time, and knows the longest that any of it took. What waits for longestBlock fails.
 type traffic struct {
 	stop    context.CancelFunc
 	longest chan slowest
@@ -93,6 +93,9 @@ func startTraffic(t *testing.T, dsn string, statements []string) *traffic {
 	for _, query := range statements {
 		conn, err := pgx.Connect(t.Context(), dsn)
 		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Exec(t.Context(), fmt.Sprint("SET lock_timeout = ", longestBlock.Milliseconds())); err != nil {
 			t.Fatal(err)
 		}
 		go func() {
@@ -241,13 +244,13 @@ func TestMigrationsHoldNobodyUp(t *testing.T) {
 		err := x.to(version)
 		took := time.Since(begun)
 		worst := nodes.end()
-		if err := errors.Join(err, worst.err); err != nil {
-			t.Fatalf("migration %d: %v (%s)", version, err, worst.query)
+		if err != nil {
+			t.Fatalf("migration %d: %v", version, err)
+		}
+		if worst.err != nil {
+			t.Fatalf("migration %d held this up: %s: %v", version, worst.query, worst.err)
 		}
 		t.Logf("migration %d with %d rows a table: %v, the longest of %d statements beside it %v", version, *liveRows, took.Round(time.Millisecond), worst.done, worst.took.Round(time.Millisecond))
-		if worst.took > longestBlock {
-			t.Errorf("migration %d held this up for %v: %s", version, worst.took, worst.query)
-		}
 	}
 	var invalid []string
 	if err := x.s.reads.db.Select(&invalid, "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"); err != nil || len(invalid) > 0 {
@@ -283,14 +286,29 @@ func withLast(t *testing.T, last string) (files fs.FS, version int64) {
 // A migration that does hold nodes up is found.
 func TestAMigrationThatHoldsNodesUpIsFound(t *testing.T) {
 	t.Parallel()
-	files, version := withLast(t, "-- +goose Up\nALTER TABLE inboxes ADD COLUMN more BIGINT;\nSELECT pg_sleep(1.3);\n")
+	files, version := withLast(t, "-- +goose Up\nALTER TABLE inboxes ADD COLUMN more BIGINT;\nSELECT pg_advisory_xact_lock(1);\n")
 	x := newLive(t, files)
 	if err := x.to(version - 1); err != nil {
 		t.Fatal(err)
 	}
-	nodes := startTraffic(t, x.dsn, x.fill(100))
-	err := x.to(version)
-	if worst := nodes.end(); err != nil || worst.err != nil || worst.took < longestBlock || !strings.Contains(worst.query, "inboxes") {
+	statements := x.fill(100)
+	slow, err := pgx.Connect(t.Context(), x.dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slow.Close(context.Background())
+	if _, err := slow.Exec(t.Context(), "SELECT pg_advisory_lock(1)"); err != nil {
+		t.Fatal(err)
+	}
+	nodes := startTraffic(t, x.dsn, statements)
+	migrated := make(chan error, 1)
+	go func() { migrated <- x.to(version) }()
+	waitFor(t, func() bool { return len(nodes.longest) > 0 || len(migrated) > 0 })
+	if _, err := slow.Exec(t.Context(), "SELECT pg_advisory_unlock(1)"); err != nil {
+		t.Fatal(err)
+	}
+	err = <-migrated
+	if worst := nodes.end(); err != nil || !codeIn(worst.err, "55P03") || !strings.Contains(worst.query, "inboxes") {
 		t.Errorf("%v, %+v", err, worst)
 	}
 }
@@ -325,7 +343,7 @@ func TestAMigrationBehindALongReaderHoldsNobodyUp(t *testing.T) {
 	if err := <-migrated; err != nil {
 		t.Fatal(err)
 	}
-	if worst := nodes.end(); worst.err != nil || worst.took > longestBlock {
+	if worst := nodes.end(); worst.err != nil {
 		t.Errorf("%+v", worst)
 	}
 }
@@ -373,7 +391,7 @@ func (x *live) awaitIndexes(want string) {
 		', ' ORDER BY indexrelid::regclass::text), '') FROM pg_index WHERE indexrelid::regclass::text IN ('credentials_expiry', 'devices_died')`
 	look := time.NewTicker(10 * time.Millisecond)
 	defer look.Stop()
-	late := time.After(20 * time.Second)
+	late := time.After(time.Minute)
 	for {
 		var have string
 		if err := x.s.reads.db.Get(&have, query); err != nil {
