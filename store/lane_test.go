@@ -130,6 +130,10 @@ func TestTheLaneIsBounded(t *testing.T) {
 
 func TestTheLaneTakesTheOldAndWhatOpsLand(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, laneTakes) // none grows old by itself
+}
+
+func laneTakes(t *testing.T) {
 	l := newLane(1)
 	a, b, c := ident.NewDevice(), ident.NewDevice(), ident.NewDevice()
 	for _, d := range []ident.Device{a, b, c} {

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"rouse/fault"
@@ -53,6 +54,10 @@ func inInbox(t testing.TB, s *Store, device ident.Device) (ids []ident.Message) 
 
 func TestAFullDiskIsToldAndPasses(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, fullDisk) // the writer looks again after a second, and what it does then needs no room
+}
+
+func fullDisk(t *testing.T) {
 	var log bytes.Buffer
 	s := openFile(t, "", func(o *Options) { o.Log, o.InboxMessages = slog.New(slog.NewTextHandler(&log, nil)), 1<<20 })
 	stop := start(t, s)
@@ -201,6 +206,7 @@ func TestALockedDatabaseIsWaitedForThenTold(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	s.connection(t)("busy_timeout = 60000") // the other lets go when it comes to it
 	unlock := lock(t, path)
 	waited := make(chan error, 1)
 	go func() { waited <- send() }()
@@ -319,15 +325,15 @@ func TestAnEmptyDatabaseIsNotReady(t *testing.T) {
 	}
 }
 
-// What is acked to a sender must outlive a power failure: a commit waits for the disk.
+// What is acked to a sender must outlive a power failure: a commit waits for the disk. And who finds the database locked waits.
 func TestACommitIsOnDisk(t *testing.T) {
 	t.Parallel()
 	s := openFile(t, "")
 	stop := start(t, s)
 	var mode string
-	var level int
+	var level, patience int
 	err := s.write(t.Context(), "look", newOp(func(x *tx) error {
-		return errors.Join(x.get(&mode, "PRAGMA journal_mode"), x.get(&level, "PRAGMA synchronous"))
+		return errors.Join(x.get(&mode, "PRAGMA journal_mode"), x.get(&level, "PRAGMA synchronous"), x.get(&patience, "PRAGMA busy_timeout"))
 	}))
 	if err != nil {
 		t.Fatal(err)
@@ -335,6 +341,9 @@ func TestACommitIsOnDisk(t *testing.T) {
 	const full = 2 // as SQLite numbers it
 	if mode != "wal" || level != full {
 		t.Errorf("the writer's journal is %q, synchronous %d, want wal and %d", mode, level, full)
+	}
+	if patience != busyMillis {
+		t.Errorf("it waits %d ms for a lock, want %d", patience, busyMillis)
 	}
 	stop()
 }
