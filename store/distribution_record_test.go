@@ -90,14 +90,30 @@ func (r *recorder) accept() {
 		r.mu.Lock()
 		r.open = append(r.open, client, server)
 		r.mu.Unlock()
-		heard, ear := io.Pipe()
 		r.conns.Go(func() { _, _ = io.Copy(client, server); _ = client.Close() })
 		r.conns.Go(func() {
-			_, err := io.Copy(io.MultiWriter(server, ear), client)
-			_ = errors.Join(err, server.Close(), ear.Close())
+			heard := &passing{from: client, to: server}
+			r.hear(heard)
+			_, err := io.Copy(io.Discard, heard)
+			_ = errors.Join(err, server.Close())
 		})
-		r.conns.Go(func() { r.hear(heard); _, _ = io.Copy(io.Discard, heard) })
 	}
+}
+
+// passing hands on what is read from it, each time before it reads more: what was heard is noted before anybody answers it.
+type passing struct {
+	from io.Reader
+	to   io.Writer
+	held []byte
+}
+
+func (p *passing) Read(b []byte) (int, error) {
+	if _, err := p.to.Write(p.held); err != nil {
+		return 0, err
+	}
+	n, err := p.from.Read(b)
+	p.held = append(p.held[:0], b[:n]...)
+	return n, err
 }
 
 // hear reads what a client says until it says no more.
