@@ -234,12 +234,12 @@ func waitFor(t testing.TB, so func() bool) {
 	t.Helper()
 	look := time.NewTicker(time.Millisecond)
 	defer look.Stop()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for !so() {
 		select {
 		case <-look.C:
 		case <-deadline:
-			t.Fatal("it did not come to that in 10 s")
+			t.Fatal("it did not come to that in a minute")
 		}
 	}
 }
