@@ -68,6 +68,7 @@ func TestGreetings(t *testing.T) {
 			s := start(t, sim.Options{})
 			for provider, url := range map[string]string{sim.APNs: s.APNsURL(), sim.FCM: s.FCMURL()} {
 				s.AddRule(sim.Rule{Provider: provider, Count: 1, Action: row.action})
+				before := len(s.Log())
 				ctx := within(t, patience)
 				if row.action.Fault == sim.FaultTLSStall {
 					ctx = within(t, 100*time.Millisecond)
@@ -75,6 +76,8 @@ func TestGreetings(t *testing.T) {
 				if conn, err := dialOnce(ctx, t, s, url, "h2"); !row.seen(conn, err) {
 					t.Errorf("%s: %v", provider, err)
 				}
+				// Who gives up early may be gone before the fake has met them.
+				waitFor(t, "the log tells of it", func() bool { return len(s.Log()) > before })
 				log := s.Log()
 				if e := log[len(log)-1]; e.Fault != row.action.Fault || e.Provider != provider || e.Method != "" || e.Connection == 0 {
 					t.Errorf("%s: log %+v", provider, e)

@@ -127,8 +127,10 @@ func TestRuleMatchesConnectionsOverACap(t *testing.T) {
 	if got, err := a.try(within(t, patience), ask{}); err == nil {
 		t.Errorf("a second connection was taken: %+v", got)
 	}
-	one.CloseIdleConnections()
-	waitFor(t, "the first has gone", func() bool { return s.Stats().APNs.ConnectionsOpen == 0 })
+	waitFor(t, "the first has gone", func() bool {
+		one.CloseIdleConnections() // its request may not be cleared away yet
+		return s.Stats().APNs.ConnectionsOpen == 0
+	})
 	if got := a.push(ask{}); got.status != 200 {
 		t.Errorf("%+v", got)
 	}
