@@ -57,12 +57,13 @@ func TestVerifyTheWayToTheTokenEndpoint(t *testing.T) {
 	for name, tt := range map[string]struct {
 		change func(*Options)
 		reason string
+		limit  time.Duration
 	}{
-		"nobody listens":      {func(o *Options) { o.TokenEndpoint = "https://127.0.0.1:1/token" }, "connect_failed"},
-		"foreign certificate": {func(o *Options) { o.RootCAs = x509.NewCertPool() }, "untrusted_certificate"},
-		"no answer":           {func(o *Options) { o.TokenEndpoint = "https://" + deaf.Addr().String() + "/token" }, "token_timeout"},
+		"nobody listens":      {func(o *Options) { o.TokenEndpoint = "https://127.0.0.1:1/token" }, "connect_failed", time.Minute},
+		"foreign certificate": {func(o *Options) { o.RootCAs = x509.NewCertPool() }, "untrusted_certificate", time.Minute},
+		"no answer":           {func(o *Options) { o.TokenEndpoint = "https://" + deaf.Addr().String() + "/token" }, "token_timeout", 2 * time.Second},
 	} {
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), tt.limit)
 		found := verifier(t, tt.change).Verify(ctx)
 		cancel()
 		if len(found) != 1 || found[0].Check != checkAccess || found[0].Status != providers.FindingFail || found[0].Reason != tt.reason {
