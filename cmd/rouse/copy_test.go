@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -102,13 +103,13 @@ func TestCopyIsKilledAndGoesOn(t *testing.T) {
 	if code, _ := r.terminate(); code != exitOK {
 		t.Fatalf("the node stopped with %d", code)
 	}
-	kills := killCopies(t, copying)
+	kills := killCopies(t, copying, withPassword(t, target))
 	code, out := command(t, nil, append(copying, "-o", "json")...)
 	if code != exitOK || strings.Contains(out, dbPassword) || !strings.Contains(out, source+".keys") {
 		t.Fatalf("exit %d\n%s", code, out)
 	}
 	t.Logf("killed %d times, %d of them half way", kills[0], kills[1])
-	if kills[1] < 2 {
+	if kills[1] < len(heldTables) {
 		t.Error("hardly a kill hit a copy half way")
 	}
 	if out := mustCommand(t, nil, copying...); !strings.Contains(out, "finished before") {
@@ -127,9 +128,13 @@ func TestCopyIsKilledAndGoesOn(t *testing.T) {
 	r.awaitPush(p.testPhone, before)
 }
 
-// killCopies starts copies and kills each, the first before it has said anything, the others a moment after. It returns how many it
-// killed, and how many of them had begun and were not done.
-func killCopies(t *testing.T, args []string) (kills [2]int) {
+// heldTables are those at which a copy is sure to be killed half way: it has said something before it comes to them.
+var heldTables = []string{"devices", "deliveries"}
+
+// killCopies starts copies and kills each: the first before it has said anything, the next ones while they cannot go on with one of
+// heldTables, the others a moment after they said something. It returns how many it killed, and how many of them had begun and were
+// not done.
+func killCopies(t *testing.T, args []string, target string) (kills [2]int) {
 	t.Helper()
 	path, err := binary()
 	if err != nil {
@@ -137,38 +142,63 @@ func killCopies(t *testing.T, args []string) (kills [2]int) {
 	}
 	said := regexp.MustCompile(` (copied|compared)\n`)
 	for n := range 8 {
-		log, exited := newTranscript(), make(chan struct{})
-		cmd := exec.Command(path, args...)
-		cmd.Stdout, cmd.Stderr = log, log
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
+		release := func() {}
+		if held := n - 1; n > 0 && held < len(heldTables) {
+			mustCommand(t, []string{"ROUSE_DB=" + target}, "migrate", "up") // for the one before may not have come so far
+			release = holdTable(t, target, heldTables[held])
 		}
-		go func() {
-			defer close(exited)
-			_ = cmd.Wait()
-		}()
+		c := startChild(t, exec.Command(path, args...))
 		moment := time.Duration(n) * 7 * time.Millisecond
 		if n > 0 {
-			log.await(t, said, exited)
+			c.log.await(t, said, c.exited)
 		}
 		select {
-		case <-exited:
+		case <-c.exited:
 		case <-time.After(moment):
-			_ = cmd.Process.Kill()
-			<-exited
+			c.kill()
 		}
-		switch cmd.ProcessState.ExitCode() {
+		release()
+		switch c.cmd.ProcessState.ExitCode() {
 		case exitOK: // it was done before it was killed
 			return kills
 		case exitFailed:
-			t.Fatalf("a copy failed:\n%s", log)
+			t.Fatalf("a copy failed:\n%s", c.log)
 		}
+		awaitNobody(t, target) // its last commit may have been on its way
 		kills[0]++
-		if said.MatchString(log.String()) {
+		if said.MatchString(c.log.String()) {
 			kills[1]++
 		}
 	}
 	return kills
+}
+
+// holdTable lets nobody write a table until it is released.
+func holdTable(t *testing.T, dsn, table string) (release func()) {
+	t.Helper()
+	db, err := sql.Open("pgx", dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	held, err := db.BeginTx(t.Context(), nil)
+	if err == nil {
+		_, err = held.ExecContext(t.Context(), "LOCK TABLE "+table+" IN SHARE MODE")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() { _ = held.Rollback(); _ = db.Close() }
+}
+
+// awaitNobody returns once nobody else is connected to the database: what a process that is gone had under way there is over.
+func awaitNobody(t *testing.T, dsn string) {
+	t.Helper()
+	testkit.Command(t, dsn, `DO $$ BEGIN
+		WHILE EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()) LOOP
+			PERFORM pg_sleep(0.01), pg_stat_clear_snapshot();
+		END LOOP;
+	END $$`)
 }
 
 func TestCopyTellsWhatIsWrong(t *testing.T) {
