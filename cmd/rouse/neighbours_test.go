@@ -27,7 +27,9 @@ func TestNodesOnDifferentBusesAreTold(t *testing.T) {
 			return strings.HasPrefix(ready, "200 ok\ndegraded: "+said), ready
 		})
 		v.nodes[n].awaitMetric(t, "rouse_bus_nodes_heard", 0)
-		if log := v.nodes[n].out.String(); strings.Count(log, "level=WARN msg=\"the bus does not hear of all nodes") != 1 {
+		const warning = "level=WARN msg=\"the bus does not hear of all nodes"
+		v.nodes[n].says(t, warning) // after /readyz does
+		if log := v.nodes[n].out.String(); strings.Count(log, warning) != 1 {
 			t.Errorf("it is not told once in\n%s", log)
 		}
 	}
