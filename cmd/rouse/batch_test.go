@@ -16,7 +16,7 @@ import (
 
 // itemTo is a message to a device, as a line of a batch.
 func itemTo(device string, n int) string {
-	return fmt.Sprintf(`{"to":{"device_id":%q},"data":%d,"ttl":60}`, device, n)
+	return fmt.Sprintf(`{"to":{"device_id":%q},"data":%d,"ttl":3600}`, device, n)
 }
 
 // TestBatchOfAFile: each line is stored or refused by itself, and those that were refused are named by their place in the file.
