@@ -19,11 +19,6 @@ func TestDoctorTellsWhyAnEndpointCannotBeReached(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	var lc net.ListenConfig
-	closed, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = closed.Close()
 	silent, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0") // takes connections, and says nothing
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +35,7 @@ func TestDoctorTellsWhyAnEndpointCannotBeReached(t *testing.T) {
 	defer stranger.Close()
 	ca := authorities(t, r, old)
 	address := func(l net.Listener) string { return "https://" + l.Addr().String() }
-	code, x := r.doctor("--apns-endpoint", address(closed), "--apns-sandbox-endpoint", address(silent), "--apns-ca", ca,
+	code, x := r.doctor("--apns-endpoint", "https://127.0.0.1:1", "--apns-sandbox-endpoint", address(silent), "--apns-ca", ca,
 		"--fcm-endpoint", stranger.FCMURL(), "--fcm-token-endpoint", "https://does-not-exist.invalid/token")
 	if code != exitFailed {
 		t.Errorf("exit %d", code)
