@@ -196,7 +196,8 @@ func earlier(a, b time.Time) time.Time {
 
 // beat says that this node lives, takes in who else does, and returns when to do it again.
 func (c *Cluster) beat(ctx context.Context) time.Duration {
-	limited, cancel := context.WithTimeout(ctx, beatLimit)
+	// One that was called off could still arrive, after the row was taken away.
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), beatLimit)
 	defer cancel()
 	sent := time.Now()
 	if c.place.lost(sent) {

@@ -24,6 +24,7 @@ import (
 var scenarios = map[string]func(*rig){
 	"the others take what a dead node held":         death,
 	"an ordered stop hands over at once":            orderedStop,
+	"a stop calls nothing off":                      stopInACall,
 	"a lost hint costs a beat":                      lostHint,
 	"without a database nobody holds anything":      noDatabase,
 	"a holder that hangs loses what it held":        hangingHolder,
@@ -113,6 +114,39 @@ func lostHint(r *rig) {
 	r.bus.dumb.Store(true)
 	a.stop()
 	r.within(5*time.Second, "a stop that is not heard of", r.shared(b, c), r.ledBy(b, c))
+}
+
+// stopInACall stops nodes while a call is under way. One that is called off may be done by the database all the same, after everything
+// was given back: it ends before that.
+func stopInACall(r *rig) {
+	for _, inside := range []string{"beat", "take"} {
+		n := r.node()
+		entered, let := make(chan context.Context, 1), make(chan struct{})
+		once := sync.OnceFunc(func() { close(let) })
+		r.t.Cleanup(once)
+		n.breaks(func(ctx context.Context, call string) error {
+			if call == inside {
+				select {
+				case entered <- ctx:
+				default:
+				}
+				<-let
+			}
+			return nil
+		})
+		n.start()
+		ctx, stopped := <-entered, make(chan struct{})
+		go func() { n.retire(); n.stop(); close(stopped) }() // a duty may end with the stop
+		r.pass(100 * time.Millisecond)
+		if errors.Is(ctx.Err(), context.Canceled) {
+			r.t.Errorf("the stop called a %s off", inside)
+		}
+		once()
+		<-stopped
+		next := r.start()
+		r.within(100*time.Millisecond, "who comes next", r.shared(next), r.ledBy(next))
+		next.stop()
+	}
 }
 
 func noDatabase(r *rig) {

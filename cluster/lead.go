@@ -55,7 +55,8 @@ type lead struct {
 
 // take takes or renews the lease, and reports whether this node holds it. On an error it holds what it held.
 func (l *lead) take(ctx context.Context) bool {
-	limited, cancel := context.WithTimeout(ctx, beatLimit)
+	// One that was called off could still be granted, and nobody would give it back.
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), beatLimit)
 	defer cancel()
 	sent := time.Now()
 	_, ok, err := l.c.o.Store.TakeLease(limited, l.duty, l.node, life)
