@@ -363,7 +363,7 @@ func TestFullSocketKeepsNobody(t *testing.T) {
 		}
 	}()
 	<-ctx.begun.c
-	ctx.expiring.open()
+	ctx.open()
 	select {
 	case <-sent:
 	case <-time.After(patience):
