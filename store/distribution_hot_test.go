@@ -46,7 +46,7 @@ var acrossDevices = []struct{ statement, fault, why string }{
 	{"with recursive a (app) as (select min(app) from messages", "no key for messages", "what is due goes through all messages; one node does it"},
 	{"select m.id, coalesce(m.canceled_at, m.send_at, m.created_at)", "no key for messages", "what is due goes through all messages; one node does it"},
 	{"select s.device as id, 1 = 1 as early", "no key for subscriptions", "a topic's page: every machine is asked, by an index"},
-	{"select d.id, d.created_at <= $1 as early", "no key for devices", "a broadcast's page: every machine is asked, by an index"},
+	{"select d.id, d.created_at <= $1 and d.unregistered_at is null as early", "no key for devices", "a broadcast's page: every machine is asked, by an index"},
 	{"select d.id, 1 = 1 as early from devices", "no key for devices", "who a user's devices are at the time that was chosen"},
 	{"select device, seq, message, size, shared, expires_at, app, coalesce(correlation_id, '') as correlation_id, ended_at is not null", "no key for deliveries", "taking a canceled message back"},
 	{"select id, app, audience, user_id, urgency", "no key for messages", "listing messages, newest first"},

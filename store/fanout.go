@@ -204,7 +204,7 @@ func (j fanRow) send(now time.Time) (*messages.Send, error) {
 }
 
 const (
-	audienceAll   = "SELECT d.id, d.created_at <= ? AS early FROM devices d WHERE d.app = ? AND d.id > ? ORDER BY d.id LIMIT 0 + ?"
+	audienceAll   = "SELECT d.id, d.created_at <= ? AND d.unregistered_at IS NULL AS early FROM devices d WHERE d.app = ? AND d.id > ? ORDER BY d.id LIMIT 0 + ?"
 	audienceTopic = "SELECT s.device AS id, 1 = 1 AS early FROM subscriptions s WHERE s.app = ? AND s.topic = ? AND s.device > ? ORDER BY s.device LIMIT 0 + ?"
 	audienceUser  = "SELECT d.id, 1 = 1 AS early FROM devices d WHERE d.app = ? AND d.user_id = ? AND d.user_id <> '' AND d.id > ? ORDER BY d.id LIMIT 0 + ?"
 )

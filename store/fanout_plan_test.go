@@ -1,6 +1,7 @@
 package store
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -22,10 +23,13 @@ var fanStatements = map[string]string{
 func TestFanOutsUseIndexes(t *testing.T) {
 	t.Parallel()
 	s := openForPlans(t)
-	all := map[string]string{"unusual": fanUnusual + fanByItself + fanUnusualFrom + fanUnusualEnd,
-		"unusual of a topic": fanUnusual + fanVia + fanUnusualFrom + fanSubscribed + fanUnusualEnd,
-		"unusual of a user":  fanUnusual + fanByItself + fanUnusualFrom + fanOfUser + fanUnusualEnd,
-		"holders":            fanHoldersJSON, "insert": fanInsertJSON, "insert of a topic": fanInsertTopic, "count": fanCount,
+	take := func(also string, n int) string {
+		return fmt.Sprintf(fanTake+fanTakeFrom+also+fanFits, n, n+1, n+2, n+3)
+	}
+	all := map[string]string{"boxes": fanBoxes + fanByItself + fanBoxesFrom + fanBoxesJSON, "boxes of a topic": fanBoxes + fanVia + fanBoxesFrom + fanBoxesJSON + fanSubscribed,
+		"boxes of a user": fanBoxes + fanByItself + fanBoxesFrom + fanBoxesJSON + fanOfUser, "untaken": fanUntaken,
+		"take": take("", 3), "take of a topic": take(fanSubscribed, 5), "take of a user": take(fanOfUser, 4),
+		"holders": fanHoldersJSON, "insert": fanInsertJSON, "insert of a topic": fanInsertTopic, "count": fanCount,
 		"stretch": deviceStretch, "a stretch's": listDevice}
 	for _, statements := range []map[string]string{fanStatements, all} {
 		for name, query := range statements {
@@ -44,8 +48,10 @@ func TestFanOutsUseIndexes(t *testing.T) {
 func TestFanOutsUseIndexesOnPostgres(t *testing.T) {
 	t.Parallel()
 	s, conn := forPlans(t)
-	all := map[string]string{"boxes": fanBoxes + fanByItself + fanBoxesFrom,
-		"boxes of a topic": fanBoxes + fanVia + fanBoxesFrom + fanSubscribed, "boxes of a user": fanBoxes + fanByItself + fanBoxesFrom + fanOfUser,
+	all := map[string]string{"boxes": fanBoxes + fanByItself + fanBoxesFrom + fanBoxesArrays,
+		"boxes of a topic": fanBoxes + fanVia + fanBoxesFrom + fanBoxesArrays + fanSubscribed, "boxes of a user": fanBoxes + fanByItself + fanBoxesFrom + fanBoxesArrays + fanOfUser,
+		"fitting": fmt.Sprintf(fanFitting+fanFits, 3, 4), "fitting of a topic": fmt.Sprintf(fanFitting+fanSubscribed+fanFits+fanHasItself, 5, 6),
+		"fitting of a user": fmt.Sprintf(fanFitting+fanOfUser+fanFits, 4, 5), "count": fanCountArrays,
 		"holders": fanHoldersArrays, "insert": fanInsertArrays, "end": endedAtOnce, "list a device's": listDevice, "singles": selectSinglesOf}
 	for _, statements := range []map[string]string{fanStatements, all} {
 		for name, query := range statements {

@@ -18,9 +18,11 @@ type fanning struct {
 	audience
 	now time.Time
 
-	send   *messages.Send
-	absent map[ident.Device]bool
-	page   messages.FanPage
+	send  *messages.Send
+	blind bool // take is tried, without a look at the inboxes
+	fit   int  // in how many it fits simply, where that was counted beforehand
+	taken int  // how many have it by take
+	page  messages.FanPage
 }
 
 // Statements of a page. The engines differ in how they take a list: as arrays, or as JSON.
@@ -28,13 +30,10 @@ const (
 	// mayFan is answered if the fan-out stands where the page begins, which nobody changes from then on.
 	mayFan = "SELECT 1 FROM messages WHERE id = ? AND due_at IS NOT NULL AND canceled_at IS NULL AND COALESCE(fan_cursor, '') = ?"
 
-	// Of a page's inboxes SQLite reads those that are not reachable, and those that hold more than (5) messages or (6) bytes: nearly always
-	// none. In a distributed database no list has an outer join, and there are machines to go to anyway: it is asked for all that are.
-	fanUnusual     = "SELECT j.value, i.device IS NOT NULL, COALESCE(i.pending, 0), COALESCE(i.pending_bytes, 0), "
-	fanUnusualFrom = " FROM json_each(?1) j LEFT JOIN inboxes i ON i.device = j.value AND " + fanReachable
-	fanUnusualEnd  = " WHERE i.device IS NULL OR i.pending > ?5 OR i.pending_bytes > ?6"
-	fanBoxes       = "SELECT i.device, 1 = 1, i.pending, i.pending_bytes, "
-	fanBoxesFrom   = " FROM inboxes i WHERE i.device = ANY (CAST(?1 AS TEXT[])) AND " + fanReachable
+	fanBoxes       = "SELECT i.device, i.pending, i.pending_bytes, "
+	fanBoxesFrom   = " FROM inboxes i WHERE " + fanReachable + " AND i.device "
+	fanBoxesJSON   = "IN (SELECT value FROM json_each(?1))"
+	fanBoxesArrays = "= ANY (CAST(?1 AS TEXT[]))"
 
 	// A device that has a topic only through its user has the message as that user's: it goes when the user does.
 	fanVia       = "COALESCE((SELECT MIN(s.via) FROM subscriptions s WHERE s.device = i.device AND s.topic = ?3 AND s.created_at <= ?4), '')"
@@ -44,6 +43,7 @@ const (
 	fanReachable  = "i.app = ?2 AND i.gone_at IS NULL"
 	fanSubscribed = " AND EXISTS (SELECT 1 FROM subscriptions s WHERE s.device = i.device AND s.topic = ?3 AND s.created_at <= ?4)"
 	fanOfUser     = " AND EXISTS (SELECT 1 FROM devices d WHERE d.id = i.device AND d.user_id = ?3)"
+	fanHasItself  = " AND EXISTS (SELECT 1 FROM subscriptions s WHERE s.device = i.device AND s.topic = ?3 AND s.created_at <= ?4 AND s.via = '')"
 
 	fanHolders       = "SELECT " + endingColumns + " FROM deliveries WHERE device "
 	fanHeld          = " AND collapse_key = ? AND ended_at IS NULL ORDER BY seq"
@@ -52,7 +52,7 @@ const (
 
 	fanInsert       = "INSERT INTO deliveries (seq, device, app, message, class, urgency, size, created_at, expires_at, shared, collapse_key, to_user, correlation_id, notification) "
 	fanInsertHead   = fanInsert + "SELECT ?1 + j.key, j.value, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 1, ?9, "
-	fanInsertTail   = ", ?11, ?12 FROM json_each(?13) j"
+	fanInsertTail   = ", ?11, ?12 FROM json_each(?13) j WHERE j.value IS NOT NULL"
 	fanInsertJSON   = fanInsertHead + "?10" + fanInsertTail
 	fanInsertTopic  = fanInsertHead + fanInsertVia + fanInsertTail
 	fanInsertArrays = fanInsert + `SELECT n.seq, n.device, CAST(?4 AS TEXT), CAST(?5 AS TEXT), CAST(?6 AS BIGINT), CAST(?7 AS BIGINT), CAST(?8 AS BIGINT),
@@ -75,12 +75,20 @@ func (f *fanning) store(t *tx) (err error) {
 	if f.send, err = f.job.send(f.now); err != nil {
 		return err
 	}
+	f.fit, f.taken = 0, 0
 	p := t.newPlan(0)
-	mine, err := f.ask(p)
+	mine, err := f.begin(p)
 	if err != nil || !mine {
 		return err
 	}
-	fast, err := f.decide(p)
+	others, err := f.take(t)
+	if err != nil {
+		return fmt.Errorf("store a page's deliveries: %w", err)
+	}
+	if err := f.look(p, others); err != nil {
+		return fmt.Errorf("read inboxes: %w", err)
+	}
+	fast, err := f.decide(p, others)
 	if err != nil {
 		return err
 	}
@@ -93,8 +101,8 @@ func (f *fanning) store(t *tx) (err error) {
 	return f.move(p, fast)
 }
 
-// ask reads the inboxes of the page, and whether it may still be stored.
-func (f *fanning) ask(p *plan) (mine bool, err error) {
+// begin reads whether the page may still be stored, and, where statements travel, what take or else look has to know.
+func (f *fanning) begin(p *plan) (mine bool, err error) {
 	t, query := p.t, mayFan
 	if t.w.travels() {
 		query += " FOR UPDATE"
@@ -107,79 +115,69 @@ func (f *fanning) ask(p *plan) (mine bool, err error) {
 	if err := t.ask(may, query, string(f.job.ID), f.job.Cursor); err != nil {
 		return false, fmt.Errorf("look where a fan-out stands: %w", err)
 	}
-	if err := f.askPage(p); err != nil {
-		return false, fmt.Errorf("read inboxes: %w", err)
-	}
-	if err := t.w.travel(); err != nil || !mine {
-		return false, err
-	}
-	for _, d := range f.devices {
-		if p.boxes[d] == nil && t.w.travels() {
-			f.absent[d] = true
+	f.blind = f.job.CollapseKey == "" && f.send.TTL > 0
+	if t.w.travels() && len(f.devices) > 0 {
+		// Whom this batch has changed is not in the database as they are.
+		f.blind = f.blind && !slices.ContainsFunc(f.devices, func(d ident.Device) bool { return t.ledger[d] != nil })
+		know := f.askBoxes
+		if f.blind {
+			know = f.askFitting
+		}
+		if err := errors.Join(t.askPlaces(len(f.devices)), know(p, f.devices)); err != nil {
+			return false, err
 		}
 	}
-	return true, f.askHolders(p)
+	err = t.w.travel()
+	return mine, err
 }
 
-// askPage reads the inboxes of the page that Go has to look at: all, if the message may replace something or is over; else those that
-// are unusual, and those that this batch has changed.
-func (f *fanning) askPage(p *plan) error {
-	t, limits := p.t, p.t.w.store.limits
-	f.absent = map[ident.Device]bool{}
-	if len(f.devices) == 0 {
-		return nil
-	}
-	if t.w.travels() {
-		return errors.Join(t.askPlaces(len(f.devices)), f.askBoxes(p, f.devices, 0, 0))
-	}
-	if f.job.CollapseKey != "" || f.send.TTL <= 0 {
-		return f.askBoxes(p, f.devices, -1, -1)
-	}
-	var changed []ident.Device
-	for _, d := range f.devices {
-		if t.ledger[d] != nil {
-			changed = append(changed, d)
-		}
-	}
-	return errors.Join(f.askBoxes(p, f.devices, limits.messages-1, limits.bytes-f.job.Size), f.askBoxes(p, changed, -1, -1))
-}
-
-// askBoxes reads the inboxes of devices; of those with no more than so many messages and bytes none, where the engine chooses.
-func (f *fanning) askBoxes(p *plan, devices []ident.Device, most, bytes int64) error {
+// look learns what the inboxes of devices hold, and what the message replaces there.
+func (f *fanning) look(p *plan, devices []ident.Device) error {
 	if len(devices) == 0 {
 		return nil
 	}
+	if !p.t.w.travels() || f.blind {
+		if err := errors.Join(f.askBoxes(p, devices), p.t.w.travel()); err != nil {
+			return err
+		}
+	}
+	return f.askHolders(p, devices)
+}
+
+// askBoxes reads those inboxes of devices that are to be reached.
+func (f *fanning) askBoxes(p *plan, devices []ident.Device) error {
 	list, err := p.t.listed(devices)
 	if err != nil {
 		return err
 	}
-	also, via, args := "", fanByItself, []any{list, string(f.job.App), f.job.Name, f.job.until()}
-	used := 2
-	switch f.job.Audience {
-	case toTopic:
-		also, via, used = fanSubscribed, fanVia, 4
-	case toUser:
-		also, used = fanOfUser, 3
-	}
+	also, via, args := f.condition(list)
+	of := fanBoxesJSON
 	if p.t.w.travels() {
-		return p.t.ask(f.box(p), fanBoxes+via+fanBoxesFrom+also, args[:used]...)
+		of = fanBoxesArrays
 	}
-	return p.t.ask(f.box(p), fanUnusual+via+fanUnusualFrom+also+fanUnusualEnd, append(args, most, bytes)...)
+	return p.t.ask(f.box(p), fanBoxes+via+fanBoxesFrom+of+also, args...)
 }
 
-// box takes an inbox as it is in the database, or that it is not to be reached.
+// condition is who is to be reached, of a list: what is added to fanReachable, the user whose a message is, and the first arguments of both.
+func (f *fanning) condition(list any) (also, via string, args []any) {
+	args = []any{list, string(f.job.App), f.job.Name, f.job.until()}
+	switch f.job.Audience {
+	case toTopic:
+		return fanSubscribed, fanVia, args
+	case toUser:
+		return fanOfUser, fanByItself, args[:3]
+	}
+	return "", fanByItself, args[:2]
+}
+
+// box takes an inbox as it is in the database.
 func (f *fanning) box(p *plan) func(row) error {
 	return func(r row) error {
 		b := &box{app: f.job.App}
-		var there bool
-		if err := r.Scan(&b.device, &there, &b.pending, &b.bytes, &b.via); err != nil {
+		if err := r.Scan(&b.device, &b.pending, &b.bytes, &b.via); err != nil {
 			return err
 		}
-		if there {
-			p.boxes[b.device] = b
-		} else {
-			f.absent[b.device] = true
-		}
+		p.boxes[b.device] = b
 		return nil
 	}
 }
@@ -194,11 +192,11 @@ func (t *tx) listed(devices []ident.Device) (any, error) {
 }
 
 // askHolders reads what the message replaces in its page's inboxes.
-func (f *fanning) askHolders(p *plan) error {
-	if f.job.CollapseKey == "" || len(f.devices) == 0 {
+func (f *fanning) askHolders(p *plan, devices []ident.Device) error {
+	if f.job.CollapseKey == "" {
 		return nil
 	}
-	list, err := p.t.listed(f.devices)
+	list, err := p.t.listed(devices)
 	if err != nil {
 		return err
 	}
@@ -210,7 +208,7 @@ func (f *fanning) askHolders(p *plan) error {
 	if err := p.t.list(&rows, query, list, f.job.CollapseKey); err != nil {
 		return fmt.Errorf("look a collapse key up: %w", err)
 	}
-	for _, d := range f.devices {
+	for _, d := range devices {
 		p.holders[pendingKey{d, f.job.CollapseKey}] = holder{}
 	}
 	for i := range rows { // the newest comes last
@@ -226,17 +224,15 @@ type place struct {
 	via    string // the user it is there for, as far as that is known by now
 }
 
-// decide gives the message its places: those of devices that it simply fits are returned, the others are the plan's.
-func (f *fanning) decide(p *plan) (fast []place, err error) {
+// decide gives the message its places in the inboxes of devices: those that it simply fits are returned, the others are the plan's.
+func (f *fanning) decide(p *plan, devices []ident.Device) (fast []place, err error) {
 	if err := p.complete(); err != nil {
 		return nil, err
 	}
 	var odd []*box
-	for _, d := range f.devices {
+	for _, d := range devices {
 		switch b := p.boxes[d]; {
-		case f.absent[d]: // it has left
-		case b == nil:
-			fast = append(fast, place{device: d})
+		case b == nil: // it has left
 		case f.simple(p, b):
 			fast = append(fast, place{device: d, via: b.via})
 		default:
@@ -247,15 +243,20 @@ func (f *fanning) decide(p *plan) (fast []place, err error) {
 		if fast[i].seq, err = p.t.nextSeq(); err != nil {
 			return nil, err
 		}
-		f.page.Pending = append(f.page.Pending, messages.Pending{Device: fast[i].device, Seq: fast[i].seq, Class: f.send.Urgency.Class()})
+		f.reaches(fast[i].device, fast[i].seq)
 	}
 	for _, b := range odd {
 		if err := f.deliver(p, b); err != nil {
 			return nil, err
 		}
 	}
-	f.page.Reached, f.page.Done = len(fast)+len(p.slots), f.last
+	f.page.Reached, f.page.Done = f.taken+len(fast)+len(p.slots), f.last
 	return fast, nil
+}
+
+// reaches notes where a device finds the message.
+func (f *fanning) reaches(d ident.Device, at messages.Seq) {
+	f.page.Pending = append(f.page.Pending, messages.Pending{Device: d, Seq: at, Class: f.send.Urgency.Class()})
 }
 
 // simple reports whether the message is one more in the inbox, and nothing else.
@@ -294,50 +295,63 @@ func (f *fanning) insert(t *tx, fast []place) error {
 	if len(fast) == 0 {
 		return nil
 	}
-	m := f.send
-	note, _ := noteJSON(m.Notification).(string)
-	fixed := []any{string(m.App), string(m.ID), int64(m.Urgency.Class()), int64(m.Urgency), f.job.Size, millis(m.CreatedAt), f.job.ExpiresAt,
-		orNull(m.CollapseKey), orNull(m.CorrelationID), orNull(note)}
-	devices := make([]string, len(fast))
+	devices := make([]ident.Device, len(fast))
 	for i, at := range fast {
-		devices[i] = string(at.device)
+		devices[i] = at.device
 	}
 	if t.w.travels() {
-		return f.insertArrays(t, devices, fast, fixed)
+		seqs, users := make([]int64, len(fast)), make([]string, len(fast))
+		for i, at := range fast {
+			seqs[i], users[i] = int64(at.seq), at.via
+		}
+		return errors.Join(f.insertArrays(t, names(devices), seqs, users), t.later(fanCountArrays, names(devices), seqs, f.job.Size))
 	}
-	text, err := json.Marshal(devices)
+	list, err := t.listed(devices)
 	if err != nil {
 		return err
 	}
-	query, user := fanInsertJSON, orNull(m.To.User)
-	args := append([]any{int64(fast[0].seq)}, fixed...)
-	if f.job.Audience == toTopic {
-		query, user = fanInsertTopic, f.job.Name
-	}
-	args = append(slices.Insert(args, 9, user), string(text))
-	if f.job.Audience == toTopic {
-		args = append(args, f.job.until())
-	}
-	if _, err := t.exec(query, args...); err != nil {
+	if err := f.insertJSON(t, list, fast[0].seq); err != nil {
 		return err
 	}
-	_, err = t.exec(fanCount, f.job.Size, int64(fast[0].seq), string(text))
+	_, err = t.exec(fanCount, f.job.Size, int64(fast[0].seq), list)
 	return err
 }
 
-func (f *fanning) insertArrays(t *tx, devices []string, fast []place, fixed []any) error {
-	seqs, users := make([]int64, len(fast)), make([]*string, len(fast))
-	for i, at := range fast {
-		seqs[i], users[i] = int64(at.seq), textOrNull(cmp.Or(f.send.To.User, at.via))
-		e := t.change(at.device)
-		e.pending, e.bytes, e.head = e.pending+1, e.bytes+f.job.Size, at.seq
+// columns are what all deliveries have in common, from app to expires_at, and the last three.
+func (f *fanning) columns() []any {
+	m := f.send
+	note, _ := noteJSON(m.Notification).(string)
+	return []any{string(m.App), string(m.ID), int64(m.Urgency.Class()), int64(m.Urgency), f.job.Size, millis(m.CreatedAt), f.job.ExpiresAt,
+		orNull(m.CollapseKey), orNull(m.CorrelationID), orNull(note)}
+}
+
+// insertJSON stores deliveries for a list of devices, whose places begin at first. null in the list is nobody.
+func (f *fanning) insertJSON(t *tx, list any, first messages.Seq) error {
+	query, user := fanInsertJSON, orNull(f.send.To.User)
+	args := append([]any{int64(first)}, f.columns()...)
+	if f.job.Audience == toTopic {
+		query, user = fanInsertTopic, f.job.Name
 	}
-	return t.later(fanInsertArrays, append([]any{devices, seqs, users}, fixed...)...)
+	args = append(slices.Insert(args, 9, user), list)
+	if f.job.Audience == toTopic {
+		args = append(args, f.job.until())
+	}
+	_, err := t.exec(query, args...)
+	return err
+}
+
+// insertArrays stores deliveries of devices at their places, for the users that are named there, or the message's own.
+func (f *fanning) insertArrays(t *tx, devices []string, seqs []int64, users []string) error {
+	whose := make([]*string, len(users))
+	for i, user := range users {
+		whose[i] = textOrNull(cmp.Or(f.send.To.User, user))
+	}
+	return t.later(fanInsertArrays, append([]any{devices, seqs, whose}, f.columns()...)...)
 }
 
 // move notes what the page came to, and where the fan-out stands.
 func (f *fanning) move(p *plan, fast []place) error {
 	pending, ended := (&post{slots: p.slots}).counts()
-	pending += int64(len(fast))
+	pending += int64(f.taken + len(fast))
 	return p.t.later(moveFan, f.cursor, int64(f.page.Reached), pending, ended.of(messages.Expired), ended.of(messages.Dropped), bit(f.last), string(f.job.ID), f.job.Cursor)
 }
