@@ -381,6 +381,7 @@ func TestAMomentWithoutHomesIsTold(t *testing.T) {
 		r.pass(20 * time.Second)
 		before := a.changes.Load()
 		var first atomic.Pointer[time.Time]
+		var late atomic.Bool
 		a.breaks(func(_ context.Context, call string) error {
 			now := time.Now()
 			first.CompareAndSwap(nil, &now)
@@ -389,9 +390,10 @@ func TestAMomentWithoutHomesIsTold(t *testing.T) {
 			}
 			slow := time.NewTimer(700 * time.Millisecond)
 			<-slow.C
+			late.Store(true)
 			return nil
 		})
-		r.pass(5 * time.Second)
+		r.within(10*time.Second, "a beat is answered late", late.Load)
 		a.mend()
 		r.within(4*time.Second, "home again", r.shared(a))
 		if n := a.changes.Load() - before; n != 1 {
