@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -57,15 +58,19 @@ func TestAPoisonEventDelaysOnlyItsDevice(t *testing.T) {
 		r := o.receiver()
 		id := o.hook(r, "message.*")
 		sick, well := o.device(), o.device()
-		o.happen(sick, 3)
-		poison := o.messages()[0].ID
+		var first sync.Once
+		var poison ident.Event
 		r.set(func(r *receiver) {
 			r.answer = func(w http.ResponseWriter, _ *http.Request, e got) {
-				if e.ID == poison {
+				if e.Data.Device != sick {
+					return
+				}
+				if first.Do(func() { poison = e.ID }); e.ID == poison {
 					w.WriteHeader(http.StatusInternalServerError)
 				}
 			}
 		})
+		o.happen(sick, 3)
 		for range 10 {
 			o.happen(well, 2)
 			o.pass(2 * time.Second)
