@@ -200,31 +200,6 @@ func (w *world) inTime(ctx context.Context, what string) func() {
 	}
 }
 
-// expiring is a context whose deadline passes when the test says so.
-type expiring struct {
-	context.Context
-	over   chan struct{}
-	expire func()
-}
-
-func newExpiring(ctx context.Context) expiring {
-	over := make(chan struct{})
-	return expiring{ctx, over, sync.OnceFunc(func() { close(over) })}
-}
-
-// Done is closed when the deadline has passed.
-func (e expiring) Done() <-chan struct{} { return e.over }
-
-// Err says that it has.
-func (e expiring) Err() error {
-	select {
-	case <-e.over:
-		return context.DeadlineExceeded
-	default:
-		return nil
-	}
-}
-
 // works asserts that the provider wakes a fresh device now.
 func (w *world) works() {
 	w.t.Helper()

@@ -135,12 +135,12 @@ func testHang(t *testing.T, f Fixture) {
 		w.works()
 		p := NewPush(f.Token(w.sim))
 		w.sim.AddRule(sim.Rule{Provider: f.Provider, TokenPrefix: p.Token, Action: sim.Action{Fault: fault}})
-		ctx := newExpiring(t.Context())
+		ctx := NewExpiring(t)
 		got := make(chan providers.Outcome, 1)
 		go func() { got <- w.pushIn(ctx, p) }()
 		w.until("the push has arrived", func(sim.ProviderStats) bool { return w.requests(p.Token) == 1 })
 		<-time.After(long) // a connection is blamed for a long silence only
-		ctx.expire()
+		ctx.Expire()
 		if out := <-got; out.Verdict != providers.Unavailable || out.Reason != "timeout" {
 			t.Errorf("%s: %+v, want unavailable for timeout", fault, out)
 		}

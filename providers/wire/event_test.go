@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"rouse/providers/providertest"
 )
 
 // diary keeps events in order.
@@ -97,10 +99,10 @@ func TestSilenceIsTold(t *testing.T) {
 	if _, err := send(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
-	ctx, done := newExpiring(t), make(chan error, 1)
+	ctx, done := providertest.NewExpiring(t), make(chan error, 1)
 	go func() { _, err := send(ctx, p); done <- err }()
 	<-arrived
-	ctx.open()
+	ctx.Expire()
 	if err := <-done; reasonOf(err) != Timeout {
 		t.Error(err)
 	}

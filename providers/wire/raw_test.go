@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"io"
@@ -64,31 +63,6 @@ func (r *raw) pool(change func(*Options)) *Pool {
 
 // unhurried has a pool take no slowness for a sign: what it makes of the server then does not depend on how busy the machine is.
 func unhurried(o *Options) { o.Cold, o.Shut, o.Fair = time.Hour, time.Hour, time.Hour }
-
-// expiring is a context whose deadline passes when the test says so.
-type expiring struct {
-	context.Context
-	latch
-}
-
-func newExpiring(t *testing.T) expiring {
-	e := expiring{t.Context(), newLatch()}
-	t.Cleanup(e.open)
-	return e
-}
-
-// Done is closed when the deadline has passed.
-func (e expiring) Done() <-chan struct{} { return e.c }
-
-// Err says that it has.
-func (e expiring) Err() error {
-	select {
-	case <-e.c:
-		return context.DeadlineExceeded
-	default:
-		return nil
-	}
-}
 
 // peer is one connection of a raw server that speaks HTTP/2.
 type peer struct {

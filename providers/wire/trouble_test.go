@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"rouse/providers/providertest"
 )
 
 // TestGoAwayFreesThoseWhoWait: the server says goodbye and keeps a request to itself; who waits behind it gets another connection.
@@ -176,7 +178,7 @@ func TestNobodyAnswers(t *testing.T) {
 	r := newRaw(t, func(_ int64, c net.Conn) { deaf(c) })
 	p := r.pool(func(o *Options) { unhurried(o); o.Cold = 50 * time.Millisecond })
 	defer p.Close()
-	ctx := newExpiring(t)
+	ctx := providertest.NewExpiring(t)
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {
@@ -201,7 +203,7 @@ func TestNobodyAnswers(t *testing.T) {
 	if more {
 		t.Error("a third is on its way")
 	}
-	ctx.open()
+	ctx.Expire()
 	all.Wait()
 	if n := r.conns.Load(); n != 2 {
 		t.Errorf("%d connections, want 2", n)
@@ -349,7 +351,7 @@ func TestFullSocketKeepsNobody(t *testing.T) {
 	defer let.open()
 	p := r.pool(func(*Options) {})
 	defer p.Close()
-	ctx := reading{newExpiring(t), newLatch()}
+	ctx := reading{providertest.NewExpiring(t), newLatch()}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.o.URL.String(), bytes.NewReader(make([]byte, 64<<20)))
 	if err != nil {
 		t.Fatal(err)
@@ -363,7 +365,7 @@ func TestFullSocketKeepsNobody(t *testing.T) {
 		}
 	}()
 	<-ctx.begun.c
-	ctx.open()
+	ctx.Expire()
 	select {
 	case <-sent:
 	case <-time.After(patience):
@@ -375,12 +377,12 @@ func TestFullSocketKeepsNobody(t *testing.T) {
 
 // reading is the context of a request, and tells when the answer begins to be read: nothing else asks to be called at its end.
 type reading struct {
-	expiring
+	providertest.Expiring
 	begun latch
 }
 
 // AfterFunc is what context.AfterFunc looks for.
 func (r reading) AfterFunc(f func()) (stop func() bool) {
 	r.begun.open()
-	return context.AfterFunc(r.expiring, f)
+	return context.AfterFunc(r.Expiring, f)
 }
