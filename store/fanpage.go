@@ -41,9 +41,10 @@ const (
 	fanInsertVia = "NULLIF((SELECT MIN(s.via) FROM subscriptions s WHERE s.device = j.value AND s.topic = ?10 AND s.created_at <= ?14), '')"
 
 	fanReachable  = "i.app = ?2 AND i.gone_at IS NULL"
-	fanSubscribed = " AND EXISTS (SELECT 1 FROM subscriptions s WHERE s.device = i.device AND s.topic = ?3 AND s.created_at <= ?4)"
+	fanHasTopic   = " AND EXISTS (SELECT 1 FROM subscriptions s WHERE s.device = i.device AND s.topic = ?3 AND s.created_at <= ?4"
+	fanSubscribed = fanHasTopic + ")"
+	fanHasItself  = fanHasTopic + " AND s.via = '')"
 	fanOfUser     = " AND EXISTS (SELECT 1 FROM devices d WHERE d.id = i.device AND d.user_id = ?3)"
-	fanHasItself  = " AND EXISTS (SELECT 1 FROM subscriptions s WHERE s.device = i.device AND s.topic = ?3 AND s.created_at <= ?4 AND s.via = '')"
 
 	fanHolders       = "SELECT " + endingColumns + " FROM deliveries WHERE device "
 	fanHeld          = " AND collapse_key = ? AND ended_at IS NULL ORDER BY seq"
@@ -60,6 +61,8 @@ const (
 		FROM unnest(CAST(?1 AS TEXT[]), CAST(?2 AS BIGINT[]), CAST(?3 AS TEXT[])) AS n (device, seq, to_user)`
 	fanCount = `UPDATE inboxes SET pending = pending + 1, pending_bytes = pending_bytes + ?1, head = ?2 + j.key
 		FROM json_each(?3) j WHERE inboxes.device = j.value`
+	fanCountArrays = `UPDATE inboxes AS i SET pending = i.pending + 1, pending_bytes = i.pending_bytes + ?3, head = n.seq
+		FROM unnest(CAST(?1 AS TEXT[]), CAST(?2 AS BIGINT[])) AS n (device, seq) WHERE i.device = n.device AND i.device = ANY (CAST(?1 AS TEXT[]))`
 
 	// moveFan takes how many were reached, how many of them need the body, and a tally of the others, without those that cannot be.
 	moveFan = `UPDATE messages SET fan_cursor = ?1, recipients = recipients + ?2, pending = pending + ?3 - CAST(?6 AS BIGINT), expired = expired + ?4, dropped = dropped + ?5,
@@ -239,11 +242,8 @@ func (f *fanning) decide(p *plan, devices []ident.Device) (fast []place, err err
 			odd = append(odd, b)
 		}
 	}
-	for i := range fast { // their places follow one another
-		if fast[i].seq, err = p.t.nextSeq(); err != nil {
-			return nil, err
-		}
-		f.reaches(fast[i].device, fast[i].seq)
+	if err := f.seat(p.t, fast); err != nil {
+		return nil, err
 	}
 	for _, b := range odd {
 		if err := f.deliver(p, b); err != nil {
@@ -252,6 +252,17 @@ func (f *fanning) decide(p *plan, devices []ident.Device) (fast []place, err err
 	}
 	f.page.Reached, f.page.Done = f.taken+len(fast)+len(p.slots), f.last
 	return fast, nil
+}
+
+// seat gives devices their places, which follow one another where there is one writer.
+func (f *fanning) seat(t *tx, fast []place) (err error) {
+	for i := range fast {
+		if fast[i].seq, err = t.nextSeq(); err != nil {
+			return err
+		}
+		f.reaches(fast[i].device, fast[i].seq)
+	}
+	return nil
 }
 
 // reaches notes where a device finds the message.
@@ -285,7 +296,7 @@ func (f *fanning) deliver(p *plan, b *box) error {
 		return err
 	}
 	if s.via = b.via; s.ended == "" {
-		f.page.Pending = append(f.page.Pending, messages.Pending{Device: s.device, Seq: s.seq, Class: s.class})
+		f.reaches(s.device, s.seq)
 	}
 	return nil
 }
@@ -295,16 +306,12 @@ func (f *fanning) insert(t *tx, fast []place) error {
 	if len(fast) == 0 {
 		return nil
 	}
+	if t.w.travels() {
+		return f.insertArrays(t, fast)
+	}
 	devices := make([]ident.Device, len(fast))
 	for i, at := range fast {
 		devices[i] = at.device
-	}
-	if t.w.travels() {
-		seqs, users := make([]int64, len(fast)), make([]string, len(fast))
-		for i, at := range fast {
-			seqs[i], users[i] = int64(at.seq), at.via
-		}
-		return errors.Join(f.insertArrays(t, names(devices), seqs, users), t.later(fanCountArrays, names(devices), seqs, f.job.Size))
 	}
 	list, err := t.listed(devices)
 	if err != nil {
@@ -340,13 +347,12 @@ func (f *fanning) insertJSON(t *tx, list any, first messages.Seq) error {
 	return err
 }
 
-// insertArrays stores deliveries of devices at their places, for the users that are named there, or the message's own.
-func (f *fanning) insertArrays(t *tx, devices []string, seqs []int64, users []string) error {
-	whose := make([]*string, len(users))
-	for i, user := range users {
-		whose[i] = textOrNull(cmp.Or(f.send.To.User, user))
+func (f *fanning) insertArrays(t *tx, fast []place) error {
+	devices, seqs, users := make([]string, len(fast)), make([]int64, len(fast)), make([]*string, len(fast))
+	for i, at := range fast {
+		devices[i], seqs[i], users[i] = string(at.device), int64(at.seq), textOrNull(cmp.Or(f.send.To.User, at.via))
 	}
-	return t.later(fanInsertArrays, append([]any{devices, seqs, whose}, f.columns()...)...)
+	return errors.Join(t.later(fanInsertArrays, append([]any{devices, seqs, users}, f.columns()...)...), t.later(fanCountArrays, devices, seqs, f.job.Size))
 }
 
 // move notes what the page came to, and where the fan-out stands.

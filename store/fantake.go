@@ -2,7 +2,6 @@ package store
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 
 	"rouse/ident"
@@ -16,17 +15,14 @@ const (
 	// fanUntaken are the others, by where they are in the list.
 	fanUntaken = "SELECT j.key FROM json_each(?1) j LEFT JOIN inboxes i ON i.device = j.value WHERE i.head IS NOT ?2 + j.key"
 
-	fanFitting     = "SELECT COUNT(*)" + fanBoxesFrom + fanBoxesArrays
-	fanCountArrays = `UPDATE inboxes AS i SET pending = i.pending + 1, pending_bytes = i.pending_bytes + ?3, head = n.seq
-		FROM unnest(CAST(?1 AS TEXT[]), CAST(?2 AS BIGINT[])) AS n (device, seq) WHERE i.device = n.device AND i.device = ANY (CAST(?1 AS TEXT[]))`
+	fanFitting = "SELECT COUNT(*)" + fanBoxesFrom + fanBoxesArrays
 
 	// fanFits is an inbox that holds no more than so many messages and bytes.
 	fanFits = " AND i.pending <= ?%d AND i.pending_bytes <= ?%d"
 )
 
-// fits is condition, and that the message simply fits an inbox.
-func (f *fanning) fits(t *tx, list any) (also string, args []any) {
-	also, _, args = f.condition(list)
+// fits are the condition and the arguments that have been gathered, and that the message simply fits an inbox.
+func (f *fanning) fits(t *tx, also string, args []any) (string, []any) {
 	limits := t.w.store.limits
 	return also + fmt.Sprintf(fanFits, len(args)+1, len(args)+2), append(args, limits.messages-1, limits.bytes-f.job.Size)
 }
@@ -37,10 +33,11 @@ func (f *fanning) askFitting(p *plan, devices []ident.Device) error {
 	if err != nil {
 		return err
 	}
-	also, args := f.fits(p.t, list)
+	also, _, args := f.condition(list)
 	if f.job.Audience == toTopic {
-		also += fanHasItself
+		also = fanHasItself
 	}
+	also, args = f.fits(p.t, also, args)
 	return p.t.ask(func(r row) error { return r.Scan(&f.fit) }, fanFitting+also, args...)
 }
 
@@ -55,21 +52,15 @@ func (f *fanning) take(t *tx) (others []ident.Device, err error) {
 	case f.fit < len(f.devices):
 		return f.devices, nil
 	}
-	seqs := make([]int64, len(f.devices))
+	fast := make([]place, len(f.devices))
 	for i, d := range f.devices {
-		at, err := t.nextSeq()
-		if err != nil {
-			return nil, err
-		}
-		seqs[i] = int64(at)
-		f.reaches(d, at)
+		fast[i].device = d
 	}
-	f.taken = len(seqs)
-	if f.taken == 0 {
-		return nil, nil
+	if err := f.seat(t, fast); err != nil {
+		return nil, err
 	}
-	devices := names(f.devices)
-	return nil, errors.Join(f.insertArrays(t, devices, seqs, make([]string, len(seqs))), t.later(fanCountArrays, devices, seqs, f.job.Size))
+	f.taken = len(fast)
+	return nil, f.insert(t, fast)
 }
 
 // takeSome is take where nothing was counted. Those that this batch has changed are left to the others: what the database has of them is
@@ -98,7 +89,8 @@ func (f *fanning) takeSome(t *tx) (others []ident.Device, err error) {
 	if err != nil {
 		return nil, err
 	}
-	also, args := f.fits(t, list)
+	also, _, args := f.condition(list)
+	also, args = f.fits(t, also, args)
 	n, err := t.exec(fmt.Sprintf(fanTake, len(args)+1, len(args)+2)+fanTakeFrom+also, append(args, f.job.Size, int64(first))...)
 	if err != nil {
 		return nil, err
