@@ -285,7 +285,12 @@ func (r *rig) again(p *testPhone) {
 
 // send posts one message and returns its id.
 func (r *rig) send(ctx context.Context, backend *client.Client, device, data string) (string, error) {
-	m, err := answer[client.MessageAccepted](backend.SendMessage(ctx, &client.SendMessageParams{}, client.MessageSend{
+	return r.sendUnder(ctx, backend, nil, device, data)
+}
+
+// sendUnder is send under an Idempotency-Key; nil is none.
+func (r *rig) sendUnder(ctx context.Context, backend *client.Client, key *string, device, data string) (string, error) {
+	m, err := answer[client.MessageAccepted](backend.SendMessage(ctx, &client.SendMessageParams{IdempotencyKey: key}, client.MessageSend{
 		To: client.Recipient{DeviceId: &device}, Data: []byte(data),
 	}))
 	return m.Id, err
@@ -302,11 +307,8 @@ func (r *rig) mustSendBy(backend *client.Client, device, data string) (id string
 	ctx, cancel := context.WithTimeout(r.t.Context(), patient)
 	defer cancel()
 	key := rand.Text()
-	err := insist(ctx, func() error {
-		m, err := answer[client.MessageAccepted](backend.SendMessage(ctx, &client.SendMessageParams{IdempotencyKey: &key}, client.MessageSend{
-			To: client.Recipient{DeviceId: &device}, Data: []byte(data),
-		}))
-		id = m.Id
+	err := insist(ctx, func() (err error) {
+		id, err = r.sendUnder(ctx, backend, &key, device, data)
 		return err
 	})
 	if err != nil {
