@@ -51,7 +51,7 @@ var sameRing = map[string][]string{
 
 // inTests lists what a room may import besides the rings below it, in tests only.
 var inTests = map[string][]string{
-	"providers/wire": {"providers/sim"},
+	"providers/wire": {"providers/sim", "providers/providertest"},
 	"providers/apns": {"providers/sim", "providers/providertest"},
 	"providers/fcm":  {"providers/sim", "providers/providertest"},
 	"client":         {"api", "store", "bus"},
