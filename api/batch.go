@@ -176,7 +176,7 @@ func (b batch) accept(ctx context.Context, part []item, first int) ([]contract.M
 			results[i] = b.refused(ctx, first+i, v.Err)
 			continue
 		}
-		results[i] = accepted(first+i, sends[j], v.Receipt)
+		results[i] = accepted(first+i, v.Receipt)
 		hints = news(hints, sends[j], v.Receipt)
 	}
 	b.api.hint(slices.Compact(hints)...) // sends to topics say the same, one after the other
@@ -215,8 +215,8 @@ func (b batch) refused(ctx context.Context, index int, err error) contract.Messa
 	return contract.MessageBatchResult{Index: index, Status: status, Error: problem}
 }
 
-func accepted(index int, send messages.Send, r messages.Receipt) contract.MessageBatchResult {
-	result := contract.MessageBatchResult{Index: index, Status: http.StatusAccepted, Message: new(wireAccepted(send, r))}
+func accepted(index int, r messages.Receipt) contract.MessageBatchResult {
+	result := contract.MessageBatchResult{Index: index, Status: http.StatusAccepted, Message: new(wireAccepted(r))}
 	if r.Replayed {
 		result.Replayed = new(true)
 	}

@@ -49,7 +49,7 @@ func (n nouns) SendMessage(ctx context.Context, r contract.SendMessageRequestObj
 	}
 	// Commit, then hint: who is told before may look and find nothing, and is not told again.
 	n.hint(news(nil, send, receipt)...)
-	answer := contract.SendMessage202JSONResponse{Body: wireAccepted(send, receipt)}
+	answer := contract.SendMessage202JSONResponse{Body: wireAccepted(receipt)}
 	answer.Headers.Location = "/v1/messages/" + string(receipt.ID)
 	if receipt.Replayed {
 		replayed := "true"
@@ -59,10 +59,10 @@ func (n nouns) SendMessage(ctx context.Context, r contract.SendMessageRequestObj
 }
 
 // wireAccepted is what a sender is told.
-func wireAccepted(send messages.Send, r messages.Receipt) contract.MessageAccepted {
+func wireAccepted(r messages.Receipt) contract.MessageAccepted {
 	return contract.MessageAccepted{
 		Id: string(r.ID), Status: string(r.Status), Recipients: r.Recipients,
-		CreatedAt: stamp(r.CreatedAt), ExpiresAt: stamp(r.ExpiresAt), SendAt: stampIf(send.SendAt),
+		CreatedAt: stamp(r.CreatedAt), ExpiresAt: stamp(r.ExpiresAt), SendAt: stampIf(r.SendAt),
 	}
 }
 

@@ -212,6 +212,8 @@ type Receipt struct {
 	Recipients int
 	CreatedAt  time.Time
 	ExpiresAt  time.Time
+	// SendAt is when it was scheduled for, zero if it was not.
+	SendAt time.Time
 	// Replayed is true when an earlier request with the same Idempotency-Key was answered again.
 	Replayed bool
 	// Pending is where the message now lies, one entry a device: what to hint. Empty on a replay.

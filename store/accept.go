@@ -189,7 +189,7 @@ func (p *plan) accept(m *messages.Send) (messages.Receipt, error) {
 	if err != nil || replay != nil {
 		return replayed(replay), err
 	}
-	receipt := messages.Receipt{ID: m.ID, Status: messages.Accepted, CreatedAt: m.CreatedAt, ExpiresAt: fromMillis(millis(m.ExpiresAt()))}
+	receipt := messages.Receipt{ID: m.ID, Status: messages.Accepted, CreatedAt: m.CreatedAt, ExpiresAt: fromMillis(millis(m.ExpiresAt())), SendAt: m.SendAt}
 	switch {
 	case m.Later():
 		receipt.Status, err = p.later(m)

@@ -233,6 +233,10 @@ func fanScheduled(t *testing.T, w *world) {
 	w.status(m.ID, messages.Accepted, 1)
 	w.ackUpTo(d, w.inbox(d, 10).Last)
 	w.is(m.ID, messages.Acked)
+	// Asked for again, its time has passed: it is no longer given.
+	if after := w.accept(d, keyed("k", "a")); !cmp.Equal(want, after) {
+		t.Error(cmp.Diff(want, after))
+	}
 }
 
 func fanScheduledUser(t *testing.T, w *world) {

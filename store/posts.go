@@ -107,8 +107,7 @@ func (p *post) row() (r postRow) {
 		}
 		r.numbers[2]++ // see postPending
 		r.dueAt = ref(millis(m.CreatedAt.Add(-dueBefore)))
-		if !m.SendAt.IsZero() {
-			r.sendAt = ref(millis(m.SendAt))
+		if r.sendAt = toNull(m.SendAt); r.sendAt != nil {
 			r.dueAt = r.sendAt
 		}
 	}

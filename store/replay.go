@@ -41,6 +41,7 @@ type storedReceipt struct {
 	Recipients int             `json:"recipients"`
 	CreatedAt  int64           `json:"created_at"`
 	ExpiresAt  int64           `json:"expires_at"`
+	SendAt     *int64          `json:"send_at,omitempty"`
 }
 
 // replay returns the answer an earlier send with m's key got; nil if there was none in the last day. A key that was used
@@ -93,7 +94,7 @@ func replayed(r *remembered) messages.Receipt {
 		return messages.Receipt{}
 	}
 	return messages.Receipt{ID: r.receipt.ID, Status: r.receipt.Status, Recipients: r.receipt.Recipients,
-		CreatedAt: fromMillis(r.receipt.CreatedAt), ExpiresAt: fromMillis(r.receipt.ExpiresAt), Replayed: true}
+		CreatedAt: fromMillis(r.receipt.CreatedAt), ExpiresAt: fromMillis(r.receipt.ExpiresAt), SendAt: fromNull(r.receipt.SendAt), Replayed: true}
 }
 
 // remember keeps the answer for m's key.
@@ -103,7 +104,7 @@ func (p *plan) remember(m *messages.Send, receipt messages.Receipt) {
 	}
 	r := &remembered{at: replayKey{m.App, m.Idempotency.Key}, request: m.Idempotency.Request[:], created: millis(m.CreatedAt),
 		receipt: storedReceipt{ID: receipt.ID, Status: receipt.Status, Recipients: receipt.Recipients,
-			CreatedAt: millis(receipt.CreatedAt), ExpiresAt: millis(receipt.ExpiresAt)}}
+			CreatedAt: millis(receipt.CreatedAt), ExpiresAt: millis(receipt.ExpiresAt), SendAt: toNull(receipt.SendAt)}}
 	p.known[r.at] = r
 	p.replays = append(p.replays, r)
 }

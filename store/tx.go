@@ -313,6 +313,14 @@ func millisOrNull(t time.Time) any {
 	return t.UnixMilli()
 }
 
+// toNull is nil for no time.
+func toNull(t time.Time) *int64 {
+	if t.IsZero() {
+		return nil
+	}
+	return ref(millis(t))
+}
+
 func fromMillis(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
 
 func fromNull(ms *int64) time.Time {
