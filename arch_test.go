@@ -316,6 +316,7 @@ func TestRulesBite(t *testing.T) {
 		{from: "store", to: "providers/apns"},
 		{from: "providers/fcm", to: "store"},
 		{from: "providers/fcm", to: "providers/sim"},
+		{from: "providers/wire", to: "providers/providertest"},
 		{from: "messages", to: "tokens"},
 		{from: "fault", to: "ident"},
 		{from: "ident", to: "messages"},

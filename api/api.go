@@ -37,9 +37,12 @@ type Keys interface {
 	DeleteKey(ctx context.Context, app ident.App, key ident.Key) error
 	// RotateKey stores next, with what old may do, and ends old at the end of its overlap if not before.
 	RotateKey(ctx context.Context, old ident.Key, next tokens.Key, until time.Time) (tokens.Key, error)
-	// NoteKeyUse does not block.
-	NoteKeyUse(key ident.Key, now time.Time)
+}
+
+// Callers knows who calls with an app's key. NoteKeyUse does not block.
+type Callers interface {
 	LookupKey(ctx context.Context, key ident.Key) (tokens.Key, error)
+	NoteKeyUse(key ident.Key, now time.Time)
 }
 
 // Credentials keeps what an app gave us to speak to Apple and Google.
@@ -144,7 +147,10 @@ type Webhooks interface {
 	DeleteWebhook(ctx context.Context, app ident.App, id ident.Webhook) error
 	// RotateWebhookSecret has both secrets sign until then.
 	RotateWebhookSecret(ctx context.Context, app ident.App, id ident.Webhook, secret []byte, until time.Time) error
-	// Redeliver posts events again.
+}
+
+// Redeliveries has a webhook's events posted again.
+type Redeliveries interface {
 	Redeliver(ctx context.Context, app ident.App, id ident.Webhook, r messages.Redelivery) (messages.Webhook, error)
 }
 
@@ -168,8 +174,12 @@ type Messages interface {
 	AcceptAll(ctx context.Context, list []messages.Send) ([]messages.Verdict, error)
 	Messages(ctx context.Context, q messages.ListQuery) (messages.MessageList, error)
 	Message(ctx context.Context, app ident.App, id ident.Message) (messages.Summary, error)
-	Deliveries(ctx context.Context, app ident.App, id ident.Message, after ident.Device, limit int) (list []messages.Delivery, more bool, err error)
 	Cancel(ctx context.Context, app ident.App, id ident.Message, now time.Time) (messages.Summary, error)
+}
+
+// Deliveries keeps what became of a message, device by device.
+type Deliveries interface {
+	Deliveries(ctx context.Context, app ident.App, id ident.Message, after ident.Device, limit int) (list []messages.Delivery, more bool, err error)
 }
 
 // Inboxes keeps what waits for a device.
@@ -187,15 +197,17 @@ type Hinter interface {
 	Hint(hints ...messages.Hint)
 }
 
-// Deps is everything the API needs. Those down to Webhooks are the store.
+// Deps is everything the API needs. Those down to Redeliveries are the store.
 type Deps struct {
 	Apps          Apps
 	Keys          Keys
+	Callers       Callers
 	Credentials   Credentials
 	Devices       Devices
 	Users         Users
 	Door          Door
 	Messages      Messages
+	Deliveries    Deliveries
 	Inboxes       Inboxes
 	Circuits      Circuits
 	Events        Events
@@ -205,6 +217,7 @@ type Deps struct {
 	Fleet         Fleet
 	Reports       Reports
 	Webhooks      Webhooks
+	Redeliveries  Redeliveries
 
 	Waker    Waker
 	Poster   Poster
@@ -282,7 +295,7 @@ func New(d Deps) (*API, error) {
 	a := &API{
 		deps:   d,
 		log:    d.Log,
-		keys:   newKeyCache(d.Keys.LookupKey),
+		keys:   newKeyCache(d.Callers.LookupKey),
 		limits: newLimiters(),
 	}
 	a.apps, a.identities = newCache(d.Apps.App, keysKept), newCache(a.lookupIdentities, appsKept)

@@ -137,7 +137,7 @@ func (a *API) appKey(ctx context.Context, p tokens.ParsedKey) (caller, tokens.Ke
 	case !key.Live(time.Now()):
 		return caller{}, tokens.Key{}, errExpiredKey
 	}
-	a.deps.Keys.NoteKeyUse(key.ID, time.Now())
+	a.deps.Callers.NoteKeyUse(key.ID, time.Now())
 	return caller{kind: p.Kind, app: key.App, key: key.ID}, key, nil
 }
 

@@ -24,7 +24,7 @@ func (n nouns) ListDeliveries(ctx context.Context, r contract.ListDeliveriesRequ
 			return nil, badCursor()
 		}
 	}
-	list, more, err := n.deps.Messages.Deliveries(ctx, callerOf(ctx).app, id, after, limit)
+	list, more, err := n.deps.Deliveries.Deliveries(ctx, callerOf(ctx).app, id, after, limit)
 	if err != nil {
 		return nil, err
 	}

@@ -58,12 +58,9 @@ func TestAccessLineNamesTheCallerAndNoSecret(t *testing.T) {
 
 // broken is a store in which everything fails in a given way.
 type broken struct {
-	keyStore
+	api.Callers
 	fail func() error
 }
-
-// keyStore under another name: the interface has a method of its own name.
-type keyStore = api.Keys
 
 func (b broken) LookupKey(context.Context, ident.Key) (tokens.Key, error) {
 	return tokens.Key{}, b.fail()
@@ -87,7 +84,7 @@ func TestTroubleInside(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			log := &syncBuffer{}
-			a, err := api.New(api.Deps{Keys: broken{fail: c.fail}, Apps: testkit.Store(t), Log: slog.New(slog.NewJSONHandler(log, nil))})
+			a, err := api.New(api.Deps{Callers: broken{fail: c.fail}, Apps: testkit.Store(t), Log: slog.New(slog.NewJSONHandler(log, nil))})
 			if err != nil {
 				t.Fatal(err)
 			}

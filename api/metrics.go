@@ -14,7 +14,7 @@ type metrics struct {
 }
 
 // newMetrics registers with reg, which may be nil. The error is a name that is taken.
-func newMetrics(reg prometheus.Registerer, parker park.Parker, events *watchers) (metrics, error) {
+func newMetrics(reg prometheus.Registerer, polls park.Attendance, events *watchers) (metrics, error) {
 	m := metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "rouse_http_requests_total", Help: "Calls answered, by operation and status (499: the client left).",
@@ -29,7 +29,7 @@ func newMetrics(reg prometheus.Registerer, parker park.Parker, events *watchers)
 	}
 	waiters := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "rouse_waiters", Help: "Polls waiting right now.",
-	}, func() float64 { return float64(parker.Waiting()) })
+	}, func() float64 { return float64(polls.Waiting()) })
 	watching := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "rouse_event_waiters", Help: "Calls waiting for events right now.",
 	}, func() float64 { return float64(events.count()) })

@@ -180,7 +180,7 @@ func (n nouns) RedeliverEvents(ctx context.Context, r contract.RedeliverEventsRe
 		return nil, err
 	}
 	app := callerOf(ctx).app
-	hook, err := n.deps.Webhooks.Redeliver(ctx, app, id, messages.Redelivery{Event: ident.Event(or(r.Body.EventId)), Since: or(r.Body.Since)})
+	hook, err := n.deps.Redeliveries.Redeliver(ctx, app, id, messages.Redelivery{Event: ident.Event(or(r.Body.EventId)), Since: or(r.Body.Since)})
 	if err != nil {
 		return nil, err
 	}

@@ -99,8 +99,8 @@ func (s setup) serve(t testing.TB, w *world, hints testkit.Bus) {
 	w.asked, w.bell = &asked{store: w.store}, &bell{}
 	w.heard.bus = hints
 	deps := api.Deps{
-		Apps: w.store, Keys: w.store, Credentials: w.store, Devices: w.store, Users: w.store, Door: w.store, Messages: w.store, Inboxes: w.store,
-		IdentityKeys: w.store, Topics: w.store, Subscriptions: w.store, Fleet: w.store, Reports: w.store, Webhooks: w.store, Waker: w.bell, Poster: s.poster(t, w),
+		Apps: w.store, Keys: w.store, Callers: w.store, Credentials: w.store, Devices: w.store, Users: w.store, Door: w.store, Messages: w.store, Deliveries: w.store, Inboxes: w.store,
+		IdentityKeys: w.store, Topics: w.store, Subscriptions: w.store, Fleet: w.store, Reports: w.store, Webhooks: w.store, Redeliveries: w.store, Waker: w.bell, Poster: s.poster(t, w),
 		Circuits: w.store, Events: w.store, Hints: w.heard, Checker: checker{}, Verifier: w.asked, Admin: tokens.HashOf(adminKey), Limits: s.limits, Draining: w.draining, Log: w.logger(), Metrics: w.metrics,
 	}
 	if s.door != nil {

@@ -85,7 +85,7 @@ func newHall(b *testing.B, s *store.Store, hints nodesBus, n int) *hall {
 	draining := make(chan struct{})
 	var err error
 	h.api, err = api.New(api.Deps{
-		Apps: s, Keys: s, Credentials: s, Devices: s, Users: s, Door: s, Messages: s, Inboxes: h.reads, Circuits: s, Events: s,
+		Apps: s, Keys: s, Callers: s, Credentials: s, Devices: s, Users: s, Door: s, Messages: s, Inboxes: h.reads, Circuits: s, Events: s,
 		Hints: hints, Draining: draining, Limits: api.Limits{Recheck: time.Hour},
 	})
 	if err != nil {

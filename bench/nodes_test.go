@@ -102,7 +102,7 @@ func newAPINode(b *testing.B, dsn string, ring *tokens.Ring, hints nodesBus) *ap
 	var err error
 	draining := make(chan struct{})
 	n.api, err = api.New(api.Deps{
-		Apps: n.store, Keys: n.store, Credentials: n.store, Devices: n.store, Users: n.store, Door: n.store, Messages: n.store, Inboxes: n.store,
+		Apps: n.store, Keys: n.store, Callers: n.store, Credentials: n.store, Devices: n.store, Users: n.store, Door: n.store, Messages: n.store, Inboxes: n.store,
 		Circuits: n.store, Events: n.store, Hints: hints, Admin: tokens.HashOf(nodesAdmin), Draining: draining,
 	})
 	if err != nil {

@@ -51,7 +51,7 @@ func newWorld(t *testing.T) *world {
 	ok(t, s.Migrate(t.Context()))
 	hints := &bus.Memory{}
 	a, err := api.New(api.Deps{
-		Apps: s, Keys: s, Credentials: s, Devices: s, Users: s, Door: s, Messages: s, Inboxes: s,
+		Apps: s, Keys: s, Callers: s, Credentials: s, Devices: s, Users: s, Door: s, Messages: s, Inboxes: s,
 		Hints: hints, Admin: tokens.HashOf(adminKey), Draining: w.draining,
 	})
 	ok(t, err)

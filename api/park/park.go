@@ -68,8 +68,19 @@ type Poll struct {
 	Empty func(End) Reply
 }
 
+// Attendance tells who waits.
+type Attendance interface {
+	// Polls lists all polls.
+	Polls() []messages.Poll
+	// Present reports whether the device has a poll here right now.
+	Present(ident.Device) bool
+	// Waiting is the number of polls that have parked: they have looked, and it was told that they wait.
+	Waiting() int
+}
+
 // Parker keeps polls. It is safe for concurrent use.
 type Parker interface {
+	Attendance
 	// Park takes the call over, and answers it once. Whether it returns before that is its own affair.
 	Park(w http.ResponseWriter, r *http.Request, p Poll)
 	// Wake makes the polls of the devices look again.
@@ -79,10 +90,4 @@ type Parker interface {
 	Displace(device ident.Device, number int64) (own bool)
 	// Announce calls Parked anew for those of the devices whose polls wait.
 	Announce(devices ...ident.Device)
-	// Polls lists all polls.
-	Polls() []messages.Poll
-	// Present reports whether the device has a poll here right now.
-	Present(ident.Device) bool
-	// Waiting is the number of polls that have parked: they have looked, and it was told that they wait.
-	Waiting() int
 }

@@ -122,8 +122,8 @@ func (n *node) build(ctx context.Context) (err error) {
 		return fmt.Errorf("building webhooks: %w", err)
 	}
 	n.api, err = api.New(api.Deps{
-		Apps: n.store, Keys: n.store, Credentials: n.store, Devices: n.store, Users: n.store, Door: n.store, Messages: n.store, Inboxes: n.store, Circuits: n.store, Events: n.store,
-		IdentityKeys: n.store, Topics: n.store, Subscriptions: n.store, Fleet: n.store, Reports: n.store, Webhooks: n.store, Poster: n.webhooks,
+		Apps: n.store, Keys: n.store, Callers: n.store, Credentials: n.store, Devices: n.store, Users: n.store, Door: n.store, Messages: n.store, Deliveries: n.store, Inboxes: n.store, Circuits: n.store, Events: n.store,
+		IdentityKeys: n.store, Topics: n.store, Subscriptions: n.store, Fleet: n.store, Reports: n.store, Webhooks: n.store, Redeliveries: n.store, Poster: n.webhooks,
 		Hints: n.hints, Checker: checker{}, Verifier: n.pusher, Waker: n.pusher, Admin: tokens.HashOf(n.cfg.AdminKey), Draining: n.draining, Log: n.log, Metrics: n.registry,
 		Limits: api.Limits{
 			Registrations: api.Rate(n.cfg.Registrations), FailedAuth: api.Rate(n.cfg.FailedAuth), Devices: api.Rate(n.cfg.Devices), Addresses: api.Rate(n.cfg.Addresses),
