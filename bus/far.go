@@ -62,7 +62,7 @@ func (f *far) Hint(hints ...messages.Hint) {
 }
 
 // Listen calls receive as Memory.Listen does, with the hints of every node. lost is also told whenever a connection was
-// made, the first one included: what was said before went by.
+// made: what was said before went by.
 func (f *far) Listen(ctx context.Context, receive func(hints []messages.Hint, lost bool)) error {
 	return f.near.Listen(ctx, receive)
 }

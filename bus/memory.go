@@ -81,9 +81,11 @@ func (q *queue) take() (hints []messages.Hint, lost bool) {
 
 // Listen calls receive, one call at a time and in order, with what was hinted since it
 // was called, until ctx is done; it returns once the last call has. lost says that hints are
-// missing before these: look at everything. The slice is the receiver's to keep.
+// missing before these: look at everything. The first call comes at once and says so, with or
+// without hints: nobody was told of what was hinted before. The slice is the receiver's to keep.
 func (b *Memory) Listen(ctx context.Context, receive func(hints []messages.Hint, lost bool)) error {
 	q := newQueue()
+	q.add(nil, true)
 	b.mu.Lock()
 	if b.listeners == nil {
 		b.listeners = map[*queue]struct{}{}

@@ -13,9 +13,11 @@ func hint(n int) messages.Hint {
 	return messages.Hint{Kind: messages.HintNew, Device: "dev_x", Seq: messages.Seq(n)}
 }
 
-// received runs a listener on b; stop ends it, and what it heard may be read then.
+// received runs a listener on b; stop ends it, and what it heard may be read then: lost is how often it was told that hints are, after
+// the beginning.
 func received(b *Memory) (heard *[]messages.Hint, lost *int, stop func()) {
 	heard, lost = new([]messages.Hint), new(int)
+	*lost = -1
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
@@ -72,6 +74,7 @@ func TestASlowListenerIsToldThatHintsAreLost(t *testing.T) {
 					first = false
 					close(busy)
 					<-block
+					return
 				}
 				lost = lost || missing
 			})

@@ -117,8 +117,9 @@ type ears struct {
 	node
 	t       *testing.T
 	mu      sync.Mutex
+	begun   bool               // guarded by mu: it listens
 	hints   []messages.Hint    // guarded by mu
-	lost    int                // guarded by mu
+	lost    int                // guarded by mu: how often it was told so, after the beginning
 	changed chan struct{}      // holds a token when something was heard
 	hold    chan struct{}      // whoever receives a token here is what receive waits for; nil: it does not wait
 	stop    func(t *testing.T) // ends it; once
@@ -140,10 +141,9 @@ func begin(t *testing.T, b node, hold chan struct{}) *ears {
 	e := &ears{node: b, t: t, changed: make(chan struct{}, 1), hold: hold}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	others := listeners(b)
 	running.Go(func() { _ = b.Listen(ctx, e.receive) })
-	// Who begins to listen later is not told of the connection: it looks by itself.
-	e.until("listening", func() bool { return listeners(b) > others })
+	// What is told of the connection is not to be mistaken for the beginning.
+	e.until("listening", func() bool { return e.begun })
 	if r, ok := b.(runner); ok {
 		running.Go(func() {
 			if err := r.Run(ctx); err != nil {
@@ -169,15 +169,20 @@ func begin(t *testing.T, b node, hold chan struct{}) *ears {
 func (e *ears) receive(hints []messages.Hint, lost bool) {
 	e.mu.Lock()
 	e.hints = append(e.hints, hints...)
-	if lost {
+	first := !e.begun
+	switch {
+	case first && !lost:
+		e.t.Error("who begins to listen is not told that hints are missing")
+	case lost && !first:
 		e.lost++
 	}
+	e.begun = true
 	e.mu.Unlock()
 	select {
 	case e.changed <- struct{}{}:
 	default:
 	}
-	if e.hold != nil {
+	if e.hold != nil && !first {
 		<-e.hold
 	}
 }
@@ -352,14 +357,6 @@ func behind(n node) (lost bool) {
 		q.mu.Unlock()
 	}
 	return lost
-}
-
-// listeners counts who listens at this node.
-func listeners(n node) int {
-	near := nearOf(n)
-	near.mu.Lock()
-	defer near.mu.Unlock()
-	return len(near.listeners)
 }
 
 func aSenderIsBehind(t *testing.T, r rig) {

@@ -54,7 +54,7 @@ type Store interface {
 
 // Bus carries hints; any may be lost. See bus.
 type Bus interface {
-	// Listen hands over hints until ctx is done; lost says that some are missing before these.
+	// Listen hands over hints until ctx is done; lost says that some are missing before these, and so does the first call, at once.
 	Listen(ctx context.Context, receive func(hints []messages.Hint, lost bool)) error
 	// Hint tells all nodes, this one included, and does not block.
 	Hint(hints ...messages.Hint)

@@ -39,10 +39,10 @@ type stretch struct {
 	to    messages.Seq
 }
 
-// look finds in the store what memory should hold, until ctx is done: at the start, when homes have changed, when hints
-// were lost, and when an app has put a credential. It looks on every node, each for its own devices.
+// look finds in the store what memory should hold, until ctx is done: when hints were lost, as they are before this node listens, when homes
+// have changed, and when an app has put a credential. It looks on every node, each for its own devices.
 func (w *Worker) look(ctx context.Context) error {
-	l := looking{fresh: true, homes: true}
+	var l looking
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"rouse/bus"
+	"rouse/ident"
 	"rouse/messages"
 	"rouse/tokens"
 	"rouse/worker"
@@ -67,5 +68,37 @@ func TestAnAnswerThatNobodyHeardHoldsBackNoLaterWake(t *testing.T) {
 		h.send(d.ID, messages.High)
 		h.pass(time.Second)
 		h.wants(2, "this one it has not: the store is asked, and nobody pushed")
+	})
+}
+
+// late is a bus that nobody can listen at before it opens.
+type late struct {
+	worker.Bus
+	opens chan struct{}
+}
+
+func (l late) Listen(ctx context.Context, receive func([]messages.Hint, bool)) error {
+	select {
+	case <-l.opens:
+		return l.Bus.Listen(ctx, receive)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// A node accepts, and stores what was scheduled, as soon as it starts; it may come to listen only after that.
+func TestWhatIsSaidBeforeAWorkerListensIsMadeUpForAtOnce(t *testing.T) {
+	atHome(t, func(h *home) {
+		scheduled, sent := h.device(tokens.FCM), h.device(tokens.FCM)
+		h.fan(messages.Send{To: messages.Target{Device: scheduled.ID}, SendAt: time.Now().Add(time.Minute)})
+		h.stop()
+		h.pass(time.Minute)
+		bus := late{h.bus, make(chan struct{})}
+		h.startWith(worker.Options{Hints: bus})
+		h.send(sent.ID, messages.High)
+		h.pass(time.Second)
+		close(bus.opens)
+		h.pass(time.Second)
+		h.oncePushed([]ident.Device{scheduled.ID, sent.ID})
 	})
 }

@@ -199,8 +199,13 @@ func TestPusherReplacesAClientBeforeTheWorkerHears(t *testing.T) {
 		heard := make(chan providers.Outcome, 1)
 		done := make(chan error, 1)
 		go func() {
-			done <- b.pusher.before(&memory).Listen(ctx, func([]messages.Hint, bool) { heard <- b.push() })
+			done <- b.pusher.before(&memory).Listen(ctx, func(hints []messages.Hint, _ bool) {
+				if len(hints) > 0 {
+					heard <- b.push()
+				}
+			})
 		}()
+		synctest.Wait()
 		first := make(chan providers.Outcome, 1)
 		go func() { first <- b.push() }()
 		synctest.Wait() // the first push is in flight, the listener listens
