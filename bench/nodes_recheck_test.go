@@ -20,8 +20,8 @@ import (
 	"rouse/tokens"
 )
 
-// How much of the processor and the time that thousands of polls take to look, each by itself, it may take to ask about all of them
-// together. Half of that time is rest: after each question it waits for as long as that took.
+// How much of the processor, and where a server works for it of the time, that thousands of polls take to look, each by itself, it may
+// take to ask about all of them together. Half of that time is rest: after each question it waits for as long as that took.
 const (
 	recheckProcessor = 0.2
 	recheckTime      = 0.5
@@ -160,7 +160,7 @@ func processor() time.Duration {
 }
 
 // BenchmarkRecheck has 15,000 parked polls look whether a message has come: each by itself, as a hint makes them, and all
-// together, as after hints were lost. It fails if that is not much cheaper.
+// together, as after hints were lost; five times. It fails if that is not much cheaper in the median.
 //
 //	go test ./bench -run '^$' -bench '^BenchmarkRecheck$' -benchtime 1x
 func BenchmarkRecheck(b *testing.B) {
@@ -176,20 +176,23 @@ func BenchmarkRecheck(b *testing.B) {
 				h.reads.looks.Store(0)
 				h.park()
 				until(b, func() bool { return h.reads.looks.Load() == polls }, func() string { return fmt.Sprint(h.reads.looks.Load(), " looked") })
-				each, all := h.recheck(b, hints)
-				b.Logf("each by itself %v, processor %v; together %v, processor %v, %d statements", each.time.Round(time.Millisecond),
-					each.cpu.Round(time.Millisecond), all.time.Round(time.Millisecond), all.cpu.Round(time.Millisecond), h.reads.asked.Load())
-				against(b, "time-ratio", all.time.Seconds()/each.time.Seconds(), recheckTime)
-				against(b, "cpu-ratio", all.cpu.Seconds()/each.cpu.Seconds(), recheckProcessor)
+				var times, cpus []float64
+				for range 5 {
+					each, all := h.recheck(b, hints)
+					b.Logf("each by itself %v, processor %v; together %v, processor %v, %d statements", each.time.Round(time.Millisecond),
+						each.cpu.Round(time.Millisecond), all.time.Round(time.Millisecond), all.cpu.Round(time.Millisecond), h.reads.asked.Load())
+					times, cpus = append(times, all.time.Seconds()/each.time.Seconds()), append(cpus, all.cpu.Seconds()/each.cpu.Seconds())
+				}
+				b.ReportMetric(median(cpus), "cpu-ratio")
+				b.ReportMetric(median(times), "time-ratio")
+				if got := median(cpus); got > recheckProcessor {
+					b.Errorf("%.2f of the processor, promised %.2f", got, recheckProcessor)
+				}
+				if got := median(times); got > recheckTime && engine == "postgres" {
+					b.Errorf("%.2f of the time, promised %.2f", got, recheckTime)
+				}
 			}
 		})
-	}
-}
-
-func against(b *testing.B, what string, got, promised float64) {
-	b.ReportMetric(got, what)
-	if got > promised {
-		b.Errorf("%s %.2f, promised %.2f", what, got, promised)
 	}
 }
 
