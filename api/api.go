@@ -13,7 +13,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"rouse"
 	"rouse/api/park"
 	"rouse/ident"
 	"rouse/messages"
@@ -276,7 +275,6 @@ type API struct {
 	// apps and identities are what admission asks of an app: settings, and keys for user tokens.
 	apps       *cache[ident.App, tokens.App]
 	identities *cache[ident.App, identities]
-	bodies     map[string]*body
 	document   document
 	sending    inflight
 	batches    batchLine
@@ -300,11 +298,8 @@ func New(d Deps) (*API, error) {
 	}
 	a.apps, a.identities = newCache(d.Apps.App, keysKept), newCache(a.lookupIdentities, appsKept)
 	var err error
-	if a.document, err = readDocument(rouse.Contract()); err != nil {
+	if a.document, err = carried(); err != nil {
 		return nil, fmt.Errorf("reading the contract: %w", err)
-	}
-	if a.bodies, err = compileBodies(a.document); err != nil {
-		return nil, fmt.Errorf("compiling the contract: %w", err)
 	}
 	displaced := func() { a.metrics.displaced.Inc() }
 	a.parker = park.NewBlocking(park.Options{Draining: d.Draining, Number: a.order.next, Displaced: displaced})

@@ -129,7 +129,7 @@ func (b batch) answer(w http.ResponseWriter, r *http.Request) ([]contract.Messag
 
 // items reads the body.
 func (b batch) items(w http.ResponseWriter, r *http.Request) ([]item, error) {
-	form := b.api.bodies["sendMessages"]
+	form := b.api.document.bodies["sendMessages"]
 	raw, err := form.read(w, r)
 	if err != nil {
 		return nil, err
@@ -191,7 +191,7 @@ func (b batch) compose(it item, index int) (messages.Send, error) {
 	if len(bytes.TrimSpace(it.raw)) > maxBody {
 		return messages.Send{}, tooLong()
 	}
-	known, err := b.api.bodies["sendMessage"].check(it.raw)
+	known, err := b.api.document.bodies["sendMessage"].check(it.raw)
 	if err != nil {
 		return messages.Send{}, err
 	}

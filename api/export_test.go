@@ -27,7 +27,7 @@ func Operations(a *API) map[string]string {
 
 // CheckBody runs one operation's body through the contract.
 func CheckBody(a *API, operation string, raw []byte) ([]byte, error) {
-	return a.bodies[operation].check(raw)
+	return a.document.bodies[operation].check(raw)
 }
 
 // Waiting is the number of parked polls.

@@ -138,7 +138,7 @@ func (a *API) routes() *chi.Mux {
 // handle puts the door and the check of the body before a route. Who may not call is told
 // so before a byte of the body is read.
 func (a *API) handle(x route) http.HandlerFunc {
-	b := a.bodies[x.operation]
+	b := a.document.bodies[x.operation]
 	return func(w http.ResponseWriter, r *http.Request) {
 		exchange := exchangeOf(r.Context())
 		exchange.operation = x.operation
