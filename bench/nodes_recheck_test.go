@@ -20,12 +20,9 @@ import (
 	"rouse/tokens"
 )
 
-// How much of the processor, and where a server works for it of the time, that thousands of polls take to look, each by itself, it may
-// take to ask about all of them together. Half of that time is rest: after each question it waits for as long as that took.
-const (
-	recheckProcessor = 0.2
-	recheckTime      = 0.5
-)
+// recheckShare is how much of the processor, and where a server works for it of the time, that thousands of polls take to look, each by
+// itself, it may take to ask about all of them together. Half of that time is rest: after each question it waits for as long as that took.
+const recheckShare = 0.2
 
 // counted counts what polls ask the store.
 type counted struct {
@@ -185,11 +182,11 @@ func BenchmarkRecheck(b *testing.B) {
 				}
 				b.ReportMetric(median(cpus), "cpu-ratio")
 				b.ReportMetric(median(times), "time-ratio")
-				if got := median(cpus); got > recheckProcessor {
-					b.Errorf("%.2f of the processor, promised %.2f", got, recheckProcessor)
+				if got := median(cpus); got > recheckShare {
+					b.Errorf("%.2f of the processor, promised %.2f", got, recheckShare)
 				}
-				if got := median(times); got > recheckTime && engine == "postgres" {
-					b.Errorf("%.2f of the time, promised %.2f", got, recheckTime)
+				if got := median(times); got > recheckShare && engine == "postgres" {
+					b.Errorf("%.2f of the time, promised %.2f", got, recheckShare)
 				}
 			}
 		})
