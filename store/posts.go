@@ -107,7 +107,7 @@ func (p *post) row() (r postRow) {
 		}
 		r.numbers[2]++ // see postPending
 		r.dueAt = ref(millis(m.CreatedAt.Add(-dueBefore)))
-		if r.sendAt = toNull(m.SendAt); r.sendAt != nil {
+		if r.sendAt = millisOrNull(m.SendAt); r.sendAt != nil {
 			r.dueAt = r.sendAt
 		}
 	}

@@ -104,7 +104,7 @@ func (p *plan) remember(m *messages.Send, receipt messages.Receipt) {
 	}
 	r := &remembered{at: replayKey{m.App, m.Idempotency.Key}, request: m.Idempotency.Request[:], created: millis(m.CreatedAt),
 		receipt: storedReceipt{ID: receipt.ID, Status: receipt.Status, Recipients: receipt.Recipients,
-			CreatedAt: millis(receipt.CreatedAt), ExpiresAt: millis(receipt.ExpiresAt), SendAt: toNull(receipt.SendAt)}}
+			CreatedAt: millis(receipt.CreatedAt), ExpiresAt: millis(receipt.ExpiresAt), SendAt: millisOrNull(receipt.SendAt)}}
 	p.known[r.at] = r
 	p.replays = append(p.replays, r)
 }

@@ -306,15 +306,7 @@ func orNull(s string) any {
 
 func millis(t time.Time) int64 { return t.UnixMilli() }
 
-func millisOrNull(t time.Time) any {
-	if t.IsZero() {
-		return nil
-	}
-	return t.UnixMilli()
-}
-
-// toNull is nil for no time.
-func toNull(t time.Time) *int64 {
+func millisOrNull(t time.Time) *int64 {
 	if t.IsZero() {
 		return nil
 	}
